@@ -1,0 +1,121 @@
+"""What gateway and worker know of an engine without running it, and the decorator that declares one.
+
+PURE but for `installed_engines`, which imports the modules named by the entry-point group `phaseline.engines`.
+A declaration must be importable without the engine's heavy dependencies: import those inside the function.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel
+
+ENTRY_POINT_GROUP = "phaseline.engines"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A named stage of an attempt; `until` is the overall percent (0 < until ≤ 100) at which it ends."""
+
+    name: str
+    until: float
+
+
+class InvalidParams(ValueError):
+    """The params cannot be run. `problems` are (location, message) pairs, location as pydantic gives it.
+
+    Raised by an engine's `check` the submit is refused with 422; raised while running, the job fails with
+    code `invalid_params` and is not retried.
+    """
+
+    def __init__(self, *problems: tuple[tuple[str | int, ...], str]) -> None:
+        super().__init__("; ".join(f"{'.'.join(map(str, location))}: {message}" for location, message in problems))
+        self.problems = problems
+
+
+class NotRetryable(Exception):
+    """Raised by an engine: this failure is final, another attempt would not help."""
+
+
+class RetryAfter(Exception):
+    """Raised by an engine: try again, but not before `seconds` from now."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A declared engine. `run(params, context)` is sync or async and returns the result (see `phaseline.Context`)."""
+
+    name: str
+    version: int
+    params: type[BaseModel]
+    result: Any
+    phases: tuple[Phase, ...]
+    run: Callable[..., Any]
+    check: Callable[[Any], None] | None = None
+    summary: str = ""
+
+    def end_of(self, phase: str) -> float:
+        """The percent at which `phase` ends. Raises `KeyError` for a phase this engine did not declare."""
+        return next(declared.until for declared in self.phases if declared.name == phase)
+
+
+def engine(
+    name: str,
+    *,
+    version: int,
+    phases: Mapping[str, float] | Sequence[Phase],
+    check: Callable[[Any], None] | None = None,
+) -> Callable[[Callable[..., Any]], Engine]:
+    """Declares a function `(params: Model, context: Context) -> Result` as an engine.
+
+    `phases` maps each phase to the percent it ends at, rising to exactly 100. `check(params)` may raise
+    `InvalidParams` for what needs configured data; it runs at submit, in a thread, and must be quick.
+    Raises `ValueError` when a name is no `snake_case` word or the percents do not rise to 100.
+    """
+    declared = tuple(phases) if not isinstance(phases, Mapping) else tuple(Phase(n, float(p)) for n, p in phases.items())
+    _check_names(name, version, declared)
+
+    def declare(function: Callable[..., Any]) -> Engine:
+        hints = get_type_hints(function)
+        first = next(iter(inspect.signature(function).parameters), "")
+        params = hints.get(first)
+        if not (isinstance(params, type) and issubclass(params, BaseModel)):
+            raise ValueError(f"engine {name}: annotate the first parameter with the pydantic model of its params")
+        summary = (inspect.getdoc(function) or "").partition("\n")[0]
+        return Engine(name, version, params, hints.get("return", Any), declared, function, check, summary)
+
+    return declare
+
+
+def installed_engines() -> dict[str, Engine]:
+    """Every engine installed in this environment, by name. Raises `ValueError` when two claim one name."""
+    found: dict[str, Engine] = {}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        declared = point.load()
+        if not isinstance(declared, Engine):
+            raise ValueError(f"entry point {point.name} = {point.value} is not an engine (use @phaseline.engine)")
+        if declared.name in found:
+            raise ValueError(f"two installed packages declare the engine {declared.name}")
+        found[declared.name] = declared
+    return found
+
+
+def _check_names(name: str, version: int, phases: tuple[Phase, ...]) -> None:
+    for word in (name, *(phase.name for phase in phases)):
+        if not _NAME.fullmatch(word):
+            raise ValueError(f"engine {name}: {word!r} is not a snake_case word of at most 63 letters")
+    if version < 1:
+        raise ValueError(f"engine {name}: version starts at 1")
+    ends = [phase.until for phase in phases]
+    if not ends or ends[-1] != 100 or any(b <= a for a, b in zip([0.0, *ends], ends, strict=False)):
+        raise ValueError(f"engine {name}: phase percents must rise from above 0 to exactly 100, got {ends}")
+    if len({phase.name for phase in phases}) != len(phases):
+        raise ValueError(f"engine {name}: a phase is declared twice")
