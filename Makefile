@@ -1,0 +1,63 @@
+# The only commands a person or CI needs. Everything runs inside $(VENV), built from the locks below.
+PYTHON ?= python3
+# Another interpreter gets a folder of its own: `make PYTHON=python3.12 test` leaves .venv alone.
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+# Twice quiet: without progress and notices, errors still show.
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo up test check bench lock
+
+help: ## Show these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime ## Run a job in this terminal and watch it, then clean up
+	@$(BIN)/phaseline demo
+
+up: $(VENV)/.runtime ## Run everything in one process, with no servers, and keep its data
+	@$(BIN)/phaseline up
+
+test: $(VENV)/.dev ## Run the tests against private PostgreSQL and RabbitMQ servers; ARGS="-k name" narrows
+	@$(BIN)/pytest $(ARGS)
+
+# The checks are independent, so they run side by side; --output-sync keeps each one's lines together.
+check: $(VENV)/.dev ## Lint, format, types and import rules, in under half a minute
+	@$(MAKE) --no-print-directory --jobs 4 --keep-going --output-sync=target VENV=$(VENV) \
+		check-lint check-format check-types check-imports
+
+.PHONY: check-lint check-format check-types check-imports
+check-types:
+	@$(BIN)/mypy
+check-lint:
+	@$(BIN)/ruff check --quiet
+check-format:
+	@$(BIN)/ruff format --check --quiet || { echo 'format with: $(BIN)/ruff format'; exit 1; }
+check-imports:
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## Measure, and print the figures with the machine they are for
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+# uv resolves for every supported Python at once; it is needed here only, never to install.
+lock: ## Resolve the dependencies again (needs uv)
+	uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
+	grep '^[a-z].*==' requirements.lock | sed 's/ \\$$//' > build-constraints.tmp
+	uv pip compile pyproject.toml --group build --group dev $(LOCK) \
+		--constraints build-constraints.tmp --output-file requirements-dev.lock
+	rm build-constraints.tmp
+LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
+
+# Stamps. The editable install is done without its own build environment: setuptools is in the lock.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes --requirement requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@touch $@
