@@ -1,0 +1,377 @@
+"""Every event and every command, on one page. PURE.
+
+Events are facts and are frozen for ever: a change of meaning is a new version with an upcaster in `record.py`, a
+golden file in `tests/golden/` and a line in `docs/protocol.md`. Commands are requests and may be refused.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
+
+from events.clock import Instant
+
+Priority = Literal["low", "normal", "high"]
+Status = Literal["queued", "running", "completed", "failed", "cancelled"]
+FINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+CancelMode = Literal["graceful", "force"]
+ErrorCode = Literal[
+    "engine_error",
+    "invalid_params",
+    "lost",
+    "killed",
+    "attempt_timeout",
+    "stall_timeout",
+    "total_timeout",
+    "start_timeout",
+    "result_too_large",
+]
+
+
+class Frozen(BaseModel):
+    """A value: immutable, no field it does not know. A field that is None and named in `omitted` is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    omitted: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_absent_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        for name in self.omitted:
+            if fields.get(name, name) is None:
+                del fields[name]
+        return fields
+
+
+class PhaseEnd(Frozen):
+    """A declared phase and the percent it ends at."""
+
+    name: str
+    until: float
+
+
+class Timeouts(Frozen):
+    """Seconds, None for no limit: until first started, per attempt, in all, without any event."""
+
+    start_s: float | None = None
+    attempt_s: float | None = 3600.0
+    total_s: float | None = None
+    stall_s: float | None = None
+
+
+class Idempotency(Frozen):
+    """Digests of the Idempotency-Key and of the request it came with (hex SHA-256)."""
+
+    key_sha256: str
+    fingerprint: str
+
+
+class Ref(Frozen):
+    """A value over 256 KiB, stored apart: where to get its exact bytes."""
+
+    url: str
+    sha256: str
+    size: int
+
+
+class AttemptError(Frozen):
+    """Why an attempt failed. `type` is the exception's name, `exit_code` and `signal` are the child's."""
+
+    omitted = frozenset({"exit_code", "signal"})
+    type: str
+    message: str
+    code: ErrorCode
+    retryable: bool
+    exit_code: int | None = None
+    signal: str | None = None
+
+
+# ---- events ---------------------------------------------------------------------------------------------------
+
+
+class Event(Frozen):
+    """A fact in a job's stream. `version` is raised when the meaning of the stored fields changes."""
+
+    version: ClassVar[int] = 1
+
+
+class Submitted(Event):
+    """The job was accepted; always sequence 1."""
+
+    omitted = frozenset({"idempotency"})
+    type: Literal["submitted"] = "submitted"
+    engine: str
+    engine_version: int
+    params: dict[str, Any]
+    phases: tuple[PhaseEnd, ...]
+    priority: Priority = "normal"
+    not_before: Instant | None = None
+    max_attempts: int = 3
+    max_losses: int = 3
+    timeouts: Timeouts = Timeouts()
+    tags: tuple[str, ...] = ()
+    rerun_of: str | None = None
+    from_phase: str | None = None
+    idempotency: Idempotency | None = None
+
+
+class Started(Event):
+    """An attempt was claimed. `progress` is where it begins: the end of the last reused phase, else 0."""
+
+    type: Literal["started"] = "started"
+    worker: str
+    lease: str
+    queue_wait_ms: int
+    reused_phases: tuple[str, ...] = ()
+    progress: float = 0.0
+
+
+class Progress(Event):
+    """An engine entered a phase or moved in it; percent 0–100, never falling within an attempt."""
+
+    omitted = frozenset({"message", "done", "total", "unit"})
+    type: Literal["progress"] = "progress"
+    progress: float = Field(ge=0, le=100)
+    phase: str
+    message: str | None = None
+    done: float | None = None
+    total: float | None = None
+    unit: str | None = None
+
+
+class Checkpoint(Event):
+    """A phase's output was recorded; `digest` is the hex SHA-256 of its exact JSON bytes."""
+
+    omitted = frozenset({"output_ref"})
+    type: Literal["checkpoint"] = "checkpoint"
+    phase: str
+    output: Any = None
+    output_ref: Ref | None = None
+    digest: str
+    duration_ms: int
+
+
+class Partial(Event):
+    """An intermediate result worth showing."""
+
+    type: Literal["partial"] = "partial"
+    phase: str
+    name: str
+    value: Any
+
+
+class Log(Event):
+    """The engine says something to a person."""
+
+    type: Literal["log"] = "log"
+    level: Literal["debug", "info", "warning", "error"]
+    message: str
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
+class Retry(Event):
+    """An attempt failed and another follows, not before the given time."""
+
+    type: Literal["retry"] = "retry"
+    error: AttemptError
+    next_attempt: int
+    not_before: Instant
+
+
+class Interrupted(Event):
+    """An attempt ended without the engine's say and the job is queued again."""
+
+    type: Literal["interrupted"] = "interrupted"
+    reason: Literal["lost", "drained", "released"]
+
+
+class CancelRequested(Event):
+    """Someone asked a running job to stop; after `grace_s` its engine is killed."""
+
+    type: Literal["cancel_requested"] = "cancel_requested"
+    mode: CancelMode
+    grace_s: float
+    reason: str | None = None
+
+
+class Complete(Event):
+    """Terminal: success. The result is inline or, over 256 KiB, a reference."""
+
+    type: Literal["complete"] = "complete"
+    results: Any = None
+    results_ref: Ref | None = None
+
+    @model_serializer(mode="wrap")
+    def _one_of_two(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        # A result may be null: which of the two is absent is decided by the reference alone.
+        del fields["results_ref" if self.results_ref is None else "results"]
+        return fields
+
+
+class Error(Event):
+    """Terminal: failure. `code` is the last attempt's cause; `results` the best an engine had offered."""
+
+    omitted = frozenset({"details", "results", "results_ref"})
+    type: Literal["error"] = "error"
+    message: str
+    code: ErrorCode
+    details: AttemptError | None = None
+    failures: int
+    losses: int
+    results: Any = None
+    results_ref: Ref | None = None
+
+
+class Cancelled(Event):
+    """Terminal: stopped on request."""
+
+    omitted = frozenset({"results", "results_ref"})
+    type: Literal["cancelled"] = "cancelled"
+    reason: str | None = None
+    forced: bool = False
+    results: Any = None
+    results_ref: Ref | None = None
+
+
+class Reopened(Event):
+    """A failed or cancelled job is tried again under the same id; the stream continues."""
+
+    type: Literal["reopened"] = "reopened"
+    reason: str | None = None
+
+
+AnyEvent = Annotated[
+    Submitted
+    | Started
+    | Progress
+    | Checkpoint
+    | Partial
+    | Log
+    | Retry
+    | Interrupted
+    | CancelRequested
+    | Complete
+    | Error
+    | Cancelled
+    | Reopened,
+    Field(discriminator="type"),
+]
+Said = Annotated[Progress | Checkpoint | Partial | Log, Field(discriminator="type")]
+EVENTS: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+EVENT_TYPES: dict[str, type[Event]] = {
+    cls.model_fields["type"].default: cls
+    for cls in (
+        Submitted,
+        Started,
+        Progress,
+        Checkpoint,
+        Partial,
+        Log,
+        Retry,
+        Interrupted,
+        CancelRequested,
+        Complete,
+        Error,
+        Cancelled,
+        Reopened,
+    )
+}
+TERMINAL: frozenset[str] = frozenset({"complete", "error", "cancelled"})
+
+
+# ---- commands -------------------------------------------------------------------------------------------------
+
+
+class Outcome(Frozen):
+    """A result to keep in a terminal event: inline or by reference; `value` may be null when `present`."""
+
+    present: bool = False
+    value: Any = None
+    ref: Ref | None = None
+
+
+class Command(Frozen):
+    """A request to change one job. `command_id` (UUID) makes running it twice the same as once."""
+
+    command_id: str
+    actor: str
+
+
+class Submit(Command):
+    """Make a job. `reused` are checkpoints of the job it reruns, copied into the new stream."""
+
+    submitted: Submitted
+    reused: tuple[Checkpoint, ...] = ()
+
+
+class Start(Command):
+    """Claim one due job for a worker."""
+
+    worker_id: str
+    lease_id: str
+
+
+class Fenced(Command):
+    """A worker's command: it holds only while (attempt, lease) are the job's current ones."""
+
+    attempt: int
+    lease_id: str
+
+
+class Report(Fenced):
+    """What the engine said, in order."""
+
+    said: tuple[Said, ...]
+
+
+class Finish(Fenced):
+    """The engine returned."""
+
+    outcome: Outcome
+
+
+class Fail(Fenced):
+    """The attempt failed by its own fault. `draw` in [0, 1) is the jitter of the backoff."""
+
+    error: AttemptError
+    draw: float
+    retry_after_s: float | None = None
+    best: Outcome = Outcome()
+
+
+class Release(Fenced):
+    """The worker gives a job back unharmed: it drains, or never began it."""
+
+    reason: Literal["drained", "released"]
+    best: Outcome = Outcome()
+
+
+class Stop(Fenced):
+    """The engine ended because a cancel was asked."""
+
+    best: Outcome = Outcome()
+
+
+class Expire(Command):
+    """The sweeper found an overdue job; `cause` is judged again under the row's lock."""
+
+    attempt: int
+    cause: Literal["lost", "attempt_timeout", "stall_timeout", "total_timeout", "start_timeout", "cancel_grace"]
+    draw: float = 0.0
+
+
+class Cancel(Command):
+    """Stop a job: queued at once, running after its grace, `force` at once in any case."""
+
+    mode: CancelMode = "graceful"
+    grace_s: float = 30.0
+    reason: str | None = None
+
+
+class Reopen(Command):
+    """Try a failed or cancelled job again under the same id."""
+
+    reason: str | None = None
+
+
+AnyCommand = Submit | Start | Report | Finish | Fail | Release | Stop | Expire | Cancel | Reopen

@@ -1,0 +1,48 @@
+"""Times. An instant is an int of milliseconds since 1970 UTC everywhere inside; RFC 3339 on the wire.
+
+Integers compare and store alike on both databases and lose nothing: the wire's precision is the millisecond.
+"""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Clock:
+    """The only reader of this machine's time. Pass another to tests that need one."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 UTC; may jump, so never used for leases or deadlines of others."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards."""
+        return time.monotonic()
+
+
+def rfc3339(instant_ms: int) -> str:
+    """`2026-11-24T08:00:00.000Z`."""
+    seconds, millis = divmod(instant_ms, 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{millis:03d}Z"
+
+
+def parse_instant(text: Any) -> int:
+    """Milliseconds of an RFC 3339 time with an offset, or of an int already in milliseconds.
+
+    Raises `ValueError` for anything else: a time without an offset would mean another instant elsewhere.
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    if not isinstance(text, str):
+        raise ValueError("expected an RFC 3339 time such as 2026-11-24T08:00:00Z")  # noqa: TRY004 pydantic reads ValueError
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time needs an offset, such as 2026-11-24T08:00:00Z")
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+Instant = Annotated[int, BeforeValidator(parse_instant), PlainSerializer(rfc3339, return_type=str)]

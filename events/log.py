@@ -1,0 +1,273 @@
+"""Port: the log, the durable store of events and the only truth.
+
+Promises, held by every adapter and tested once in `tests/contract/test_log.py`:
+- an event exists once its transaction committed; then `read` returns it, for ever, byte for byte;
+- one job's sequences are 1..n without a hole, and commit order is sequence order;
+- a job's row always equals the fold of its events, for any reader at any time;
+- a call that cannot reach the database raises `LogUnavailable` within its deadline and never hangs.
+
+Only the committer writes, through `transaction`; everything else reads.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from events.job import Job
+from events.record import Recorded
+
+PAGE_BYTES_MAX = 256 * 1024
+PAGE_EVENTS_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a stream ends: its last sequence and the job's status there."""
+
+    seq: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job's whole row: the lifecycle state and what never changes after `submitted`."""
+
+    job: Job
+    params: str  # JSON text
+    tags: tuple[str, ...] = ()
+    rerun_of: str | None = None
+    from_phase: str | None = None
+    key_sha256: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Which jobs to list, newest first. `before` is the id of the last job of the previous page."""
+
+    tenant: str
+    status: tuple[str, ...] = ()
+    engine: str | None = None
+    tag: str | None = None
+    created_after: int | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Exact bytes of a value over 256 KiB, keyed by job and SHA-256 (hex)."""
+
+    job_id: str
+    sha256: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRow:
+    """An engine's declaration as the fleet knows it: JSON Schemas and phases, as JSON values."""
+
+    name: str
+    version: int
+    summary: str
+    phases: list[dict[str, Any]]
+    params_schema: dict[str, Any]
+    result_schema: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker process as it last said. Instants in ms by the database's clock."""
+
+    id: str
+    host: str
+    pid: int
+    build: str
+    slots: int
+    engines: Mapping[str, int]  # name -> version it runs
+    draining: bool = False
+    started_at: int = 0
+    beat_at: int = 0
+    lease_until: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A running job as the log has it, told to its worker at each beat."""
+
+    job_id: str
+    attempt: int
+    lease_id: str
+    cancel_mode: str | None
+    cancel_at: int | None
+    total_at: int | None  # when the whole job times out
+
+
+@dataclass(frozen=True, slots=True)
+class BeatReply:
+    """Answer to a beat: the database's time, the new lease's end, and every job this worker runs."""
+
+    now: int
+    lease_until: int
+    held: tuple[Held, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A job the sweeper should expire, with the cause to judge again under its lock."""
+
+    job_id: str
+    attempt: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """Events of the whole log after an opaque cursor. Only `seq` orders one job's events here."""
+
+    events: list[Recorded]
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts for people: jobs by status, age of the oldest due job, events in the log (an estimate on Postgres)."""
+
+    by_status: Mapping[str, int] = field(default_factory=dict)
+    oldest_due_ms: int | None = None
+    events: int = 0
+
+
+class Transaction(Protocol):
+    """One database transaction of the committer. Calls come in the order given here (architecture §4)."""
+
+    async def lock(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """Locks the existing jobs in id order and returns their states."""
+
+    async def now(self) -> int:
+        """The database's time in ms, read after the locks."""
+
+    async def recorded(self, command_ids: Mapping[str, str]) -> dict[str, list[Recorded]]:
+        """The events already recorded for these `command_id -> job_id`: how an unknown outcome is resolved."""
+
+    async def live_workers(self, worker_ids: Sequence[str], now: int) -> set[str]:
+        """Those of the workers whose lease has not ended."""
+
+    async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
+        """Inserts new jobs; returns, by new id, the rows that were there first for the same idempotency key."""
+
+    async def append(self, events: Sequence[Recorded]) -> None:
+        """Inserts events; a repeated (job, seq) raises and rolls everything back."""
+
+    async def save(self, jobs: Sequence[Job]) -> None:
+        """Writes the lifecycle columns of these locked or just inserted jobs."""
+
+    async def put_artifacts(self, artifacts: Sequence[Artifact]) -> None:
+        """Stores bodies; one that is there already stays."""
+
+    async def copy_artifacts(self, source_job_id: str, job_id: str, sha256s: Sequence[str]) -> None:
+        """Gives a job its own rows of another job's artifacts."""
+
+    async def due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> list[Job]:
+        """Locks up to `limit` due jobs of an engine, best rank first, skipping locked ones. Without `careful` only
+        jobs lost less than twice: from its second loss a job runs alone (architecture §8)."""
+
+
+class Log(Protocol):
+    """The durable store of events. See the module's docstring for what it promises."""
+
+    name: str  # "postgresql" or "sqlite"
+    epoch: str  # one lineage of the log; changes only after a restore
+
+    async def open(self) -> None:
+        """Connects and checks the schema's revision. Raises `WrongRevision`, `LogUnavailable`."""
+
+    async def close(self) -> None:
+        """Gives every connection back; may be called twice."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Commits at the end of the block, rolls back on an exception. One at a time per process."""
+
+    def accepts(self, job_id: str) -> bool:
+        """False when no partition can take this job's events: refuse before anything is queued."""
+
+    async def now(self) -> int:
+        """The database's time in ms."""
+
+    # -- reading streams
+    async def head(self, job_id: str, tenant: str | None = None) -> Head | None:
+        """Head of a stream, None when there is no such job (of this tenant, when given)."""
+
+    async def heads(self, job_ids: Sequence[str]) -> dict[str, Head]:
+        """Heads of many streams in one query; unknown jobs are absent."""
+
+    async def read(
+        self, job_id: str, after: int, *, limit: int = PAGE_EVENTS_MAX, bytes_max: int = PAGE_BYTES_MAX
+    ) -> list[Recorded]:
+        """The events after `after` in order: at most `limit`, at most `bytes_max` of data but always one."""
+
+    async def read_back(self, job_id: str, before: int, limit: int) -> list[Recorded]:
+        """At most `limit` events below sequence `before`, newest first."""
+
+    async def feed(self, cursor: str, limit: int, tenant: str | None = None) -> FeedPage:
+        """Events of the whole log after `cursor` ("" for the start), complete once committed: no event appears
+        later below a cursor already returned."""
+
+    # -- reading jobs
+    async def job(self, job_id: str, tenant: str | None = None) -> JobRow | None:
+        """A job's row."""
+
+    async def jobs(self, query: JobQuery) -> list[JobRow]:
+        """Jobs of a tenant, newest first."""
+
+    def all_jobs(self) -> AsyncIterator[JobRow]:
+        """Every job in id order, for `db check` and `db rebuild`."""
+
+    async def find_key(self, tenant: str, key_sha256: str) -> JobRow | None:
+        """The job made with this idempotency key."""
+
+    async def artifact(self, job_id: str, sha256: str) -> bytes | None:
+        """The exact bytes of a stored value."""
+
+    async def stats(self, tenant: str) -> Stats:
+        """Counts of one tenant."""
+
+    # -- fleet
+    async def declare(self, engines: Sequence[EngineRow]) -> None:
+        """Records declarations; a lower version than the known one changes nothing."""
+
+    async def engines(self) -> list[EngineRow]:
+        """Every engine ever declared."""
+
+    async def beat(self, worker: WorkerRow, lease_s: float) -> BeatReply:
+        """Renews a worker's lease, on a connection of its own, and says what it runs."""
+
+    async def leave(self, worker_id: str) -> None:
+        """Removes a worker that ended in peace."""
+
+    async def workers(self) -> list[WorkerRow]:
+        """The workers that beat within the last minute or still hold a lease."""
+
+    async def lead(self, name: str, holder: str, lease_s: float) -> bool:
+        """Takes or renews a leader lease; False while another process holds it."""
+
+    async def cursor(self, name: str) -> str | None:
+        """What the last leader of `name` saved."""
+
+    async def save_cursor(self, name: str, holder: str, cursor: str) -> bool:
+        """Saves a leader's cursor; False when it no longer leads."""
+
+    # -- sweeping
+    async def overdue(self, limit: int) -> list[Overdue]:
+        """Jobs past a deadline and running jobs without a live worker."""
+
+    async def due_counts(self) -> dict[str, int]:
+        """Number of due queued jobs by engine."""
+
+    async def make_partitions(self) -> None:
+        """Makes what partitions the coming days need; nothing on SQLite."""
+
+    async def rebuild(self, job: JobRow) -> None:
+        """Rewrites one job's row, for `db rebuild`."""
