@@ -9,7 +9,8 @@ PhaselineError
 │   ├── KeyReused            422
 │   └── Unstorable           422, 413: content no log can keep
 ├── Unavailable              try again later; what was accepted stays accepted
-│   ├── LogUnavailable       503
+│   ├── LogUnavailable       503, the outcome may be unknown
+│   ├── Contended            known not to have committed: a lock or a deadlock
 │   ├── Overloaded           503
 │   └── BusUnavailable       jobs run without it
 └── WrongRevision            the schema and the code differ
@@ -68,6 +69,10 @@ class Unavailable(PhaselineError):
 
 class LogUnavailable(Unavailable):
     """The database does not answer. Check that it runs and that PHASELINE_DATABASE_URL is right; then try again."""
+
+
+class Contended(Unavailable):
+    """Another transaction holds these rows. Nothing was written; it is tried again."""
 
 
 class Overloaded(Unavailable):

@@ -170,7 +170,7 @@ class Transaction(Protocol):
     async def copy_artifacts(self, source_job_id: str, job_id: str, sha256s: Sequence[str]) -> None:
         """Gives a job its own rows of another job's artifacts."""
 
-    async def due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> list[Job]:
+    async def due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> list[JobRow]:
         """Locks up to `limit` due jobs of an engine, best rank first, skipping locked ones. Without `careful` only
         jobs lost less than twice: from its second loss a job runs alone (architecture §8)."""
 

@@ -1,0 +1,287 @@
+"""The group committer: the one task per process that writes to the log.
+
+While one transaction is in flight the next batch gathers: under load batches grow by themselves, when idle nothing
+waits. Callers get their answer after the commit; then `on_committed` hears what was recorded.
+
+An unknown outcome is not a failure: the batch runs again, and a command found by its id answers with what was
+recorded. Claims are never run again: the beat gives back what they left.
+"""
+
+import asyncio
+import logging
+import random
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from uuid_utils import compat as uuid_compat
+
+from events.batch import Claim, Claimed, Committed, Item, commit_batch, encode_early
+from events.catalog import AnyCommand, Expire, Report, Submit
+from events.clock import Clock
+from events.errors import Contended, LogUnavailable, Overloaded, PhaselineError, Unavailable, Unstorable
+from events.log import Artifact, JobRow, Log
+from events.record import Recorded
+
+BATCH_COMMANDS_MAX = 500
+BATCH_BYTES_MAX = 4 * 1024 * 1024
+QUEUE_COMMANDS_MAX = 10_000
+QUEUE_BYTES_MAX = 64 * 1024 * 1024
+TRANSACTION_S = 5.0  # at it the connection is dropped and the outcome is unknown
+ANSWER_S = 10.0  # how long a caller waits before it hears `LogUnavailable`
+
+_log = logging.getLogger(__name__)
+
+
+class Committer:
+    """Appends commands in groups. `run` must be alive; `submit`, `execute` and `claim` may be called from any task."""
+
+    def __init__(
+        self,
+        log: Log,
+        on_committed: Callable[[Committed], None] = lambda _: None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._store = log
+        self._on_committed = on_committed
+        self._clock = clock or Clock()
+        self._offset_ms = 0  # the database's clock minus ours, for ids made before queueing
+        self._queue: deque[_Waiting] = deque()
+        self._claims: list[tuple[Claim, asyncio.Future[list[Claimed]]]] = []
+        self._bytes = 0
+        self._work = asyncio.Event()
+        self._room = asyncio.Condition()
+        self._closed = False
+
+    # -- callers
+
+    async def submit(
+        self,
+        command: Submit,
+        *,
+        tenant: str,
+        source_job_id: str | None = None,
+        wait_s: float = ANSWER_S,
+    ) -> tuple[JobRow, bool]:
+        """Makes a job; returns its row and whether an earlier submit with the same key had made it.
+
+        Raises `KeyReused`, `Unstorable`, `LogUnavailable`, `Overloaded`.
+        """
+        job_id = self.new_job_id()
+        if not self._store.accepts(job_id):
+            raise LogUnavailable("no partition exists for new jobs; run `phaseline db migrate` or start a worker")
+        item = Item(job_id, tenant, command, source_job_id=source_job_id)
+        await self._enter(item, wait_s)
+        if item.row is None:  # found by its command id after an unknown outcome
+            item.row = await self._store.job(item.job_id, tenant)
+        if item.row is None:
+            raise LogUnavailable
+        return item.row, item.replayed
+
+    async def execute(
+        self,
+        job_id: str,
+        command: AnyCommand,
+        *,
+        tenant: str | None = None,
+        artifacts: Sequence[Artifact] = (),
+        wait_s: float = ANSWER_S,
+    ) -> list[Recorded]:
+        """Applies a command to a job; returns what was recorded, nothing when it was already fulfilled.
+
+        Raises the `Refused` of `decide`, `Unstorable`, `LogUnavailable` after `wait_s`, `Overloaded`.
+        """
+        item = Item(job_id, tenant, command, artifacts)
+        await self._enter(item, wait_s)
+        return item.rows
+
+    async def claim(
+        self, worker_id: str, engines: Mapping[str, int], slots: int, *, idle: bool, wait_s: float = ANSWER_S
+    ) -> list[Claimed]:
+        """Takes due jobs for a worker. Raises `LeaseLost` when its lease ended, `LogUnavailable`; never run again."""
+        if self._closed:
+            raise LogUnavailable("this process is closing")
+        future: asyncio.Future[list[Claimed]] = asyncio.get_running_loop().create_future()
+        self._claims.append((Claim(worker_id, dict(engines), slots, idle), future))
+        self._work.set()
+        try:
+            async with asyncio.timeout(wait_s):
+                return await future
+        except TimeoutError:
+            raise LogUnavailable from None
+
+    def new_job_id(self) -> str:
+        """A UUIDv7 by the database's clock."""
+        now_ms = self._clock.now_ms() + self._offset_ms
+        return str(uuid_compat.uuid7(now_ms // 1000, now_ms % 1000 * 1_000_000))
+
+    @property
+    def waiting(self) -> int:
+        """Commands not yet committed."""
+        return len(self._queue)
+
+    # -- the task
+
+    async def run(self) -> None:
+        """Commits until cancelled, then fails what still waits with `LogUnavailable`."""
+        try:
+            while True:
+                await self._work.wait()
+                batch, claims = self._take()
+                await self._commit(batch, claims)
+                async with self._room:
+                    self._room.notify_all()
+        finally:
+            self._closed = True
+            self._fail_rest()
+
+    async def _enter(self, item: Item, wait_s: float) -> None:
+        if self._closed:
+            raise LogUnavailable("this process is closing")
+        item.texts = encode_early(item.command)
+        waiting = _Waiting(item, sum(map(len, item.texts.values())) + sum(len(a.body) for a in item.artifacts) + 512)
+        try:
+            async with asyncio.timeout(wait_s):
+                async with self._room:
+                    await self._room.wait_for(lambda: self._has_room(waiting.size))
+                self._queue.append(waiting)
+                self._bytes += waiting.size
+                self._work.set()
+                await waiting.future
+        except TimeoutError:
+            waiting.abandoned = True
+            raise (LogUnavailable if self._has_room(0) else Overloaded) from None
+        if item.error:
+            raise item.error
+
+    def _has_room(self, size: int) -> bool:
+        return not self._queue or (
+            len(self._queue) < QUEUE_COMMANDS_MAX and self._bytes + size <= QUEUE_BYTES_MAX
+        )
+
+    def _take(self) -> "tuple[list[_Waiting], list[tuple[Claim, asyncio.Future[list[Claimed]]]]]":
+        batch: list[_Waiting] = []
+        size = 0
+        while self._queue and len(batch) < BATCH_COMMANDS_MAX and (not batch or size < BATCH_BYTES_MAX):
+            waiting = self._queue.popleft()
+            self._bytes -= waiting.size
+            if not waiting.abandoned:
+                batch.append(waiting)
+                size += waiting.size
+        claims = [(claim, future) for claim, future in self._claims if not future.done()]
+        self._claims.clear()
+        if not self._queue:
+            self._work.clear()
+        return batch, claims
+
+    async def _commit(
+        self, batch: "list[_Waiting]", claims: Sequence[tuple[Claim, asyncio.Future[list[Claimed]]]]
+    ) -> None:
+        """Runs a batch to an end for each of its commands, however often the database fails in between."""
+        tries = 0
+        rerun = False
+        while batch or claims:
+            try:
+                await self._transact([w.item for w in batch], [claim for claim, _ in claims], rerun=rerun)
+            except Contended:
+                _fail_claims(claims, LogUnavailable())
+                batch = await self._one_by_one(batch, rerun=rerun)
+            except Unavailable as outage:
+                _log.warning("a batch of %d commands has no answer yet: %s", len(batch), outage)
+                _fail_claims(claims, LogUnavailable())
+                rerun = True
+            except PhaselineError:
+                _fail_claims(claims, LogUnavailable())
+                batch = await self._one_by_one(batch, rerun=rerun)
+            else:
+                _answer(batch, claims)
+                return
+            claims = ()
+            batch = [waiting for waiting in batch if not waiting.abandoned]
+            tries += 1
+            if batch:
+                await asyncio.sleep(random.uniform(0.02, min(1.0, 0.05 * 2**tries)))  # noqa: S311 jitter
+
+    async def _one_by_one(self, batch: "list[_Waiting]", *, rerun: bool) -> "list[_Waiting]":
+        """One bad row must not fail its neighbours. Returns those to try again, each job's in their order."""
+        again: list[_Waiting] = []
+        held: set[str] = set()
+        for waiting in batch:
+            if waiting.item.job_id in held:
+                again.append(waiting)
+                continue
+            try:
+                await self._transact([waiting.item], [], rerun=rerun)
+            except Unavailable:
+                held.add(waiting.item.job_id)
+                again.append(waiting)
+            except PhaselineError as problem:
+                waiting.item.error = problem
+                _answer([waiting], ())
+            else:
+                _answer([waiting], ())
+        return again
+
+    async def _transact(self, items: Sequence[Item], claims: Sequence[Claim], *, rerun: bool) -> None:
+        for item in items:
+            item.rows, item.error, item.row, item.replayed = [], None, None, False
+        for claim in claims:
+            claim.taken.clear()
+        try:
+            async with asyncio.timeout(TRANSACTION_S), self._store.transaction() as tx:
+                done = await commit_batch(tx, items, claims, rerun=rerun)
+                now = await tx.now()
+        except TimeoutError as late:
+            raise LogUnavailable("the transaction had no answer in time; its outcome is unknown") from late
+        self._offset_ms = now - self._clock.now_ms()
+        if done.events:
+            self._on_committed(done)
+
+    def _fail_rest(self) -> None:
+        for waiting in self._queue:
+            if not waiting.future.done():
+                waiting.future.set_exception(LogUnavailable("this process is closing"))
+        _fail_claims(self._claims, LogUnavailable("this process is closing"))
+        self._queue.clear()
+        self._claims.clear()
+
+
+class _Waiting:
+    """An item in the queue: its size in bytes, and whom to wake."""
+
+    __slots__ = ("abandoned", "future", "item", "size")
+
+    def __init__(self, item: Item, size: int) -> None:
+        self.item = item
+        self.size = size
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.abandoned = False
+
+
+def _answer(batch: Sequence[_Waiting], claims: Sequence[tuple[Claim, "asyncio.Future[list[Claimed]]"]]) -> None:
+    for waiting in batch:
+        if not waiting.future.done():
+            waiting.future.set_result(None)
+    for claim, future in claims:
+        if future.done():
+            continue
+        if claim.error:
+            future.set_exception(claim.error)
+        else:
+            future.set_result(claim.taken)
+
+
+def _fail_claims(claims: Sequence[tuple[Claim, "asyncio.Future[Any]"]], error: PhaselineError) -> None:
+    for _, future in claims:
+        if not future.done():
+            future.set_exception(error)
+
+
+def new_command_id() -> str:
+    """An id for a command: running it again answers with what was recorded."""
+    return str(uuid.uuid4())
+
+
+__all__ = ["Claimed", "Committer", "Expire", "Report", "Unstorable", "new_command_id"]
