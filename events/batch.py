@@ -58,8 +58,9 @@ class Claimed:
 
 @dataclass(slots=True)
 class Committed:
-    """What a transaction recorded: every event in order, and each changed job as it now stands."""
+    """What a transaction recorded, at `now` by the database: every event in order, each changed job as it stands."""
 
+    now: int = 0
     events: list[Recorded] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
 
@@ -74,11 +75,11 @@ def new_lease_id() -> str:
 
 async def commit_batch(tx: Transaction, items: Sequence[Item], claims: Sequence[Claim], *, rerun: bool) -> Committed:
     """Runs a batch inside an open transaction. With `rerun` a command recorded before answers with that."""
-    done = Committed()
     submits = [item for item in items if isinstance(item.command, Submit)]
     others = [item for item in items if not isinstance(item.command, Submit)]
     jobs = await tx.lock(sorted({item.job_id for item in others})) if others else {}
     now = await tx.now()
+    done = Committed(now)
     before = await tx.recorded({item.command.command_id: item.job_id for item in items}) if rerun else {}
     pending = [item for item in items if not _answered(item, before)]
     await _insert(tx, [item for item in submits if item in pending], now, done)

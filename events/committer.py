@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from uuid_utils import compat as uuid_compat
+import uuid_utils
 
 from events.batch import Claim, Claimed, Committed, Item, commit_batch, encode_early
 from events.catalog import AnyCommand, Expire, Report, Submit
@@ -115,7 +115,7 @@ class Committer:
     def new_job_id(self) -> str:
         """A UUIDv7 by the database's clock."""
         now_ms = self._clock.now_ms() + self._offset_ms
-        return str(uuid_compat.uuid7(now_ms // 1000, now_ms % 1000 * 1_000_000))
+        return str(uuid_utils.uuid7(now_ms // 1000, now_ms % 1000 * 1_000_000))
 
     @property
     def waiting(self) -> int:
@@ -232,10 +232,9 @@ class Committer:
         try:
             async with asyncio.timeout(TRANSACTION_S), self._store.transaction() as tx:
                 done = await commit_batch(tx, items, claims, rerun=rerun)
-                now = await tx.now()
         except TimeoutError as late:
             raise LogUnavailable("the transaction had no answer in time; its outcome is unknown") from late
-        self._offset_ms = now - self._clock.now_ms()
+        self._offset_ms = done.now - self._clock.now_ms()
         if done.events:
             self._on_committed(done)
 

@@ -1,0 +1,34 @@
+"""Every setting, its unit and its default. Each is an environment variable: `lease_s` is `PHASELINE_LEASE_S`."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read once per process. Raises pydantic's `ValidationError` naming the variable."""
+
+    model_config = SettingsConfigDict(env_prefix="PHASELINE_", frozen=True, extra="ignore")
+
+    database_url: str | None = Field(
+        None, description="postgresql://user:password@host/db; without it SQLite in the data directory"
+    )
+    rabbitmq_url: str | None = Field(None, description="amqp://user:password@host/; without it an in-process bus")
+    data_dir: Path = Field(Path(".data/phaseline"), description="where `phaseline up` keeps its data between runs")
+    host: str = Field("127.0.0.1", description="address the gateway listens on")
+    port: int = Field(8000, ge=0, le=65535, description="port the gateway listens on; 0 picks a free one")
+    allowed_origins: str = Field("", description="comma-separated Origins besides loopback that may open sockets")
+
+    slots: int = Field(max(2, os.cpu_count() or 2), ge=1, le=256, description="engines a worker runs at once")
+    lease_s: float = Field(6.0, gt=0, description="a worker silent for this long is replaced")
+    beat_s: float = Field(2.0, gt=0, description="how often a worker renews its lease")
+    sweep_s: float = Field(1.0, gt=0, description="how often overdue jobs are looked for")
+    poll_s: float = Field(5.0, gt=0, description="how often a worker with free slots looks for due jobs by itself")
+    leader_s: float = Field(3.0, gt=0, description="lease of the sweeper's leader")
+    drain_s: float = Field(30.0, ge=0, description="after SIGTERM running engines get this long")
+    outage_grace_s: float = Field(30.0, ge=0, description="engines go on this long without a database")
+    event_partitions: int = Field(1, ge=1, le=1024, description="routing keys of the hints, for sharding gateways")
+    result_bytes_max: int = Field(16 * 1024 * 1024, ge=1024, description="largest result an engine may return")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
