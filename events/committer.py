@@ -70,7 +70,7 @@ class Committer:
         Raises `KeyReused`, `Unstorable`, `LogUnavailable`, `Overloaded`.
         """
         job_id = self.new_job_id()
-        if not self._store.accepts(job_id):
+        if not await self._store.accepts(job_id):
             raise LogUnavailable("no partition exists for new jobs; run `phaseline db migrate` or start a worker")
         item = Item(job_id, tenant, command, source_job_id=source_job_id)
         await self._enter(item, wait_s)
@@ -115,7 +115,7 @@ class Committer:
     def new_job_id(self) -> str:
         """A UUIDv7 by the database's clock."""
         now_ms = self._clock.now_ms() + self._offset_ms
-        return str(uuid_utils.uuid7(now_ms // 1000, now_ms % 1000 * 1_000_000))
+        return str(uuid_utils.uuid7(nanoseconds=now_ms * 1_000_000))
 
     @property
     def waiting(self) -> int:

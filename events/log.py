@@ -190,7 +190,7 @@ class Log(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Commits at the end of the block, rolls back on an exception. One at a time per process."""
 
-    def accepts(self, job_id: str) -> bool:
+    async def accepts(self, job_id: str) -> bool:
         """False when no partition can take this job's events: refuse before anything is queued."""
 
     async def now(self) -> int:

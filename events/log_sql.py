@@ -1,0 +1,463 @@
+"""What both SQL adapters of the log share: reads, the fleet's tables, and turning driver errors into ours.
+
+An adapter adds its engine, how it locks, inserts in bulk and reads the whole log in a safe order.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, exists, func, insert, literal, or_, select, update
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from events import tables as t
+from events.catalog import FINAL
+from events.errors import LogUnavailable, PhaselineError, Unstorable, WrongRevision
+from events.job import Job
+from events.log import (
+    PAGE_BYTES_MAX,
+    PAGE_EVENTS_MAX,
+    BeatReply,
+    EngineRow,
+    Head,
+    Held,
+    JobQuery,
+    JobRow,
+    Overdue,
+    Stats,
+    WorkerRow,
+)
+from events.record import Recorded
+from events.values import decode, encode
+
+READ_S = 5.0  # deadline of one read
+BEAT_S = 1.5  # deadline of one beat
+SWEEP_MARGIN_MS = 5_000  # the sweeper enforces deadlines only when the worker, who is asked first, stayed silent
+WORKER_SHOWN_MS = 60_000
+JOBS_PAGE = 500
+
+RECORDED = tuple(t.events.c[name] for name in Recorded.__slots__)
+JOB_ROW = (*(t.jobs.c[name] for name in t.LIFECYCLE), *(
+    t.jobs.c[name] for name in ("params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint")
+))  # fmt: skip
+_N = len(t.LIFECYCLE)
+
+
+def to_job(row: Sequence[Any]) -> Job:
+    """A `jobs` row's lifecycle columns, in `tables.LIFECYCLE` order."""
+    return Job(*row[:_N])
+
+
+def to_job_row(row: Sequence[Any]) -> JobRow:
+    """A whole `jobs` row selected as `JOB_ROW`."""
+    params, tags, rerun_of, from_phase, key, fingerprint = row[_N:]
+    return JobRow(to_job(row), params, tuple(decode(tags)), rerun_of, from_phase, key, fingerprint)
+
+
+def job_columns(row: JobRow) -> dict[str, Any]:
+    """Every column of a `jobs` row."""
+    return {
+        **{name: getattr(row.job, name) for name in t.LIFECYCLE},
+        "params": row.params,
+        "tags": encode(list(row.tags)).decode(),
+        "rerun_of": row.rerun_of,
+        "from_phase": row.from_phase,
+        "key_sha256": row.key_sha256,
+        "fingerprint": row.fingerprint,
+    }
+
+
+def to_recorded(row: Sequence[Any]) -> Recorded:
+    """An `events` row selected as `RECORDED`."""
+    return Recorded(*row)
+
+
+class SqlLog:
+    """Shared half of the SQL adapters. `_reader` serves reads, `_writer` everything that writes."""
+
+    name: str
+    epoch: str
+    _reader: AsyncEngine
+    _epoch_number: int
+
+    # -- what adapters give
+
+    def _translate(self, error: BaseException) -> PhaselineError:
+        """The spine's error for a driver's."""
+        if isinstance(error, InterfaceError | OperationalError | OSError | TimeoutError):
+            return LogUnavailable(f"the database does not answer: {_first_line(error)}")
+        if isinstance(error, DBAPIError):
+            if error.connection_invalidated:
+                return LogUnavailable(f"the database does not answer: {_first_line(error)}")
+            return Unstorable(f"the database refused this content: {_first_line(error)}")
+        return LogUnavailable(f"the database does not answer: {_first_line(error)}")
+
+    @contextlib.asynccontextmanager
+    async def _writing(self, deadline_s: float) -> AsyncIterator[AsyncConnection]:
+        """A short write beside the committer's transactions."""
+        raise NotImplementedError
+        yield
+
+    def _now_sql(self) -> ColumnElement[int]:
+        """The database's time in ms, as an SQL expression."""
+        raise NotImplementedError
+
+    # -- reading
+
+    async def _read(self, work: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
+        """Runs a read; once more on a new connection when the pooled one turns out to be dead."""
+        for last in (False, True):
+            try:
+                async with asyncio.timeout(READ_S), self._reader.connect() as connection:
+                    return await work(connection)
+            except (SQLAlchemyError, OSError) as error:
+                failure = self._translate(error)
+                if last or not isinstance(failure, LogUnavailable):
+                    raise failure from error
+            except TimeoutError as error:
+                raise LogUnavailable from error
+        raise AssertionError
+
+    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
+            return (await connection.execute(query)).all()
+
+        rows: Sequence[Row[Any]] = await self._read(work)
+        return rows
+
+    async def _load_epoch(self) -> None:
+        try:
+            rows = await self._rows(select(t.log.c.epoch, t.log.c.lineage))
+        except Unstorable as missing:
+            raise WrongRevision from missing
+        if not rows:
+            raise WrongRevision
+        self._epoch_number = rows[0].epoch
+        self.epoch = f"{rows[0].epoch}-{rows[0].lineage}"
+
+    async def now(self) -> int:
+        return int((await self._rows(select(self._now_sql())))[0][0])
+
+    async def head(self, job_id: str, tenant: str | None = None) -> Head | None:
+        query = select(t.jobs.c.last_seq, t.jobs.c.status).where(t.jobs.c.id == job_id)
+        if tenant is not None:
+            query = query.where(t.jobs.c.tenant == tenant)
+        rows = await self._rows(query)
+        return Head(rows[0].last_seq, rows[0].status) if rows else None
+
+    async def heads(self, job_ids: Sequence[str]) -> dict[str, Head]:
+        if not job_ids:
+            return {}
+        rows = await self._rows(
+            select(t.jobs.c.id, t.jobs.c.last_seq, t.jobs.c.status).where(t.jobs.c.id.in_(list(job_ids)))
+        )
+        return {str(row.id): Head(row.last_seq, row.status) for row in rows}
+
+    async def read(
+        self, job_id: str, after: int, *, limit: int = PAGE_EVENTS_MAX, bytes_max: int = PAGE_BYTES_MAX
+    ) -> list[Recorded]:
+        # Sequences have no hole, so a range of them bounds the window before anything is summed.
+        e = t.events.c
+        page = (
+            select(*RECORDED, func.sum(e.size).over(order_by=e.seq).label("total"))
+            .where(e.job_id == job_id, e.seq > after, e.seq <= after + limit)
+            .subquery()
+        )
+        columns = [page.c[name] for name in Recorded.__slots__]
+        fits = or_(page.c.total <= bytes_max, page.c.seq == after + 1)
+        rows = await self._rows(select(*columns).where(fits).order_by(page.c.seq))
+        return [to_recorded(row) for row in rows]
+
+    async def read_back(self, job_id: str, before: int, limit: int) -> list[Recorded]:
+        e = t.events.c
+        query = select(*RECORDED).where(e.job_id == job_id, e.seq < before).order_by(e.seq.desc()).limit(limit)
+        return [to_recorded(row) for row in await self._rows(query)]
+
+    async def job(self, job_id: str, tenant: str | None = None) -> JobRow | None:
+        query = select(*JOB_ROW).where(t.jobs.c.id == job_id)
+        if tenant is not None:
+            query = query.where(t.jobs.c.tenant == tenant)
+        rows = await self._rows(query)
+        return to_job_row(rows[0]) if rows else None
+
+    async def jobs(self, query: JobQuery) -> list[JobRow]:
+        j = t.jobs.c
+        found = select(*JOB_ROW).where(j.tenant == query.tenant).order_by(j.id.desc()).limit(query.limit)
+        if query.status:
+            found = found.where(j.status.in_(query.status))
+        if query.engine is not None:
+            found = found.where(j.engine == query.engine)
+        if query.tag is not None:
+            # Tags are a JSON array of strings: the quoted tag is a substring of it and of nothing else.
+            found = found.where(j.tags.contains(encode(query.tag).decode(), autoescape=True))
+        if query.created_after is not None:
+            found = found.where(j.created_at > query.created_after)
+        if query.before is not None:
+            found = found.where(j.id < query.before)
+        return [to_job_row(row) for row in await self._rows(found)]
+
+    async def all_jobs(self) -> AsyncIterator[JobRow]:
+        last: str | None = None
+        while True:
+            page = select(*JOB_ROW).order_by(t.jobs.c.id).limit(JOBS_PAGE)
+            rows = await self._rows(page if last is None else page.where(t.jobs.c.id > last))
+            for row in rows:
+                yield to_job_row(row)
+            if len(rows) < JOBS_PAGE:
+                return
+            last = str(rows[-1].id)
+
+    async def find_key(self, tenant: str, key_sha256: str) -> JobRow | None:
+        rows = await self._rows(
+            select(*JOB_ROW).where(t.jobs.c.tenant == tenant, t.jobs.c.key_sha256 == key_sha256)
+        )
+        return to_job_row(rows[0]) if rows else None
+
+    async def artifact(self, job_id: str, sha256: str) -> bytes | None:
+        a = t.artifacts.c
+        rows = await self._rows(select(a.body).where(a.job_id == job_id, a.sha256 == sha256))
+        return bytes(rows[0].body) if rows else None
+
+    async def stats(self, tenant: str) -> Stats:
+        j = t.jobs.c
+        counts = await self._rows(select(j.status, func.count()).where(j.tenant == tenant).group_by(j.status))
+        due = await self._rows(
+            select(self._now_sql(), func.min(func.coalesce(j.not_before, j.created_at))).where(
+                j.tenant == tenant, j.status == "queued"
+            )
+        )
+        now, oldest = due[0]
+        age = max(now - oldest, 0) if oldest is not None else None
+        return Stats({status: count for status, count in counts}, age, await self._events_estimate())
+
+    async def _events_estimate(self) -> int:
+        raise NotImplementedError
+
+    # -- fleet
+
+    async def declare(self, engines: Sequence[EngineRow]) -> None:
+        e = t.engines
+        async with self._writing(READ_S) as connection:
+            known = {row.name: row.version for row in await connection.execute(select(e.c.name, e.c.version))}
+            for declared in engines:
+                values = {"version": declared.version, "declaration": encode(asdict(declared)).decode()}
+                if declared.name not in known:
+                    await connection.execute(self._insert_or_ignore(e).values(name=declared.name, **values))
+                # Compared again in the statement: another worker may declare a newer one at the same moment.
+                await connection.execute(
+                    update(e).where(e.c.name == declared.name, e.c.version <= declared.version).values(**values)
+                )
+
+    def _insert_or_ignore(self, table: Any) -> Any:
+        raise NotImplementedError
+
+    async def engines(self) -> list[EngineRow]:
+        rows = await self._rows(select(t.engines.c.declaration).order_by(t.engines.c.name))
+        return [EngineRow(**decode(row.declaration)) for row in rows]
+
+    async def beat(self, worker: WorkerRow, lease_s: float) -> BeatReply:
+        w = t.workers
+        async with self._writing(BEAT_S) as connection:
+            now = int((await connection.execute(select(self._now_sql()))).scalar_one())
+            lease_until = now + int(lease_s * 1000)
+            said = {"draining": worker.draining, "slots": worker.slots, "beat_at": now, "lease_until": lease_until}
+            known = await connection.execute(update(w).where(w.c.id == worker.id).values(**said))
+            if known.rowcount == 0:
+                await connection.execute(
+                    insert(w).values(
+                        id=worker.id,
+                        host=worker.host,
+                        pid=worker.pid,
+                        build=worker.build,
+                        engines=encode(dict(worker.engines)).decode(),
+                        started_at=now,
+                        **said,
+                    )
+                )
+            held = await connection.execute(_held_by(worker.id))
+            return BeatReply(now, lease_until, tuple(_to_held(row) for row in held))
+
+    async def leave(self, worker_id: str) -> None:
+        async with self._writing(READ_S) as connection:
+            await connection.execute(delete(t.workers).where(t.workers.c.id == worker_id))
+
+    async def workers(self) -> list[WorkerRow]:
+        w, j = t.workers, t.jobs
+        running = select(func.count()).where(j.c.worker_id == w.c.id, j.c.status == "running").scalar_subquery()
+        rows = await self._rows(
+            select(w, running.label("running")).where(w.c.lease_until > self._now_sql() - WORKER_SHOWN_MS).order_by(w.c.started_at)
+        )
+        return [WorkerRow(**{**row._asdict(), "engines": decode(row.engines)}) for row in rows]
+
+    async def lead(self, name: str, holder: str, lease_s: float) -> bool:
+        rows = t.leaders
+        async with self._writing(BEAT_S) as connection:
+            now = int((await connection.execute(select(self._now_sql()))).scalar_one())
+            until = now + int(lease_s * 1000)
+            mine = or_(rows.c.holder == holder, rows.c.lease_until < now)
+            taken = await connection.execute(
+                update(rows).where(rows.c.name == name, mine).values(holder=holder, lease_until=until)
+            )
+            if taken.rowcount:
+                return True
+            made = await connection.execute(
+                self._insert_or_ignore(rows).values(name=name, holder=holder, lease_until=until)
+            )
+            return bool(made.rowcount)
+
+    async def cursor(self, name: str) -> str | None:
+        rows = await self._rows(select(t.leaders.c.cursor).where(t.leaders.c.name == name))
+        return rows[0].cursor if rows else None
+
+    async def save_cursor(self, name: str, holder: str, cursor: str) -> bool:
+        rows = t.leaders
+        async with self._writing(BEAT_S) as connection:
+            saved = await connection.execute(
+                update(rows).where(rows.c.name == name, rows.c.holder == holder).values(cursor=cursor)
+            )
+            return bool(saved.rowcount)
+
+    # -- sweeping
+
+    async def overdue(self, limit: int) -> list[Overdue]:
+        j, w = t.jobs.c, t.workers.c
+        now = self._now_sql()
+        live = exists().where(w.id == j.worker_id, w.lease_until > now)
+        running = j.status == "running"
+        started_by = and_(j.status == "queued", j.started_at.is_(None), _passed(j.opened_at, j.start_s, now))
+        cause = case(
+            (and_(running, ~live), literal("lost")),
+            (and_(running, j.cancel_at + SWEEP_MARGIN_MS < now), literal("cancel_grace")),
+            (and_(j.status.not_in(FINAL), _passed(j.opened_at, j.total_s, now)), literal("total_timeout")),
+            (started_by, literal("start_timeout")),
+            (and_(running, _passed(j.attempt_at, j.attempt_s, now, SWEEP_MARGIN_MS)), literal("attempt_timeout")),
+            (and_(running, _passed(j.last_at, j.stall_s, now, SWEEP_MARGIN_MS)), literal("stall_timeout")),
+        )
+        found = select(j.id, j.attempt, cause.label("cause")).where(j.status.in_(("queued", "running"))).subquery()
+        query = select(found).where(found.c.cause.is_not(None)).limit(limit)
+        return [Overdue(str(row.id), row.attempt, row.cause) for row in await self._rows(query)]
+
+    async def due_counts(self) -> dict[str, int]:
+        j = t.jobs.c
+        due = func.coalesce(j.not_before, 0) <= self._now_sql()
+        rows = await self._rows(select(j.engine, func.count()).where(j.status == "queued", due).group_by(j.engine))
+        return {engine: count for engine, count in rows}
+
+    async def make_partitions(self) -> None:
+        return None
+
+    async def accepts(self, job_id: str) -> bool:
+        del job_id
+        return True
+
+    async def rebuild(self, job: JobRow) -> None:
+        columns = job_columns(job)
+        async with self._writing(READ_S) as connection:
+            await connection.execute(update(t.jobs).where(t.jobs.c.id == job.job.id).values(**columns))
+
+
+class SqlTransaction:
+    """Shared half of the adapters' transactions, on one open connection."""
+
+    def __init__(self, connection: AsyncConnection, epoch_number: int) -> None:
+        self._connection = connection
+        self._epoch_number = epoch_number
+
+    async def recorded(self, command_ids: Mapping[str, str]) -> dict[str, list[Recorded]]:
+        e = t.events.c
+        query = (
+            select(*RECORDED)
+            .where(e.job_id.in_(sorted(set(command_ids.values()))), e.command_id.in_(sorted(command_ids)))
+            .order_by(e.job_id, e.seq)
+        )
+        found: dict[str, list[Recorded]] = {}
+        for row in await self._connection.execute(query):
+            recorded = to_recorded(row)
+            found.setdefault(recorded.command_id, []).append(recorded)
+        return found
+
+    async def live_workers(self, worker_ids: Sequence[str], now: int) -> set[str]:
+        w = t.workers.c
+        rows = await self._connection.execute(select(w.id).where(w.id.in_(list(worker_ids)), w.lease_until > now))
+        return {row.id for row in rows}
+
+    async def copy_artifacts(self, source_job_id: str, job_id: str, sha256s: Sequence[str]) -> None:
+        if not sha256s:
+            return
+        a = t.artifacts.c
+        source = select(literal(job_id, t.Id), a.sha256, a.body).where(
+            a.job_id == source_job_id, a.sha256.in_(list(sha256s))
+        )
+        await self._connection.execute(insert(t.artifacts).from_select(["job_id", "sha256", "body"], source))
+
+    async def _winners(self, rows: Sequence[JobRow], inserted: set[str]) -> dict[str, JobRow]:
+        """Who was there first, for each row that was not inserted."""
+        losers = [row for row in rows if row.job.id not in inserted]
+        if not losers:
+            return {}
+        j = t.jobs.c
+        found = await self._connection.execute(
+            select(*JOB_ROW).where(j.key_sha256.in_(sorted({row.key_sha256 or "" for row in losers})))
+        )
+        by_key = {(row.job.tenant, row.key_sha256): row for row in map(to_job_row, found)}
+        return {row.job.id: by_key[row.job.tenant, row.key_sha256] for row in losers}
+
+    def _due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> Select[Any]:
+        j = t.jobs.c
+        query = select(*JOB_ROW).where(
+            j.status == "queued",
+            j.engine == engine,
+            j.engine_version == version,
+            func.coalesce(j.not_before, 0) <= now,
+        )
+        if not careful:
+            query = query.where(j.losses < CAREFUL)
+        return query.order_by(j.rank).limit(limit)
+
+
+CAREFUL = 2  # same as batch.CAREFUL_LOSSES, asserted by a test: adapters do not import the flow above them
+
+
+def event_columns(recorded: Recorded, epoch_number: int) -> dict[str, Any]:
+    """Every column of an `events` row but `pos` and `xid`."""
+    return {
+        **{name: getattr(recorded, name) for name in Recorded.__slots__},
+        "size": len(recorded.data),
+        "digest": recorded.digest,
+        "epoch": epoch_number,
+    }
+
+
+def _held_by(worker_id: str) -> Select[Any]:
+    j = t.jobs.c
+    return select(
+        j.id, j.attempt, j.lease_id, j.cancel_mode, j.cancel_at, j.opened_at, j.total_s
+    ).where(j.worker_id == worker_id, j.status == "running")  # fmt: skip
+
+
+def _to_held(row: Row[Any]) -> Held:
+    total_at = row.opened_at + int(row.total_s * 1000) if row.total_s is not None else None
+    return Held(str(row.id), row.attempt, row.lease_id, row.cancel_mode, row.cancel_at, total_at)
+
+
+def _passed(since: Any, limit_s: Any, now: Any, margin_ms: int = 0) -> ColumnElement[bool]:
+    passed: ColumnElement[bool] = since + limit_s * 1000 + margin_ms < now
+    return passed
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(getattr(error, "orig", None) or error) or type(error).__name__).partition("\n")[0]
+
+
+def same_row(a: JobRow, b: JobRow) -> list[str]:
+    """Names of the columns in which two rows of one job differ."""
+    left, right = job_columns(a), job_columns(b)
+    return [name for name in left if left[name] != right[name]]
+
+
+def with_state(row: JobRow, job: Job) -> JobRow:
+    """The row with another lifecycle state."""
+    return replace(row, job=job)

@@ -1,0 +1,154 @@
+"""The log on SQLite, for one machine without servers. WAL, every commit synced, one writer connection.
+
+Writes take turns on the writer under a lock: the committer's batches, and between two of them beats and leases.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, event, func, insert, literal, select, update
+from sqlalchemy import Integer as SqlInteger
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+
+from events import tables as t
+from events.errors import LogUnavailable, PhaselineError
+from events.job import Job
+from events.log import Artifact, FeedPage, JobRow, Transaction
+from events.log_sql import (
+    RECORDED,
+    SqlLog,
+    SqlTransaction,
+    event_columns,
+    job_columns,
+    to_job,
+    to_job_row,
+    to_recorded,
+)
+from events.record import Recorded
+
+BUSY_MS = 5000  # another process (a backup, `db check`) may hold the file this long
+READERS = 4
+FEED_FORM = 2  # parts of a cursor: epoch, pos
+
+
+class SqliteLog(SqlLog):
+    """`path` is the database file; its folder must exist. See `events/log.py` for the promises."""
+
+    name = "sqlite"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.epoch = ""
+        self._epoch_number = 0
+        self._turn = asyncio.Lock()
+        self._reader = _engine(path, pool_size=READERS, begin="BEGIN")
+        self._writer = _engine(path, begin="BEGIN IMMEDIATE", poolclass=StaticPool)
+
+    async def open(self) -> None:
+        if not self._path.exists():
+            raise LogUnavailable(f"there is no database at {self._path}; run `phaseline db migrate`")
+        await self._load_epoch()
+
+    async def close(self) -> None:
+        # Undisposed engines keep aiosqlite's threads, and with them the process, alive.
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        async with self._writing(60.0) as connection:
+            yield SqliteTransaction(connection, self._epoch_number)
+
+    @contextlib.asynccontextmanager
+    async def _writing(self, deadline_s: float) -> AsyncIterator[AsyncConnection]:
+        del deadline_s  # one local file: SQLite's own busy timeout is the bound
+        async with self._turn:
+            try:
+                async with self._writer.begin() as connection:
+                    yield connection
+            except PhaselineError:
+                raise
+            except (SQLAlchemyError, OSError) as error:
+                raise self._translate(error) from error
+
+    def _now_sql(self) -> ColumnElement[int]:
+        return literal(time.time_ns() // 1_000_000, SqlInteger())  # noqa: TID251 SQLite's clock is this machine's
+
+    def _insert_or_ignore(self, table: Any) -> Any:
+        return sqlite_insert(table).on_conflict_do_nothing()
+
+    async def _events_estimate(self) -> int:
+        rows = await self._rows(select(func.coalesce(func.max(t.events.c.pos), 0)))
+        return int(rows[0][0])
+
+    async def feed(self, cursor: str, limit: int, tenant: str | None = None) -> FeedPage:
+        # One writer: the order of `pos` is the order of commits.
+        after = int(cursor.split(":")[1]) if cursor else 0
+        e = t.events.c
+        query = select(e.pos, *RECORDED).where(e.pos > after).order_by(e.pos).limit(limit)
+        rows = await self._rows(query if tenant is None else query.where(e.tenant == tenant))
+        last = rows[-1].pos if rows else after
+        return FeedPage([to_recorded(row[1:]) for row in rows], f"{self._epoch_number}:{last}")
+
+
+class SqliteTransaction(SqlTransaction):
+    """One `BEGIN IMMEDIATE` transaction: it holds the only write lock, so nothing else needs locking."""
+
+    async def lock(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        columns = [t.jobs.c[name] for name in t.LIFECYCLE]
+        rows = await self._connection.execute(select(*columns).where(t.jobs.c.id.in_(list(job_ids))))
+        return {job.id: job for job in map(to_job, rows)}
+
+    async def now(self) -> int:
+        return time.time_ns() // 1_000_000  # noqa: TID251 SQLite's clock is this machine's
+
+    async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
+        made = sqlite_insert(t.jobs).on_conflict_do_nothing().returning(t.jobs.c.id)
+        inserted = await self._connection.execute(made, [job_columns(row) for row in rows])
+        return await self._winners(rows, {str(row.id) for row in inserted})
+
+    async def append(self, events: Sequence[Recorded]) -> None:
+        rows = [event_columns(recorded, self._epoch_number) for recorded in events]
+        await self._connection.execute(insert(t.events), rows)
+
+    async def save(self, jobs: Sequence[Job]) -> None:
+        statement = update(t.jobs).where(t.jobs.c.id == bindparam("this_id")).values(_CHANGING)
+        rows = [{"this_id": job.id, **{f"new_{name}": getattr(job, name) for name in t.CHANGING}} for job in jobs]
+        await self._connection.execute(statement, rows)
+
+    async def put_artifacts(self, artifacts: Sequence[Artifact]) -> None:
+        rows = [{"job_id": a.job_id, "sha256": a.sha256, "body": a.body} for a in artifacts]
+        await self._connection.execute(sqlite_insert(t.artifacts).on_conflict_do_nothing(), rows)
+
+    async def due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> list[JobRow]:
+        rows = await self._connection.execute(self._due(engine, version, limit, now, careful=careful))
+        return [to_job_row(row) for row in rows]
+
+
+_CHANGING = {name: bindparam(f"new_{name}") for name in t.CHANGING}
+
+
+def _engine(path: Path, *, begin: str, **options: Any) -> AsyncEngine:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", **options)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _prepare(connection: Any, _: Any) -> None:
+        # The driver's own implicit BEGIN is deferred: two writers would then fail at once instead of waiting.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

@@ -1,0 +1,162 @@
+"""The tables, for both dialects; `migrations/` makes them and `tests/contract` compares the two.
+
+Ids are UUIDs (text on SQLite), instants are BIGINT milliseconds, JSON is kept as exact text.
+"""
+
+from dataclasses import fields
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+from events.job import Job
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = MetaData(naming_convention=NAMING)
+Id = Uuid(as_uuid=False).with_variant(String(36), "sqlite")
+Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+# Columns of `jobs` that never change after `submitted`.
+FIXED = (
+    "id", "tenant", "engine", "engine_version", "phases", "priority", "max_attempts", "max_losses",
+    "start_s", "attempt_s", "total_s", "stall_s", "created_at",
+)  # fmt: skip
+LIFECYCLE = tuple(field.name for field in fields(Job))
+CHANGING = tuple(name for name in LIFECYCLE if name not in FIXED)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("engine_version", Integer, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("phases", Text, nullable=False),
+    Column("priority", Text, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("max_losses", Integer, nullable=False),
+    Column("start_s", Float),
+    Column("attempt_s", Float),
+    Column("total_s", Float),
+    Column("stall_s", Float),
+    Column("tags", Text, nullable=False),
+    Column("rerun_of", Id),
+    Column("from_phase", Text),
+    Column("key_sha256", Text),
+    Column("fingerprint", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("losses", Integer, nullable=False),
+    Column("lease_id", Text),
+    Column("worker_id", Text),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("progress", Float, nullable=False),
+    Column("phase", Text),
+    Column("rank", BigInteger, nullable=False),
+    Column("not_before", BigInteger),
+    Column("recorded_phases", Text, nullable=False),
+    Column("started_at", BigInteger),
+    Column("attempt_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("cancel_mode", Text),
+    Column("cancel_at", BigInteger),
+    Column("cancel_reason", Text),
+    Column("error", Text),
+    # None of these covers a column that changes at each event, so that updates stay HOT on Postgres.
+    Index("ix_jobs_due", "engine", "rank", postgresql_where=text("status = 'queued'"), sqlite_where=text("status = 'queued'")),
+    Index("ix_jobs_running", "worker_id", postgresql_where=text("status = 'running'"), sqlite_where=text("status = 'running'")),
+    Index("ix_jobs_tenant_status", "tenant", "status", "id"),
+    Index("ix_jobs_tenant", "tenant", "id"),
+    Index(
+        "uq_jobs_key", "tenant", "key_sha256", unique=True,
+        postgresql_where=text("key_sha256 IS NOT NULL"), sqlite_where=text("key_sha256 IS NOT NULL"),
+    ),  # fmt: skip
+    postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02},
+)
+
+_EVENT_COLUMNS = (
+    ("job_id", Id), ("seq", BigInteger), ("type", Text), ("version", Integer), ("attempt", Integer), ("actor", Text),
+    ("tenant", Text), ("at", BigInteger), ("command_id", Text), ("size", Integer), ("data", Text),
+    ("digest", LargeBinary), ("epoch", Integer),
+)  # fmt: skip
+
+# On Postgres the migration makes this table itself: partitioned by job_id, `xid` and `pos` filled by defaults.
+events = Table(
+    "events",
+    metadata,
+    Column("pos", Serial, primary_key=True, autoincrement=True),
+    *(Column(name, kind, nullable=False) for name, kind in _EVENT_COLUMNS),
+    UniqueConstraint("job_id", "seq"),
+    sqlite_autoincrement=True,
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("job_id", Id, primary_key=True),
+    Column("sha256", Text, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("build", Text, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("engines", Text, nullable=False),
+    Column("draining", Boolean, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("beat_at", BigInteger, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+)
+
+engines = Table(
+    "engines",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("declaration", Text, nullable=False),
+)
+
+leaders = Table(
+    "leaders",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    Column("cursor", Text),
+)
+
+# One row: which lineage of the log this is. A restore raises `epoch`.
+log = Table(
+    "log",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, nullable=False),
+    Column("lineage", Text, nullable=False),
+)
