@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, exists, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, case, column, delete, exists, func, insert, literal, or_, select, table, update
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -87,6 +87,8 @@ class SqlLog:
 
     def _translate(self, error: BaseException) -> PhaselineError:
         """The spine's error for a driver's."""
+        if "no such table" in str(error):
+            return WrongRevision()
         if isinstance(error, InterfaceError | OperationalError | OSError | TimeoutError):
             return LogUnavailable(f"the database does not answer: {_first_line(error)}")
         if isinstance(error, DBAPIError):
@@ -129,11 +131,10 @@ class SqlLog:
         return rows
 
     async def _load_epoch(self) -> None:
-        try:
-            rows = await self._rows(select(t.log.c.epoch, t.log.c.lineage))
-        except Unstorable as missing:
-            raise WrongRevision from missing
-        if not rows:
+        version = table("alembic_version", column("version_num"))
+        revision = select(version.c.version_num).scalar_subquery()
+        rows = await self._rows(select(t.log.c.epoch, t.log.c.lineage, revision.label("version_num")))
+        if not rows or rows[0].version_num != t.REVISION:
             raise WrongRevision
         self._epoch_number = rows[0].epoch
         self.epoch = f"{rows[0].epoch}-{rows[0].lineage}"

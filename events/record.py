@@ -59,7 +59,7 @@ class Recorded:
 def encode_event(event: Event) -> str:
     """The JSON text of an event's own fields. Raises `Unstorable` over 1 MiB or when no UTF-8 can hold it."""
     try:
-        text = event.__pydantic_serializer__.to_json(event, exclude={"type"}, inf_nan_mode="constants").decode()
+        text = event.__pydantic_serializer__.to_json(event, exclude={"type"}).decode()
     except ValueError as failure:
         raise Unstorable(f"the event cannot be written as JSON: {failure}") from failure
     if len(text) > DATA_BYTES_MAX // 4 and len(text.encode()) > DATA_BYTES_MAX:

@@ -160,3 +160,5 @@ log = Table(
     Column("epoch", Integer, nullable=False),
     Column("lineage", Text, nullable=False),
 )
+
+REVISION = "0001"  # the schema this code needs; a test holds it against `migrations.head()`

@@ -1,0 +1,103 @@
+"""The database's own commands: migrate, check, rebuild. Each opens what it needs and closes it again."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+import migrations
+from events.job import fold
+from events.log import JobRow, Log
+from events.log_postgres import PostgresLog, asyncpg_url
+from events.log_sql import same_row, with_state
+from events.log_sqlite import SqliteLog
+from events.record import Recorded
+from phaseline.settings import Settings
+
+SQLITE_FILE = "phaseline.db"
+
+
+def sqlite_path(settings: Settings) -> Path:
+    """Where the embedded database lies; its folder is made."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return settings.data_dir.resolve() / SQLITE_FILE
+
+
+def make_log(settings: Settings) -> PostgresLog | SqliteLog:
+    """The log these settings name, not yet open."""
+    if settings.database_url:
+        return PostgresLog(settings.database_url)
+    return SqliteLog(sqlite_path(settings))
+
+
+async def migrate(settings: Settings, revision: str = "head") -> None:
+    """Brings the schema to `revision`, alone. Raises the driver's error when the database is away."""
+    await _on_connection(settings, lambda connection: migrations.upgrade(connection, revision))
+
+
+async def downgrade(settings: Settings, revision: str) -> None:
+    """Takes the schema back; data is lost. For tests."""
+    await _on_connection(settings, lambda connection: migrations.downgrade(connection, revision))
+
+
+async def _on_connection(settings: Settings, work: Callable[[Connection], None]) -> None:
+    url = asyncpg_url(settings.database_url) if settings.database_url else f"sqlite+aiosqlite:///{sqlite_path(settings)}"
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(work)
+    finally:
+        await engine.dispose()
+
+
+async def check(settings: Settings) -> list[str]:
+    """Every difference between a job's row and the fold of its events, one sentence each; none is good."""
+    log = make_log(settings)
+    await log.open()
+    try:
+        return [problem async for row in log.all_jobs() for problem in await differences(log, row)]
+    finally:
+        await log.close()
+
+
+async def rebuild(settings: Settings) -> int:
+    """Rewrites every row that differs from its events; returns how many did."""
+    log = make_log(settings)
+    await log.open()
+    rewritten = 0
+    try:
+        async for row in log.all_jobs():
+            if await differences(log, row):
+                await log.rebuild(await folded(log, row))
+                rewritten += 1
+    finally:
+        await log.close()
+    return rewritten
+
+
+async def folded(log: Log, row: JobRow) -> JobRow:
+    """The row as its events say it must be."""
+    events = await whole_stream(log, row.job.id)
+    job = fold(events)
+    if job is None:
+        raise ValueError(f"job {row.job.id} has no events")
+    return with_state(row, job)
+
+
+async def differences(log: Log, row: JobRow) -> list[str]:
+    """How one job's row differs from the fold of its events."""
+    try:
+        right = await folded(log, row)
+    except ValueError as broken:
+        return [f"job {row.job.id}: {broken}"]
+    return [f"job {row.job.id}: column {name} differs from the events" for name in same_row(row, right)]
+
+
+async def whole_stream(log: Log, job_id: str) -> list[Recorded]:
+    """Every event of a job, page by page."""
+    events: list[Recorded] = []
+    while page := await log.read(job_id, events[-1].seq if events else 0):
+        events += page
+    return events
