@@ -6,10 +6,10 @@ carries. A refused command fails alone; anything else that goes wrong rolls the 
 
 import hashlib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from events.catalog import AnyCommand, AnyEvent, Expire, Report, Start, Submit
+from events.catalog import AnyCommand, AnyEvent, Expire, Fenced, Report, Start, Submit
 from events.errors import KeyReused, LeaseLost, PhaselineError, Refused, StillAlive, UnknownJob
 from events.job import Job, decide, record
 from events.log import Artifact, JobRow, Transaction
@@ -63,9 +63,7 @@ class Committed:
     now: int = 0
     events: list[Recorded] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
-
-
-NewId = Callable[[], str]
+    taken_from: dict[str, str] = field(default_factory=dict)  # job -> worker that lost it to a cancel or an expiry
 
 
 def new_lease_id() -> str:
@@ -152,6 +150,8 @@ async def _decide(
         if item.rows:
             done.jobs[job.id] = changed
             done.events += item.rows
+            if job.worker_id and not changed.worker_id and not isinstance(item.command, Fenced):
+                done.taken_from[job.id] = job.worker_id
 
 
 async def _live_holders(tx: Transaction, items: Sequence[Item], jobs: Mapping[str, Job], now: int) -> set[str]:

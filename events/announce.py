@@ -1,0 +1,33 @@
+"""After a commit: tell whoever listens. Everything here is best effort; sequence and sweeper repair what is lost."""
+
+from events.batch import Committed
+from events.bus import Bus
+from events.values import encode
+
+
+class Announcer:
+    """Publishes what a commit recorded: hints for viewers, tickets for due jobs, control words for workers.
+
+    Pass it to the committer as `on_committed`; it never waits and never raises.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.epoch = ""  # set once the log is open
+
+    def __call__(self, committed: Committed) -> None:
+        self._bus.publish(self.epoch, [recorded.line() for recorded in committed.events])
+        due: dict[str, int] = {}
+        for job in committed.jobs.values():
+            if job.status == "queued" and job.due_at() <= committed.now:
+                due[job.engine] = due.get(job.engine, 0) + 1
+        for engine, count in due.items():
+            self._bus.publish_tickets(engine, count)
+        for job_id, worker_id in committed.taken_from.items():
+            self._bus.send_control(worker_id, encode({"op": "stop", "job_id": job_id}))
+        for recorded in committed.events:
+            job_or_none = committed.jobs.get(recorded.job_id)
+            if recorded.type == "cancel_requested" and job_or_none and job_or_none.worker_id:
+                grace_s = max(((job_or_none.cancel_at or committed.now) - committed.now) / 1000, 0.0)
+                words = {"op": "cancel", "job_id": job_or_none.id, "attempt": job_or_none.attempt, "grace_s": grace_s}
+                self._bus.send_control(job_or_none.worker_id, encode(words))
