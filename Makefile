@@ -34,7 +34,7 @@ check-lint:
 check-format:
 	@$(BIN)/ruff format --check --quiet || { echo 'format with: $(BIN)/ruff format'; exit 1; }
 check-imports:
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.dev ## Measure, and print the figures with the machine they are for
 	@$(BIN)/python -m benchmarks $(ARGS)
