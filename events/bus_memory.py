@@ -5,7 +5,6 @@ inside `publish`: a listener that raises is logged and harms neither the publish
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,12 +13,12 @@ from typing import Generic, TypeVar
 from events import hints
 from events.bus import Hint, Ticket, Tickets
 from events.errors import BusUnavailable
+from events.listener import calmly
 
 HINTS_WAITING_MAX = 256  # a listener; at 256 KiB each the same 64 MiB a gateway's queue may hold at worst
 CONTROLS_WAITING_MAX = 256  # a worker
 TICKETS_WAITING_MAX = 1000  # an engine; more say nothing new, workers also poll
 
-log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 
@@ -60,7 +59,7 @@ class MemoryBus:
         mailbox = _Mailbox(on_hint, self._hints_waiting_max)
         self._tails.add(mailbox)
         try:
-            _calmly(on_bound)
+            calmly(on_bound)
             yield
         finally:
             self._tails.discard(mailbox)
@@ -145,7 +144,7 @@ class _Mailbox(Generic[Item]):
         # Only what is there now: a listener that publishes in turn must not keep the loop from everyone else.
         for _ in range(len(self._waiting)):
             if self._waiting:  # a listener may leave while it is called
-                _calmly(self._listener, self._waiting.popleft())
+                calmly(self._listener, self._waiting.popleft())
         if self._waiting and self._turn is None:
             self._turn = asyncio.get_running_loop().call_soon(self._hand_over)
 
@@ -197,10 +196,3 @@ def _once(act: Callable[[], None]) -> Callable[[], Awaitable[None]]:
             act()
 
     return ack
-
-
-def _calmly(listener: Callable[..., None], *words: object) -> None:
-    try:
-        listener(*words)
-    except Exception:  # a boundary: the listener's mistake is its own
-        log.exception("a bus listener failed")

@@ -1,0 +1,245 @@
+"""A connection to RabbitMQ that is replaced, never repaired.
+
+aio-pika's own reconnecting ("robust") connection re-declares an exclusive queue under its old name, which RabbitMQ
+refuses until it has noticed the loss itself: measured, 31.7 s deaf after a half-open drop against 2.0 s with fresh
+names. So a `Session` lives exactly as long as one plain connection and a `Link` starts another, and whatever works
+on it begins from nothing each time.
+"""
+
+import asyncio
+import logging
+import random
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Never
+
+from aio_pika import Connection
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import AMQPError
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
+from yarl import URL
+
+from events.errors import BusUnavailable
+
+HEARTBEAT_S = 15  # RabbitMQ drops us after two missed ones; under 5 s gives false alarms
+CONNECT_S = 5.0
+CALL_S = 5.0  # one declaration, or one window of confirms
+CLOSE_S = 2.0
+ABORT_AFTER_S = 1.0  # from a missed deadline to cutting the socket, for a call that its cancelling does not end
+PAUSE_MIN_S = 0.1
+PAUSE_MAX_S = 2.0  # between two tries: a returning server is found within this
+STALLED_PAUSE_MAX_S = 15.0  # when it lets us in and then answers nothing (memory alarm, frozen)
+
+# What a broken connection, a refused declaration or a missed deadline looks like. RuntimeError: aiormq's closed channel.
+BROKEN = (AMQPError, OSError, RuntimeError, TimeoutError, BusUnavailable)
+
+log = logging.getLogger(__name__)
+
+
+class Session:
+    """One connection, from its handshake to its loss. Channels opened on it end with it."""
+
+    def __init__(self, connection: Connection, socket: "_Socket") -> None:
+        self._connection = connection
+        self._socket = socket
+        self._waits: set[asyncio.Timeout] = set()
+        self.lost = asyncio.Event()
+        self.stalled = False  # a deadline was missed on it
+        connection.close_callbacks.add(self._on_close)
+
+    @asynccontextmanager
+    async def alive(self, within_s: float | None = None, *, vital: bool = False) -> AsyncIterator[None]:
+        """Runs a block while the connection lives. Raises `BusUnavailable` when it is lost, or after `within_s`;
+        a `vital` block that is late means that the whole connection is stuck and costs it."""
+        loop = asyncio.get_running_loop()
+        last_resort = loop.call_later(within_s + ABORT_AFTER_S, self.abort) if within_s is not None else None
+        wait = asyncio.timeout(within_s)
+        try:
+            async with wait:
+                self._waits.add(wait)
+                if self.lost.is_set():
+                    raise BusUnavailable
+                yield
+        except TimeoutError as late:
+            why = "the connection was lost" if self.lost.is_set() else f"no answer within {within_s} s"
+            if vital and not self.lost.is_set():
+                self.stalled = True
+                self.abort()
+            raise BusUnavailable(f"RabbitMQ: {why}") from late
+        finally:
+            self._waits.discard(wait)
+            if last_resort is not None:
+                last_resort.cancel()
+
+    @asynccontextmanager
+    async def channel(self, *, returns_raise: bool = False) -> AsyncIterator[AbstractChannel]:
+        """A channel for the length of a block. The block holds it: aio-pika itself holds channels weakly."""
+        async with self.alive(CALL_S):
+            channel = self._connection.channel(on_return_raises=returns_raise)
+            await channel.initialize()
+        try:
+            yield channel
+        finally:
+            with suppress(*BROKEN):
+                async with self.alive(CLOSE_S):
+                    await channel.close()
+
+    def abort(self) -> None:
+        """Cuts the socket. Nothing on this connection waits any longer."""
+        self._socket.abort()
+        self._lose()
+
+    async def end(self) -> None:
+        """Says goodbye within `CLOSE_S`, else cuts the socket."""
+        self._lose()
+        for politely in (True, False):
+            if not politely:
+                self._socket.abort()
+            with suppress(*BROKEN):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._connection.close()
+                    return
+
+    def _on_close(self, *_: object) -> None:
+        self._lose()
+
+    def _lose(self) -> None:
+        self.lost.set()
+        now = asyncio.get_running_loop().time()
+        for wait in self._waits:
+            if not wait.expired():
+                wait.reschedule(now)
+
+
+class Link:
+    """Keeps one session at a time, for as long as `run` runs."""
+
+    def __init__(self, url: str, purpose: str) -> None:
+        if URL(url).scheme not in ("amqp", "amqps"):
+            raise ValueError("a RabbitMQ URL begins with amqp:// or amqps://")
+        self._url = url
+        self._purpose = purpose
+        self._pause = _Pause()
+        self._up = asyncio.Event()
+        self._state = "unknown"
+        self.session: Session | None = None
+
+    async def run(self) -> Never:
+        """Connects, waits for the loss, pauses with jitter, connects again."""
+        while True:
+            try:
+                session = await _connect(self._url, self._purpose)
+            except BROKEN as failure:
+                self._pause.failed(stalled=False)
+                self._said("away", logging.WARNING, "RabbitMQ is away (%s): %s", self._purpose, failure)
+            except Exception:  # as in `keep`
+                self._pause.failed(stalled=False)
+                log.exception("RabbitMQ (%s): cannot connect", self._purpose)
+            else:
+                await self._hold(session)
+            await asyncio.sleep(self._pause.next_s())
+
+    async def ready(self) -> Session:
+        """The session, once there is one; waits as long as it takes, since a server may be away for hours."""
+        while self.session is None:
+            await self._up.wait()
+        return self.session
+
+    def now(self) -> Session:
+        """The session. Raises `BusUnavailable` when there is none."""
+        if self.session is None:
+            raise BusUnavailable
+        return self.session
+
+    async def keep(self, work: Callable[[Session], Awaitable[None]]) -> Never:
+        """Does `work` on each session, again after each failure; `work` ends only when it has to start anew."""
+        pause = _Pause()
+        while True:
+            session = await self.ready()
+            started = asyncio.get_running_loop().time()
+            try:
+                async with session.alive():
+                    await work(session)
+            except BROKEN as failure:
+                if not session.lost.is_set():
+                    log.warning("RabbitMQ (%s): beginning anew: %s", self._purpose, failure)
+            except Exception:  # a mistake of ours must not end the bus for the rest of the process's life
+                log.exception("RabbitMQ (%s): beginning anew", self._purpose)
+            if asyncio.get_running_loop().time() - started > PAUSE_MAX_S:
+                pause.worked()
+            pause.failed(stalled=False)
+            await asyncio.sleep(pause.next_s())
+
+    async def _hold(self, session: Session) -> None:
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        self._said("there", logging.INFO, "RabbitMQ is there (%s)", self._purpose)
+        self.session = session
+        self._up.set()
+        try:
+            await session.lost.wait()  # for the connection's whole life, days
+        finally:
+            self.session = None
+            self._up.clear()
+            if loop.time() - since > PAUSE_MAX_S and not session.stalled:
+                self._pause.worked()  # one that is lost as soon as it is made does not count
+            self._pause.failed(stalled=session.stalled)
+            await session.end()
+
+    def _said(self, state: str, level: int, words: str, *values: object) -> None:
+        # Once a change, not once a try: an outage of an hour is one line.
+        log.log(level if state != self._state else logging.DEBUG, words, *values)
+        self._state = state
+
+
+class _Pause:
+    """Doubling with jitter; short after a loss, long after a stall."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._stalls = 0
+
+    def failed(self, *, stalled: bool) -> None:
+        self._failures += 1
+        self._stalls += stalled
+
+    def worked(self) -> None:
+        self._failures = self._stalls = 0
+
+    def next_s(self) -> float:
+        calm = min(PAUSE_MIN_S * 2.0 ** min(self._failures, 10), PAUSE_MAX_S)
+        slow = min(2.0 ** min(self._stalls, 10), STALLED_PAUSE_MAX_S) if self._stalls else 0.0
+        # Half of it is drawn: a fleet that lost its server together must not come back together.
+        return float(max(calm, slow) * random.uniform(0.5, 1.0))  # noqa: S311 jitter
+
+
+class _Socket(TransportFactory):
+    """Opens the transport and remembers it, so that it can be cut: aiormq itself waits up to 48 s to close one."""
+
+    def __init__(self) -> None:
+        self._writer: StreamWriter | None = None
+
+    async def create(self, url: URL, **options: Any) -> tuple[StreamReader, StreamWriter]:
+        factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
+        reader, self._writer = await factory.create(url, **options)
+        return reader, self._writer
+
+    def abort(self) -> None:
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+
+async def _connect(url: str, purpose: str) -> Session:
+    given = URL(url)
+    socket = _Socket()
+    connection = Connection(given.with_query({"heartbeat": HEARTBEAT_S, "name": purpose, **given.query}))
+    connection.kwargs["transport_factory"] = socket
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            await connection.connect()
+    except BaseException:
+        socket.abort()
+        await connection.close()  # without a transport this only marks it closed
+        raise
+    return Session(connection, socket)
