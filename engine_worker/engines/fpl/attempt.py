@@ -1,0 +1,90 @@
+"""One attempt at a decision, phase by phase. What a phase finds is recorded; the phases after it use only that."""
+
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from engine_worker.engines.fpl.collecting import Collected, collect
+from engine_worker.engines.fpl.decision import DecisionOutput
+from engine_worker.engines.fpl.params import FplParams
+from engine_worker.engines.fpl.planning import Analysis, Ladder
+from engine_worker.engines.fpl.problem import build_problem
+from engine_worker.engines.fpl.projections import Projected, project
+from engine_worker.engines.fpl.report import Report
+from engine_worker.engines.fpl.sources import Reading, configured, source_named
+from phaseline import Context
+
+# Players of each position shown as a partial result when the projections are there.
+_SHOWN_PER_POSITION = 5
+
+
+def decide(params: FplParams, ctx: Context, engine_version: int) -> DecisionOutput:
+    """Runs the five phases. Raises `Cancelled` when asked to stop; the best decision so far was offered by then."""
+    clock = _Clock()
+    ctx.phase("initializing")
+    source_name = params.source or next(iter(configured()))
+    ctx.partial("plan", {"source": source_name, "horizon": params.horizon, "time_limit_s": params.time_limit_s})
+    clock.lap("initializing")
+
+    recorded = ctx.phase("collecting_data", lambda: collect(params, source_name, Reading(source_named(source_name))))
+    collected = Collected.model_validate(recorded)
+    ctx.partial("squad_state", _squad_shown(collected))
+    ctx.raise_if_cancelled()
+    clock.lap("collecting_data")
+
+    projected = Projected.model_validate(ctx.phase("projecting_points", lambda: project(collected)))
+    ctx.partial("projections", _projections_shown(collected, projected))
+    ctx.raise_if_cancelled()
+    clock.lap("projecting_points")
+
+    ctx.phase("analyzing_transfers")
+    solver = f"highspy {version('highspy')}"
+    report = Report(collected, projected.rows, params.team_id, engine_version, solver)
+    problem = build_problem(collected, projected.rows, params.max_hits, params.locked, params.banned)
+    ladder = Ladder(problem, collected.squad.chips, params.time_limit_s, ctx)
+
+    def offer(analysis: Analysis) -> None:
+        ctx.best(report.written(analysis, datetime.now(UTC), clock.seconds, draws=False))
+
+    analysis = ladder.climb(offer)
+    clock.lap("analyzing_transfers")
+
+    ctx.phase("finalizing")
+    return report.written(analysis, datetime.now(UTC), clock.seconds, draws=True)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, phase: str) -> None:
+        now = time.monotonic()
+        self.seconds[phase] = now - self._last
+        self._last = now
+
+
+def _squad_shown(collected: Collected) -> dict[str, Any]:
+    names = {player.element: player.name for player in collected.players}
+    squad = collected.squad
+    return {
+        "players": [{**holding._asdict(), "name": names[holding.element]} for holding in squad.holdings],
+        "bank": squad.bank,
+        "free_transfers": squad.free_transfers,
+        "chips_available": squad.chips,
+        "replay": squad.replay,
+    }
+
+
+def _projections_shown(collected: Collected, projected: Projected) -> dict[str, Any]:
+    """The best of each position in the first gameweek, by name."""
+    players = {player.element: player for player in collected.players}
+    first = [row for row in projected.rows if row.gameweek == collected.gameweeks[0]]
+    best: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(first, key=lambda row: (-row.xp, row.element)):
+        player = players[row.element]
+        shown = best.setdefault(f"position_{player.position}", [])
+        if len(shown) < _SHOWN_PER_POSITION:
+            shown.append({"element": row.element, "name": player.name, "xp": round(row.xp, 2), "p90": row.p90})
+    return {"gameweek": collected.gameweeks[0], "best": best}
