@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 .PHONY: help demo up test check bench lock
 
 help: ## Show these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## Run a job in this terminal and watch it, then clean up
 	@$(BIN)/phaseline demo
@@ -38,6 +38,11 @@ check-imports:
 
 bench: $(VENV)/.dev ## Measure, and print the figures with the machine they are for
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Not overwritten: PostgreSQL and RabbitMQ keep the password of their first start. Hexadecimal, as it stands in URLs.
+.env: ## Draw the passwords compose.yaml asks for, once
+	@umask 077 && $(PYTHON) -c "import secrets; \
+		print(*(f'{name}_PASSWORD={secrets.token_hex(16)}' for name in ('POSTGRES', 'RABBITMQ')), sep='\n')" > $@
 
 # uv resolves for every supported Python at once; it is needed here only, never to install.
 lock: ## Resolve the dependencies again (needs uv)
