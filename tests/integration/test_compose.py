@@ -118,7 +118,7 @@ def test_the_package_built_from_the_image_context_holds_every_module_and_page(tm
             "-m",
             "pip",
             "wheel",
-            *"-qq --no-deps --no-build-isolation --no-index . -w".split(),
+            *["-qq", "--no-deps", "--no-build-isolation", "--no-index", ".", "-w"],
             str(tmp_path),
         ],
         cwd=tmp_path / "context",
