@@ -1,0 +1,111 @@
+"""A decision of the engine `fpl` as tables a manager can act on. Reads the JSON of `DecisionOutput`."""
+
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Json = dict[str, Any]
+
+
+def decision(console: Console, output: Json) -> None:
+    """Prints the whole decision: what to do, transfers, line-up with bench, captain's rivals, warnings."""
+    console.print(Group(*_parts(output)))
+
+
+def _parts(output: Json) -> list[RenderableType]:
+    parts: list[RenderableType] = [_heading(output), Text()]
+    now = output["transfer_plan"]["gameweeks"][0]
+    parts += [_transfers(now["transfers"]), Text()]
+    parts += [_lineup(output["lineup"]), Text()]
+    parts += [_captains(output["captaincy"]), Text()]
+    parts += [_chip(chip) for chip in output["chips"] if chip["use_now"]]
+    parts += [_plan(output["transfer_plan"])]
+    parts += [Text(f"warning: {warned['message']}", "yellow") for warned in output["warnings"]]
+    return parts
+
+
+def _heading(output: Json) -> RenderableType:
+    header, made, squad = output["header"], output["decision"], output["squad_state"]
+    title = Text(f"Gameweek {header['gameweek']}  {header['season']}", "bold")
+    title.append(f"  deadline {header['deadline_time']}", "dim")
+    answer = Text(f"{made['action']}  ", "bold green").append(made["summary"], "not bold default")
+    gain = f"expected {made['expected_gain_pts']:+.2f} points over holding"
+    gain += f" ({made['gain_this_gameweek_pts']:+.2f} this gameweek)"
+    if made["hit_cost_pts"]:
+        gain += f", {made['hit_cost_pts']} points for hits included"
+    if confidence := made["confidence"]:
+        gain += f"; better than holding in {confidence['p_better_than_hold']:.0%} of {confidence['draws']} draws"
+    means = f"free transfers {squad['free_transfers']}, bank {_money(squad['bank'])}"
+    return Group(title, answer, Text(gain), Text(means, "dim"))
+
+
+def _transfers(transfers: list[Json]) -> RenderableType:
+    if not transfers:
+        return Text("Transfers: none, keep the free transfer", "bold")
+    table = _table()
+    for heading in ("out", "club", "in", "club", "pos"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("price", "gain", "horizon"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for transfer in transfers:
+        sold, bought = transfer["sold"], transfer["bought"]
+        price = f"{_money(transfer['sell_price'])} → {_money(transfer['buy_price'])}"
+        gains = (f"{transfer['gain_gameweek_pts']:+.2f}", f"{transfer['gain_horizon_pts']:+.2f}")
+        table.add_row(sold["name"], sold["club"], bought["name"], bought["club"], bought["position"], price, *gains)
+    return Group(Text("Transfers", "bold"), table)
+
+
+def _lineup(lineup: Json) -> RenderableType:
+    title = f"Line-up {lineup['formation']}: {lineup['xp_total']:.2f} points expected, the captain's counted twice"
+    table = _table()
+    table.add_column("pos", no_wrap=True)
+    table.add_column("player", no_wrap=True)
+    table.add_column("club", no_wrap=True)
+    table.add_column("xp", justify="right")
+    table.add_column("", no_wrap=True)
+    marks = {lineup["captain"]["element"]: "captain", lineup["vice"]["element"]: "vice-captain"}
+    for player in lineup["starters"]:
+        mark = marks.get(player["element"], "")
+        table.add_row(*_player(player), mark, style="bold" if mark == "captain" else "")
+    for place, player in enumerate(lineup["bench"]):
+        table.add_row(*_player(player), "bench" if place == 0 else f"bench {place}", style="dim")
+    return Group(Text(title, "bold"), table)
+
+
+def _table() -> Table:
+    return Table(box=None, header_style="dim", pad_edge=False)
+
+
+def _player(player: Json) -> tuple[str, str, str, str]:
+    return player["position"], player["name"], player["club"], f"{player['xp']:.2f}"
+
+
+def _captains(captaincy: Json) -> RenderableType:
+    table = _table()
+    table.add_column("player", no_wrap=True)
+    for heading in ("xp", "10–90 %", "top scorer", "costs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for candidate in captaincy["candidates"][:3]:
+        top = "" if candidate["p_top"] is None else f"{candidate['p_top']:.0%}"
+        spread = f"{candidate['p10']}–{candidate['p90']}"
+        table.add_row(candidate["name"], f"{candidate['xp']:.2f}", spread, top, f"{candidate['regret_pts']:.2f}")
+    return Group(Text("Captain", "bold"), table)
+
+
+def _chip(chip: Json) -> RenderableType:
+    return Text(f"Play {chip['name']}: {chip['value_now_pts']:+.2f} points. {chip['reason']}\n", "bold")
+
+
+def _plan(plan: Json) -> RenderableType:
+    proof = plan["optimality"]
+    text = Text(f"Plan over {len(plan['gameweeks'])} gameweeks: {plan['objective_pts']:.2f} points", "dim")
+    if proof["status"] == "optimal":
+        return text.append(", proven best within the model")
+    bound = "" if proof["bound_pts"] is None else f", none is worth more than {proof['bound_pts']:.2f}"
+    return text.append(f", the best found in time{bound}")
+
+
+def _money(tenths: int) -> str:
+    return f"£{tenths / 10:.1f}m"
