@@ -1,7 +1,6 @@
 """One attempt at a decision, phase by phase. What a phase finds is recorded; the phases after it use only that."""
 
 import time
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +12,7 @@ from engine_worker.engines.fpl.problem import build_problem
 from engine_worker.engines.fpl.projections import Projected, project
 from engine_worker.engines.fpl.report import Report
 from engine_worker.engines.fpl.sources import Reading, configured, source_named
+from events.clock import Clock, rfc3339
 from phaseline import Context
 
 # Players of each position shown as a partial result when the projections are there.
@@ -45,13 +45,13 @@ def decide(params: FplParams, ctx: Context, engine_version: int) -> DecisionOutp
     ladder = Ladder(problem, collected.squad.chips, params.time_limit_s, ctx)
 
     def offer(analysis: Analysis) -> None:
-        ctx.best(report.written(analysis, datetime.now(UTC), clock.seconds, draws=False))
+        ctx.best(report.written(analysis, rfc3339(Clock().now_ms()), clock.seconds, draws=False))
 
     analysis = ladder.climb(offer)
     clock.lap("analyzing_transfers")
 
     ctx.phase("finalizing")
-    return report.written(analysis, datetime.now(UTC), clock.seconds, draws=True)
+    return report.written(analysis, rfc3339(Clock().now_ms()), clock.seconds, draws=True)
 
 
 class _Clock:

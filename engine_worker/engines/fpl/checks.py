@@ -1,6 +1,7 @@
 """What only the source's data can refuse: `check(params)`, run at submit. Quick: sources stay loaded per process."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from engine_worker.engines.fpl.collecting import entry_pages, has_entry, next_gameweek
@@ -40,7 +41,7 @@ def _problems(params: FplParams, reading: Reading, bootstrap: Mapping[str, Any])
         owned = {player.element for player in params.squad}
         problems += _squad_problems(params, rules, elements, bootstrap, max(gameweek, coming))
     elif params.team_id is not None:
-        found, owned = _entry_problems(params.team_id, reading, coming)
+        found, owned = _entry_problems(params.team_id, reading, coming, elements.keys())
         problems += found
     problems += _choice_problems(params, rules, elements, owned, gameweek)
     return problems
@@ -70,14 +71,19 @@ def _squad_problems(
     return problems
 
 
-def _entry_problems(team_id: int, reading: Reading, coming: int) -> tuple[list[Problem], set[int]]:
+def _entry_problems(
+    team_id: int, reading: Reading, coming: int, known: AbstractSet[int]
+) -> tuple[list[Problem], set[int]]:
     if not has_entry(reading, team_id):
         return [(("team_id",), f"this source has no team {team_id}")], set()
     try:
         pages = entry_pages(reading, team_id, coming)
     except NotThere:
         return [(("team_id",), f"team {team_id} has no squad before gameweek {coming}; give squad instead")], set()
-    return [], {pick["element"] for pick in pages.picks["picks"]}
+    owned = {pick["element"] for pick in pages.picks["picks"]}
+    if strangers := sorted(owned - known):
+        return [(("team_id",), f"team {team_id} owns players this source does not have: {strangers}")], owned
+    return [], owned
 
 
 def _choice_problems(

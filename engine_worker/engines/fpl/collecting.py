@@ -12,13 +12,19 @@ from pydantic import BaseModel, ConfigDict
 
 from engine_worker.engines.fpl.params import FplParams
 from engine_worker.engines.fpl.rules import (
-    LAST_GAMEWEEK, POSITION_NAMES, UNLIMITED_CHIPS, Ruleset, next_free_transfers, ruleset,
+    LAST_GAMEWEEK,
+    POSITION_NAMES,
+    UNLIMITED_CHIPS,
+    Ruleset,
+    next_free_transfers,
+    ruleset,
 )  # fmt: skip
 from engine_worker.engines.fpl.sources import NotThere, Reading
-from engine_worker.engines.fpl.state import EntryPages, SquadState, entry_state, holdings, picks_gameweek
+from engine_worker.engines.fpl.state import EntryPages, SquadState, chips_left, entry_state, holdings, picks_gameweek
 
 # Club matches looked back on for who plays now; the last three count most (see `projections.py`).
 RECENT, LONGER = 3, 10
+_NO_SCORES: Mapping[str, Any] = {"h": [], "a": []}
 
 
 class PlayerRow(NamedTuple):
@@ -151,14 +157,16 @@ def _squad(
 ) -> SquadState:
     if params.squad is None:
         assert params.team_id is not None
-        state = entry_state(rules, elements, entry_pages(reading, params.team_id, coming), coming)
+        pages = entry_pages(reading, params.team_id, coming)
+        state = entry_state(rules, elements, pages, coming)
         free = state.free_transfers
         for week in range(coming, gameweek):
             # Deciding a gameweek further off: the ones before it are taken as rolled.
             free = next_free_transfers(rules, week, free, 0)
+        played = {chip["event"]: chip["name"] for chip in pages.history["chips"]}
         changes: dict[str, Any] = {"free_transfers": free if params.free_transfers is None else params.free_transfers}
-        if params.available_chips is not None:
-            changes["chips"] = params.available_chips
+        chips = params.available_chips
+        changes["chips"] = chips_left(rules, played, gameweek) if chips is None else list(chips)
         return state.model_copy(update=changes)
     bought = {player.element: player.purchase_price for player in params.squad}
     return SquadState(
@@ -210,7 +218,7 @@ def _attendance(
     """
     present: dict[int, list[set[int]]] = {}
     for match in sorted((m for m in fixtures if m["finished"]), key=lambda m: (str(m["kickoff_time"]), m["id"])):
-        scores = next((stat for stat in match["stats"] if stat["identifier"] == "bps"), {"h": [], "a": []})
+        scores = next((stat for stat in match["stats"] if stat["identifier"] == "bps"), _NO_SCORES)
         for club, side in ((match["team_h"], "h"), (match["team_a"], "a")):
             present.setdefault(club, []).append({one["element"] for one in scores[side]})
     recent: dict[int, float] = {}

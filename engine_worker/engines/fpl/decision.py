@@ -5,12 +5,10 @@ are UTC. A fact has one shape: a player is always a `PlayerRef` (or a card that 
 look-up. Nothing in it is ever NaN or infinite.
 """
 
-from datetime import datetime
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
 # Points are rounded to two decimals; a sum of seven of them may be off by this much.
 _ROUNDING_PTS = 0.05
 
@@ -36,7 +34,7 @@ class Header(_Part):
     gameweek: int
     gameweeks: list[int] = Field(description="the gameweeks planned, `gameweek` first")
     deadline_time: str
-    generated_at: datetime
+    generated_at: str
     ruleset_version: str
     engine_version: int
     solver: str
@@ -141,6 +139,7 @@ class GameweekPlan(_Part):
     weight: float
     free_transfers_before: int
     transfers: list[Transfer]
+    unlimited: bool = Field(description="transfers cost nothing: a wildcard, a free hit, or the first gameweek")
     hits: int = Field(ge=0)
     hit_cost_pts: int = Field(ge=0)
     chip: str | None
@@ -271,7 +270,7 @@ class Warned(_Part):
 class DecisionOutput(_Part):
     """A decision for one gameweek: what to do, the plan behind it, and what it rests on."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     header: Header
     decision: Decision
     squad_state: SquadCard
@@ -297,8 +296,16 @@ class DecisionOutput(_Part):
     @model_validator(mode="after")
     def _hits_are_what_the_rules_take(self) -> Self:
         for week in self.transfer_plan.gameweeks:
-            due = max(0, len(week.transfers) - week.free_transfers_before)
-            if week.hits not in (0, due) or (week.hits == 0 and due and week.chip not in ("wildcard", "freehit")
-                                             and week.gameweek != 1):  # fmt: skip
+            due = 0 if week.unlimited else max(0, len(week.transfers) - week.free_transfers_before)
+            if week.hits != due:
                 raise ValueError(f"gameweek {week.gameweek}: {week.hits} hits, {due} are due")
+        return self
+
+    @model_validator(mode="after")
+    def _no_club_too_many(self) -> Self:
+        team = (*self.lineup.starters, *self.lineup.bench)
+        crowded = {player.club for player in team if sum(other.club == player.club for other in team) > 3}
+        excused = any(issue.kind == "club_limit" for issue in self.squad_state.issues)
+        if crowded and (self.transfer_plan.gameweeks[0].transfers or not excused):
+            raise ValueError(f"more than three players from {', '.join(sorted(crowded))}")
         return self

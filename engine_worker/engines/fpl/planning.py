@@ -79,7 +79,8 @@ class Ladder:
         """
         self._show("hold", None)
         offer(self.analysis)
-        for stage, weeks in (("this_gameweek", 1), ("horizon", len(self.analysis.problem.gameweeks))):
+        horizon = len(self.analysis.problem.gameweeks)
+        for stage, weeks in (("this_gameweek", 1), ("horizon", horizon))[: min(horizon, 2)]:
             if self._left() > 0:
                 self._rung(stage, weeks)
                 offer(self.analysis)
@@ -110,22 +111,24 @@ class Ladder:
             stop=lambda gap: self._watch(stage, gap),
             improved=improved,
         )
-        self._take(stage, solved)
+        self._take(stage, solved, transfer_weeks)
         self._show(stage, solved.bound)
 
-    def _take(self, stage: str, solved: Solved) -> None:
+    def _take(self, stage: str, solved: Solved, transfer_weeks: int) -> None:
         analysis = self.analysis
         analysis.seconds[stage] = analysis.seconds.get(stage, 0.0) + solved.seconds
         # A solve that was stopped before its first plan leaves the rung below standing.
         if solved.plan is not None and solved.plan.objective >= analysis.plan.objective - 1e-6:
             analysis.plan, analysis.stage = solved.plan, stage
-        analysis.status, analysis.bound = solved.status, solved.bound
         analysis.nodes += solved.nodes
+        # A bound on plans with transfers in the first gameweek only says nothing of the others.
+        if transfer_weeks == len(analysis.problem.gameweeks):
+            analysis.status, analysis.bound = solved.status, solved.bound
 
     def _value_chips(self) -> None:
         for number, name in enumerate(self._chips):
             window = self.analysis.problem.rules.window(name, self.analysis.problem.gameweeks[0])
-            if window is None or self._left() <= 0 or self._stopping():
+            if window is None or self._stopping():
                 continue
             value = self._transfer_chip(name, window) if name in UNLIMITED_CHIPS else self._team_chip(name, window)
             if value is not None:
@@ -154,6 +157,8 @@ class Ladder:
 
     def _transfer_chip(self, name: str, window: ChipWindow) -> ChipValue | None:
         """Wildcard or free hit now against the plan without; None when it was not solved in time."""
+        if self._left() <= 0:
+            return None
         solved = self._solve_chip(Chip(name), _CHIP_GAP)
         if solved.plan is None or solved.status != "optimal":
             return None
@@ -169,8 +174,10 @@ class Ladder:
         if not due or self._left() <= 0:
             return
         chosen = max(due, key=lambda chip: chip.value_now)
-        self._take("chip", self._solve_chip(Chip(chosen.name), REL_GAP))
-        self._show("chip", self.analysis.bound)
+        solved = self._solve_chip(Chip(chosen.name), REL_GAP)
+        if solved.plan is not None and solved.plan.objective > self.analysis.plan.objective:
+            self._take("chip", solved, len(self.analysis.problem.gameweeks))
+            self._show("chip", self.analysis.bound)
 
     def _solve_chip(self, chip: Chip, gap: float) -> Solved:
         problem, left = self.analysis.problem, self._left()

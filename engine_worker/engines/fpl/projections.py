@@ -40,7 +40,12 @@ _FIXTURE_SWING = 0.6
 REST_SHAPE, REST_SHAPE_SLOPE = 0.25, 0.15
 # Other points per 90 where a season has not shown enough to fit the line: at the price of an ordinary starter, and
 # per tenth above it.
-_REST_PRIOR = {GOALKEEPER: (1.7, 45, 0.02), DEFENDER: (1.3, 45, 0.03), MIDFIELDER: (1.5, 55, 0.025), FORWARD: (1.8, 60, 0.025)}
+_REST_PRIOR = {
+    GOALKEEPER: (1.7, 45, 0.02),
+    DEFENDER: (1.3, 45, 0.03),
+    MIDFIELDER: (1.5, 55, 0.025),
+    FORWARD: (1.8, 60, 0.025),
+}
 _FIT_MINUTES_MIN = 270
 _FIT_PLAYERS_MIN = 12
 # Gameweek points beyond this have no measurable probability.
@@ -173,7 +178,16 @@ def _project_one(
     distribution = points_distribution(p_play, p_60, rest, count)
     low, middle, high = (quantile(distribution, share) for share in (0.1, 0.5, 0.9))
     return ProjectionRow(
-        player.element, gameweek, round(xp, 4), low, middle, high, round(p_play, 4), round(p_60, 4), round(rest, 4), count
+        player.element,
+        gameweek,
+        round(xp, 4),
+        low,
+        middle,
+        high,
+        round(p_play, 4),
+        round(p_60, 4),
+        round(rest, 4),
+        count,
     )
 
 

@@ -163,7 +163,9 @@ def squad_violations(
     rules: Ruleset, players: Sequence[tuple[int, int]], club_names: Mapping[int, str] | None = None
 ) -> list[str]:
     """What the rules hold against a squad given as (position, club) of each player; empty when it is legal."""
-    found = [] if len(players) == rules.squad_size else [f"{len(players)} players, the rules ask for {rules.squad_size}"]
+    found = (
+        [] if len(players) == rules.squad_size else [f"{len(players)} players, the rules ask for {rules.squad_size}"]
+    )
     positions = Counter(position for position, _ in players)
     for rule in rules.positions:
         if (count := positions[rule.position]) != rule.squad:

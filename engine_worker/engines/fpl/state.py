@@ -69,7 +69,7 @@ def picks_gameweek(history: Mapping[str, Any], gameweek: int) -> int | None:
 def entry_state(
     rules: Ruleset, elements: Mapping[int, Mapping[str, Any]], pages: EntryPages, gameweek: int
 ) -> SquadState:
-    """The state of an entry before `gameweek`; `elements` are the bootstrap's by id.
+    """The state of an entry before `gameweek`, the next; `elements` are the bootstrap's by id.
 
     Raises `KeyError` for a player the bootstrap does not have.
     """
@@ -95,9 +95,7 @@ def entry_state(
     )
 
 
-def holdings(
-    rules: Ruleset, elements: Mapping[int, Mapping[str, Any]], bought: Mapping[int, int]
-) -> list[Holding]:
+def holdings(rules: Ruleset, elements: Mapping[int, Mapping[str, Any]], bought: Mapping[int, int]) -> list[Holding]:
     """The holdings of players by what was paid for them, ordered by position and id."""
     ordered = sorted(bought, key=lambda element: (elements[element]["element_type"], element))
     return [

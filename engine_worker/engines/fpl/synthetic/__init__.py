@@ -17,6 +17,8 @@ from engine_worker.engines.fpl.synthetic.matches import Played, play_season
 from engine_worker.engines.fpl.synthetic.shapes import bootstrap_body, fixtures_body, game_settings
 from engine_worker.engines.fpl.synthetic.world import PLAYED, Match, make_calendar, make_clubs, make_players
 
+_PARTS = ("world", "calendar", "matches", "managers", "shapes")
+
 
 class SyntheticSource:
     """A season from a seed. Answers `bootstrap-static`, `fixtures`, `element-summary/N` and the `entry/N/…` pages."""
@@ -27,7 +29,7 @@ class SyntheticSource:
     @property
     def taken_at(self) -> str:
         """Two days before the next deadline of the made-up season."""
-        return "2026-11-12T10:00:00+00:00"
+        return "2026-11-25T10:00:00+00:00"
 
     def answer(self, path: str) -> Answer:
         """See `Source.answer`."""
@@ -44,7 +46,7 @@ class _Season:
     def __init__(self, seed: int) -> None:
         self.answers: dict[str, Answer] = {}
         # One stream of chance each, so that a change in one part does not reshuffle the others.
-        self._rng = {part: Random(f"{part} {seed}") for part in ("world", "calendar", "matches", "managers", "shapes")}
+        self._rng = {part: Random(f"{part} {seed}") for part in _PARTS}  # noqa: S311 - a season, not a secret
         self.rules: Ruleset = ruleset(game_settings())
         self.clubs = make_clubs(self._rng["world"])
         self.players = make_players(self._rng["world"], self.clubs)
@@ -86,5 +88,3 @@ class _Season:
 def _answer(body: Any) -> Answer:
     text = json.dumps(body, separators=(",", ":")).encode()
     return Answer(body, hashlib.sha256(text).hexdigest())
-
-

@@ -6,7 +6,13 @@ from typing import Any
 
 from engine_worker.engines.fpl.lineup import Lineup, best_lineup
 from engine_worker.engines.fpl.rules import (
-    GOALKEEPER, HIT_COST_PTS, Ruleset, eleven_violations, hits, next_free_transfers, selling_price,
+    GOALKEEPER,
+    HIT_COST_PTS,
+    Ruleset,
+    eleven_violations,
+    hits,
+    next_free_transfers,
+    selling_price,
 )  # fmt: skip
 from engine_worker.engines.fpl.synthetic.matches import Played
 from engine_worker.engines.fpl.synthetic.world import PLAYED, Player
@@ -48,6 +54,7 @@ class Desk:
         self._players = {player.id: player for player in players}
         self._played = played
         self._position = {player.id: player.position for player in players}
+        self._first_choices = _first_choices(players)
 
     def season(self, entry: int) -> Manager:
         """Plays the season so far for one entry of `MANAGERS`."""
@@ -76,15 +83,23 @@ class Desk:
         manager.free_transfers = next_free_transfers(self._rules, gameweek, manager.free_transfers, made, chip)
 
     def _opinion(self, gameweek: int) -> dict[int, float]:
-        """What a manager expects of each player: recent form, his price and a hunch."""
+        """What a manager expects of each player: points of late, his price, a place in the team, and a hunch."""
+        regulars = self._first_choices if gameweek < 4 else {p for p in self._players if self._late(p, gameweek) > 1}
         return {
             player.id: (
-                0.6 * self._played.form(player.id, gameweek) * (player.out_until <= gameweek)
-                + 0.045 * player.cost[gameweek - 1]
+                0.5 * self._late(player.id, gameweek)
+                + 0.03 * player.cost[gameweek - 1]
+                + 1.5 * (player.id in regulars)
+                - 3.0 * (player.out_until > gameweek)
                 + self._rng.gauss(0, 0.5)
             )
             for player in self._players.values()
         }
+
+    def _late(self, player: int, gameweek: int) -> float:
+        """Points a gameweek over the last four, matches missed counting zero."""
+        weeks = range(max(gameweek - 4, 1), gameweek)
+        return sum(self._played.points(player, week) for week in weeks) / max(len(weeks), 1)
 
     def _appetite(self, manager: Manager) -> int:
         """Transfers wanted this week: often one, sometimes none so as to bank it, seldom one too many."""
@@ -101,7 +116,7 @@ class Desk:
                 if self._count(manager, rule.position) < rule.squad and self._room(manager, player.club):
                     manager.squad[player.id] = player.cost[0]
                     manager.bank -= player.cost[0]
-        for _ in range(45):
+        for _ in range(80):
             leaving = self._rng.choice(sorted(manager.squad))
             coming = self._replacement(manager, leaving, 1, opinion, margin=0.1)
             if coming is not None:
@@ -157,7 +172,7 @@ class Desk:
         lineup = best_lineup(self._rules, sorted(manager.squad), self._position, opinion)
         starters, bench, swaps = self._autosubs(lineup, gameweek, chip)
         captain = lineup.captain if self._played.minutes(lineup.captain, gameweek) else lineup.vice
-        times = {element: 1 for element in starters} | {element: int(chip == "bboost") for element in bench}
+        times = dict.fromkeys(starters, 1) | {element: int(chip == "bboost") for element in bench}
         if times.get(captain):
             times[captain] = 3 if chip == "3xc" else 2
         points = sum(self._played.points(element, gameweek) * count for element, count in times.items())
@@ -202,3 +217,16 @@ class Desk:
             return self._position[coming] == self._position[leaving]
         after = [self._position[coming if element == leaving else element] for element in starters]
         return not eleven_violations(self._rules, after)
+
+
+def _first_choices(players: list[Player]) -> set[int]:
+    """Who is known to start before a ball is kicked: the ablest of each club and position."""
+    places: dict[tuple[int, int], list[Player]] = {}
+    for player in players:
+        places.setdefault((player.club, player.position), []).append(player)
+    count = {1: 1, 2: 4, 3: 4, 4: 2}
+    return {
+        player.id
+        for (_, position), group in places.items()
+        for player in sorted(group, key=lambda p: -p.ability)[: count[position]]
+    }

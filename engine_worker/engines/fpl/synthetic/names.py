@@ -25,11 +25,58 @@ CLUBS = (
     ("Stonemarsh", "STM"),
     ("Thistledown", "THD"),
 )
-_STARTS = ("Bar", "Cor", "Dal", "Els", "Fen", "Gar", "Hol", "Ist", "Jor", "Kel", "Lun", "Mar", "Nor", "Osk", "Pel")
+_STARTS: tuple[str, ...] = (
+    "Bar",
+    "Cor",
+    "Dal",
+    "Els",
+    "Fen",
+    "Gar",
+    "Hol",
+    "Ist",
+    "Jor",
+    "Kel",
+    "Lun",
+    "Mar",
+    "Nor",
+    "Osk",
+    "Pel",
+)
 _STARTS += ("Quil", "Ros", "Sal", "Tor", "Ulv", "Ves", "Wex", "Yar", "Zan", "Bre", "Cla", "Dro", "Fro", "Gri", "Stro")
 _MIDDLES = ("a", "e", "i", "o", "u", "an", "el", "in", "or", "ul", "ava", "eni", "ori", "imo", "ede")
-_ENDS = ("bek", "dane", "fell", "garth", "kov", "lund", "mire", "nash", "quist", "rell", "sen", "tak", "vane", "wick", "zar")
-_FIRST = ("Ado", "Bren", "Cael", "Dov", "Emre", "Fio", "Gael", "Hano", "Ilo", "Jore", "Kai", "Levo", "Milo", "Nilo")
+_ENDS = (
+    "bek",
+    "dane",
+    "fell",
+    "garth",
+    "kov",
+    "lund",
+    "mire",
+    "nash",
+    "quist",
+    "rell",
+    "sen",
+    "tak",
+    "vane",
+    "wick",
+    "zar",
+)
+_FIRST: tuple[str, ...] = (
+    "Ado",
+    "Bren",
+    "Cael",
+    "Dov",
+    "Emre",
+    "Fio",
+    "Gael",
+    "Hano",
+    "Ilo",
+    "Jore",
+    "Kai",
+    "Levo",
+    "Milo",
+    "Nilo",
+)
 _FIRST += ("Oren", "Pavo", "Ravi", "Sile", "Timo", "Umar", "Vito", "Wim", "Xan", "Yori", "Zeno")
 
 

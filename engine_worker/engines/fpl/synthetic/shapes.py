@@ -8,7 +8,9 @@ from engine_worker.engines.fpl.rules import LAST_GAMEWEEK
 from engine_worker.engines.fpl.synthetic.matches import COUNTED, GOALS_AWAY, GOALS_HOME, Played
 from engine_worker.engines.fpl.synthetic.world import PLAYED, Club, Match, Player
 
-_FIRST_DEADLINE = datetime(2026, 8, 28, 17, 30, tzinfo=UTC)
+_FIRST_DEADLINE = datetime(2026, 8, 21, 17, 30, tzinfo=UTC)
+# Gameweeks that come a week later than the one before promises: national teams play.
+_AFTER_A_BREAK = (4, 8, 12)
 _SETTINGS = {
     "squad_squadplay": 11, "squad_squadsize": 15, "squad_team_limit": 3, "squad_total_spend": 1000,
     "transfers_cap": 20, "transfers_sell_on_fee": 0.5, "max_extra_free_transfers": 4, "timezone": "UTC",
@@ -41,7 +43,7 @@ def game_settings() -> dict[str, Any]:
 
 
 def calendar_events() -> list[dict[str, Any]]:
-    """Thirty-eight gameweeks, a week apart; the one after those played is next."""
+    """Thirty-eight gameweeks, a week or two apart; the one after those played is next."""
     return [
         {"id": gameweek, "name": f"Gameweek {gameweek}", "deadline_time": _iso(_deadline(gameweek)),
          "finished": gameweek <= PLAYED, "data_checked": gameweek <= PLAYED, "is_previous": gameweek == PLAYED - 1,
@@ -105,7 +107,7 @@ def _element(rng: Random, player: Player, played: Played, owned: float) -> dict[
         "team_code": 1000 + player.club, "element_type": player.position, "now_cost": player.cost[-1],
         "cost_change_start": player.cost[-1] - player.cost[0], "cost_change_event": player.cost[-1] - player.cost[-2],
         "status": status, "chance_of_playing_next_round": chance, "chance_of_playing_this_round": chance, "news": news,
-        "news_added": None if chance is None else "2026-11-10T09:00:00Z",
+        "news_added": None if chance is None else "2026-11-24T09:00:00Z",
         "form": f"{form:.1f}", "points_per_game": f"{totals['total_points'] / max(len(rows), 1):.1f}",
         "ep_this": f"{form:.1f}", "ep_next": f"{form * (1 if chance is None else chance / 100):.1f}",
         "selected_by_percent": f"{owned:.1f}", "event_points": played.points(player.id, PLAYED),
@@ -161,14 +163,17 @@ def _difficulty(strength: float) -> int:
 
 def _listed(name: str, rows: list[dict[str, int]]) -> dict[str, Any]:
     def side(home: int) -> list[dict[str, int]]:
-        some = [{"value": row[name], "element": row["element"]} for row in rows if row["was_home"] == home and row[name]]
+        some = [
+            {"value": row[name], "element": row["element"]} for row in rows if row["was_home"] == home and row[name]
+        ]
         return sorted(some, key=lambda one: (-one["value"], one["element"]))
 
     return {"identifier": name, "a": side(0), "h": side(1)}
 
 
 def _deadline(gameweek: int) -> datetime:
-    return _FIRST_DEADLINE + timedelta(days=7 * (gameweek - 1))
+    breaks = sum(gameweek >= after for after in _AFTER_A_BREAK)
+    return _FIRST_DEADLINE + timedelta(days=7 * (gameweek - 1 + breaks))
 
 
 def _iso(moment: datetime) -> str:
