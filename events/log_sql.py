@@ -268,7 +268,7 @@ class SqlLog:
             known = await connection.execute(update(w).where(w.c.id == worker.id).values(**said))
             if known.rowcount == 0:
                 await connection.execute(
-                    insert(w).values(
+                    self._insert_or_ignore(w).values(
                         id=worker.id,
                         host=worker.host,
                         pid=worker.pid,

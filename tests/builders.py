@@ -107,7 +107,9 @@ class Committing:
         row, _ = await self.committer.submit(a_submit(engine, **fields), tenant=tenant)
         return row.job.id
 
-    async def claim(self, worker_id: str = "w1", slots: int = 1, *, idle: bool = True, lease_s: float = 60.0) -> list[Claimed]:
+    async def claim(
+        self, worker_id: str = "w1", slots: int = 1, *, idle: bool = True, lease_s: float = 60.0
+    ) -> list[Claimed]:
         worker = replace(a_worker(worker_id), slots=slots)
         await self.log.beat(worker, lease_s)
         return await self.committer.claim(worker_id, worker.engines, slots, idle=idle)
