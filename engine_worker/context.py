@@ -4,13 +4,16 @@ Runs in the child process: a call hands one message to `send` and may block ther
 that slows an engine down instead of dropping what it says.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from events.declaration import Phase
-from events.values import jsonable
+from events.values import jsonable, storable_text
 
+TEXT_CHARS_MAX = 1024 * 1024  # what is longer is refused with its event, not cut
+NEARLY_DONE = 99.99  # 100 comes once, with `complete`
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -76,25 +79,27 @@ class Context:
         unit: str | None = None,
     ) -> None:
         """Says how far the current phase is, 0 ≤ fraction ≤ 1 (values outside are clamped). Coalesced on the way:
-        at most one event per 250 ms, the latest wins."""
+        at most one event per 250 ms, the latest wins. Raises `ValueError` for NaN and infinities."""
         phase = self._current()
+        if not all(map(math.isfinite, (fraction, done or 0.0, total or 0.0))):
+            raise ValueError(f"progress of {phase}: fraction {fraction}, done {done}, total {total} must be finite")
         index = self._phases[phase]
         low, high = self._bounds[index], self._bounds[index + 1]
         # The end of a phase is marked by entering the next one; 100 comes once, before `complete`.
-        percent = min(low + (high - low) * min(max(float(fraction), 0.0), 1.0), high)
-        message_fields = {"message": message, "done": done, "total": total, "unit": unit}
+        percent = min(low + (high - low) * min(max(float(fraction), 0.0), 1.0), high, NEARLY_DONE)
+        message_fields = {"message": _text(message), "done": done, "total": total, "unit": _text(unit)}
         said = {key: value for key, value in message_fields.items() if value is not None}
         self._send({"op": "progress", "phase": phase, "progress": round(percent, 2), **said})
 
     def partial(self, name: str, value: Any) -> None:
         """Shows an intermediate result worth seeing. Raises `Unserializable` naming the path."""
-        self._send({"op": "partial", "phase": self._current(), "name": name, "value": jsonable(value, name)})
+        self._send({"op": "partial", "phase": self._current(), "name": _text(name), "value": jsonable(value, name)})
 
     def log(self, message: str, *, level: str = "info", **fields: Any) -> None:
         """Says something to a person. `level` is one of debug, info, warning, error."""
         if level not in LOG_LEVELS:
             raise ValueError(f"level {level!r} is none of {', '.join(LOG_LEVELS)}")
-        self._send({"op": "log", "level": level, "message": str(message), "fields": jsonable(fields, "fields")})
+        self._send({"op": "log", "level": level, "message": _text(message), "fields": jsonable(fields, "fields")})
 
     def checkpoint(self, output: Any) -> None:
         """Records the current phase's output: a later attempt, or a rerun from a later phase, gets it back."""
@@ -141,3 +146,8 @@ class Context:
         if self._phase is None:
             raise ValueError("call context.phase(...) before saying anything else")
         return self._phase
+
+
+def _text(text: Any) -> Any:
+    """Text a log can keep: an odd character in a message is no reason to fail a job."""
+    return None if text is None else storable_text(str(text), TEXT_CHARS_MAX)

@@ -1,14 +1,16 @@
 """What gateway and worker know of an engine without running it, and the decorator that declares one.
 
-PURE but for `installed_engines`, which imports the modules named by the entry-point group `phaseline.engines`.
+PURE but for `installed_engines` and `find_engine`, which import the modules named by the entry-point group
+`phaseline.engines` and those an operator adds (`PHASELINE_ENGINE_MODULES`: an engine tried without packaging it).
 A declaration must be importable without the engine's heavy dependencies: import those inside the function.
 """
 
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel
@@ -80,7 +82,9 @@ def engine(
     `InvalidParams` for what needs configured data; it runs at submit, in a thread, and must be quick.
     Raises `ValueError` when a name is no `snake_case` word or the percents do not rise to 100.
     """
-    declared = tuple(phases) if not isinstance(phases, Mapping) else tuple(Phase(n, float(p)) for n, p in phases.items())
+    declared = (
+        tuple(phases) if not isinstance(phases, Mapping) else tuple(Phase(n, float(p)) for n, p in phases.items())
+    )
     _check_names(name, version, declared)
 
     def declare(function: Callable[..., Any]) -> Engine:
@@ -95,17 +99,44 @@ def engine(
     return declare
 
 
-def installed_engines() -> dict[str, Engine]:
-    """Every engine installed in this environment, by name. Raises `ValueError` when two claim one name."""
+def installed_engines(extra_modules: Sequence[str] = ()) -> dict[str, Engine]:
+    """Every engine installed in this environment or declared in one of `extra_modules`, by name.
+
+    Raises `ValueError` when two claim one name, `ImportError` naming a module that cannot be imported.
+    """
     found: dict[str, Engine] = {}
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        declared = point.load()
-        if not isinstance(declared, Engine):
-            raise ValueError(f"entry point {point.name} = {point.value} is not an engine (use @phaseline.engine)")
-        if declared.name in found:
-            raise ValueError(f"two installed packages declare the engine {declared.name}")
-        found[declared.name] = declared
+    for declared in (*map(_loaded, entry_points(group=ENTRY_POINT_GROUP)), *_declared_in(extra_modules)):
+        if found.setdefault(declared.name, declared) is not declared:
+            raise ValueError(f"two engines are declared with the name {declared.name}")
     return found
+
+
+def find_engine(name: str, extra_modules: Sequence[str] = ()) -> Engine:
+    """One engine by name, importing no other where that can be. Raises `LookupError` naming what to install."""
+    named = map(_loaded, entry_points(group=ENTRY_POINT_GROUP, name=name))
+    for declared in (*named, *_declared_in(extra_modules)):
+        if declared.name == name:
+            return declared
+    try:
+        return installed_engines()[name]
+    except KeyError:
+        raise LookupError(f"no engine {name!r} is installed here; install its package where the worker runs") from None
+
+
+def _loaded(point: EntryPoint) -> Engine:
+    declared = point.load()
+    if not isinstance(declared, Engine):
+        raise ValueError(f"entry point {point.name} = {point.value} is not an engine (use @phaseline.engine)")
+    return declared
+
+
+def _declared_in(modules: Sequence[str]) -> list[Engine]:
+    return [
+        declared
+        for module in modules
+        for declared in vars(importlib.import_module(module)).values()
+        if isinstance(declared, Engine)
+    ]
 
 
 def _check_names(name: str, version: int, phases: tuple[Phase, ...]) -> None:

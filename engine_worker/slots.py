@@ -1,0 +1,129 @@
+"""Slots: each holds one child ready to run, and runs one attempt at a time in it.
+
+A child is used again only after a success, a bounded number of times and while it is small: what an engine leaves
+behind, it leaves to itself.
+"""
+
+import asyncio
+import logging
+import random
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engine_worker.attempt import Attempt
+from engine_worker.endings import Ending, Returned
+from engine_worker.options import WorkerOptions
+from engine_worker.process import ChildFailed, ChildProcess
+
+_log = logging.getLogger(__name__)
+
+START_AGAIN_S = 1.0  # between two attempts to start a process, on average
+
+
+class Slots:
+    """`run` keeps the children; `give` hands over an attempt whenever `free` says there is room."""
+
+    def __init__(self, options: WorkerOptions, engines: Mapping[str, object], until: Callable[[], float]) -> None:
+        self._options = options
+        self._engines = list(engines)
+        self._until = until  # when children end by themselves, as of the last beat
+        self._waiting: asyncio.Queue[Attempt] = asyncio.Queue(options.slots)
+        self._children: set[ChildProcess] = set()
+        self._ready = 0  # slots whose child waits for an attempt
+        self.running: dict[str, Attempt] = {}  # by job id, from the claim to the end
+        self.freed = asyncio.Event()  # a slot got ready
+        self._emptied = asyncio.Event()  # nothing runs any more
+
+    @property
+    def free(self) -> int:
+        """How many attempts may be given now."""
+        return self._ready - self._waiting.qsize()
+
+    def give(self, attempt: Attempt) -> None:
+        """Runs an attempt in a free slot. Raises `asyncio.QueueFull` when there is none."""
+        self._waiting.put_nowait(attempt)
+        self.running[attempt.job.id] = attempt
+
+    def extend(self) -> None:
+        """Tells every child how long it may live."""
+        for child in self._children:
+            child.tell(op="lease", until=self._until())
+
+    async def empty(self) -> None:
+        """Returns once nothing runs; whoever asks bounds it."""
+        while self.running:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    async def run(self) -> None:
+        """Keeps every slot filled with a child until cancelled; then ends them all."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._options.slots):
+                group.create_task(self._slot())
+
+    async def _slot(self) -> None:
+        while True:
+            try:
+                child = await ChildProcess.start(self._setup())
+            except ChildFailed as problem:
+                _log.error("%s", problem)
+                await asyncio.sleep(random.uniform(0.5, 1.5) * START_AGAIN_S)  # noqa: S311 jitter
+                continue
+            self._children.add(child)
+            try:
+                while await self._next(child):
+                    pass
+            finally:
+                self._children.discard(child)
+                await self._end(child)
+
+    async def _next(self, child: ChildProcess) -> bool:
+        """Waits for an attempt and runs it; False when the slot needs another child."""
+        self._ready += 1
+        self.freed.set()
+        try:
+            attempt = await self._waiting.get()
+        finally:
+            self._ready -= 1
+        if not child.alive:  # it died while it waited, which is no attempt's fault
+            self._waiting.put_nowait(attempt)
+            return False
+        try:
+            return self._fit(child, await self._run(attempt, child))
+        finally:
+            self.running.pop(attempt.job.id, None)
+            if not self.running:
+                self._emptied.set()
+
+    async def _run(self, attempt: Attempt, child: ChildProcess) -> Ending | None:
+        child.tell(op="lease", until=self._until())
+        child.attempts += 1
+        try:
+            return await attempt.run(child)
+        except Exception:  # a boundary: our own mistake about one attempt must not end the others
+            _log.exception("attempt %d of job %s broke; the job is given back", attempt.job.attempt, attempt.job.id)
+            return None
+
+    def _fit(self, child: ChildProcess, ending: Ending | None) -> bool:
+        return (
+            isinstance(ending, Returned)
+            and child.alive
+            and child.attempts < self._options.child_attempts_max
+            and ending.rss_bytes < self._options.child_rss_bytes_max
+        )
+
+    async def _end(self, child: ChildProcess) -> None:
+        try:
+            await child.end(term_s=0)
+        except TimeoutError:
+            _log.error("engine process %d cannot be ended", child.pid)
+
+    def _setup(self) -> dict[str, Any]:
+        return {
+            "op": "setup",
+            "engines": self._engines,
+            "modules": list(self._options.engine_modules),
+            "path": [folder for folder in sys.path if folder],
+            "result_bytes_max": self._options.result_bytes_max,
+        }

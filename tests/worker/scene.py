@@ -1,0 +1,135 @@
+"""A whole worker on a real log and bus, with real child processes, and what a test asks of it."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from engine_worker.options import WorkerOptions
+from engine_worker.supervisor import Supervisor
+from events.announce import Announcer
+from events.batch import Committed
+from events.bus_memory import MemoryBus
+from events.catalog import Cancel, PhaseEnd, Submit, Submitted, Timeouts
+from events.committer import Committer, new_command_id
+from events.declaration import Engine, installed_engines
+from events.log import Log
+from events.record import Recorded
+from tests.builders import whole_stream
+
+MODULES = ("tests.worker.engines_for_tests",)
+OPTIONS = WorkerOptions(slots=1, lease_s=3.0, beat_s=0.3, poll_s=0.5, drain_s=5.0, engine_modules=MODULES)
+WAIT_S = 30.0
+
+
+class Scene:
+    """Submits jobs and watches what is recorded."""
+
+    def __init__(self, log: Log, bus: MemoryBus) -> None:
+        self.log = log
+        self.bus = bus
+        self._announce = Announcer(bus)
+        self._announce.epoch = log.epoch
+        self.committer = Committer(log, self._committed)
+        self.engines: dict[str, Engine] = installed_engines(MODULES)
+        self._news = asyncio.Condition()
+        self._seen: list[Recorded] = []
+        self._group: asyncio.TaskGroup | None = None
+
+    def _committed(self, committed: Committed) -> None:
+        self._announce(committed)
+        self._seen += committed.events
+        assert self._group
+        self._group.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        async with self._news:
+            self._news.notify_all()
+
+    async def submit(
+        self, engine: str, *, timeouts: Timeouts | None = None, max_attempts: int = 3, **params: Any
+    ) -> str:
+        """Submits a job and returns its id."""
+        declared = self.engines[engine]
+        submitted = Submitted(
+            engine=engine,
+            engine_version=declared.version,
+            params=params,
+            phases=tuple(PhaseEnd(name=phase.name, until=phase.until) for phase in declared.phases),
+            timeouts=timeouts or Timeouts(),
+            max_attempts=max_attempts,
+        )
+        command = Submit(command_id=new_command_id(), actor="user:test", submitted=submitted)
+        row, _ = await self.committer.submit(command, tenant="default")
+        return row.job.id
+
+    async def cancel(self, job_id: str, **fields: Any) -> None:
+        """Asks a job to stop."""
+        await self.committer.execute(job_id, Cancel(command_id=new_command_id(), actor="user:test", **fields))
+
+    async def event(self, job_id: str, *types: str, where: Callable[[Any], bool] = lambda _: True) -> Recorded:
+        """The first event of one of these types, waiting for it."""
+
+        def found() -> Recorded | None:
+            return next(
+                (row for row in self._seen if row.job_id == job_id and row.type in types and where(row.event())), None
+            )
+
+        async with asyncio.timeout(WAIT_S), self._news:
+            await self._news.wait_for(lambda: found() is not None)
+        row = found()
+        assert row
+        return row
+
+    async def end(self, job_id: str) -> list[Recorded]:
+        """The whole stream of a job, once it ended."""
+        await self.event(job_id, "complete", "error", "cancelled")
+        return await whole_stream(self.log, job_id)
+
+    @asynccontextmanager
+    async def worker(self, **changes: Any) -> AsyncIterator[Supervisor]:
+        """A worker for the block; after it everything is given back or ended at once."""
+        supervisor = Supervisor(self.log, self.bus, self.committer, self.engines, replace(OPTIONS, **changes))
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(supervisor.run())
+            try:
+                yield supervisor
+            finally:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(20):
+                        await asyncio.gather(supervisor.drain(), supervisor.drain())
+                running.cancel()
+
+    @asynccontextmanager
+    async def on(self) -> AsyncIterator["Scene"]:
+        """Runs the committer for the block."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            task = group.create_task(self.committer.run())
+            try:
+                yield self
+            finally:
+                task.cancel()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 one line
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def gone(*pids: int) -> None:
+    """Returns when these processes ended. Nothing signals the end of another's child: it is asked for, bounded."""
+    async with asyncio.timeout(WAIT_S):
+        while any(map(alive, pids)):
+            await asyncio.sleep(0.01)
+
+
+def here() -> int:
+    """This process."""
+    return os.getpid()
