@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from events.bus import Bus
 from events.catalog import Expire
 from events.clock import Clock
-from events.cloudevents import cloud_event
+from events.cloudevents import cloudevent, event_id
 from events.committer import Committer, new_command_id
 from events.errors import BusUnavailable, PhaselineError, Refused, Unavailable
 from events.log import Log, Overdue
@@ -127,7 +127,7 @@ class Sweeper:
             page = await self._store.feed(cursor, COPY_EVENTS_MAX)
             if not page.events:
                 return
-            await self._bus.append_copy([(f"{row.job_id}.{row.seq}", cloud_event(row)) for row in page.events])
+            await self._bus.append_copy([(event_id(row), cloudevent(row)) for row in page.events])
             cursor = page.cursor
             leads = await self._store.lead("copy", self._holder, self._options.leader_s)
             if not leads or not await self._store.save_cursor("copy", self._holder, cursor):

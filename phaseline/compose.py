@@ -27,6 +27,7 @@ from events.committer import Committer
 from events.declaration import Engine, installed_engines
 from events.errors import LogUnavailable, PhaselineError
 from events.log import Log
+from events.rabbit_topology import RabbitSettings
 from events.sweeper import Sweeper, SweeperOptions
 from gateway.app import make_app
 from gateway.deps import Deps
@@ -147,7 +148,7 @@ async def spine(settings: Settings) -> AsyncIterator[Spine]:
 @contextlib.asynccontextmanager
 async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
     """The gateway on its port; yields its URL."""
-    origins = tuple(origin.strip() for origin in settings.allowed_origins.split(",") if origin.strip())
+    origins = frozenset(origin.strip() for origin in settings.allowed_origins.split(",") if origin.strip())
     deps = Deps(parts.log, parts.bus, parts.committer, parts.engines, allowed_origins=origins)
     runner = web.AppRunner(make_app(deps), access_log=None, handle_signals=False)
     await runner.setup()
@@ -162,7 +163,8 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
 def make_bus(settings: Settings) -> Bus:
     """The bus these settings name, not yet open."""
     if settings.rabbitmq_url:
-        return RabbitBus(settings.rabbitmq_url, partitions=settings.event_partitions)
+        name = f"phaseline {socket.gethostname()}[{os.getpid()}]"
+        return RabbitBus(settings.rabbitmq_url, name=name, settings=RabbitSettings(partitions=settings.event_partitions))
     return MemoryBus()
 
 

@@ -1,0 +1,103 @@
+"""The schema: made, taken back and made again, equal to `events/tables.py`, by any number of processes at once."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import migrations
+from events import tables
+from events.log_postgres import WEEKS_AHEAD, asyncpg_url
+from phaseline import database
+from phaseline.settings import Settings
+from tests.stores import open_log, postgres_settings, sqlite_settings
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Settings for an empty database of each kind."""
+    if request.param == "sqlite":
+        return sqlite_settings(tmp_path)
+    return await postgres_settings(request.getfixturevalue("postgres"), tmp_path)
+
+
+async def on_connection(settings: Settings, work: Any) -> Any:
+    url = settings.database_url
+    engine = create_async_engine(asyncpg_url(url) if url else f"sqlite+aiosqlite:///{database.sqlite_path(settings)}")
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(work)
+    finally:
+        await engine.dispose()
+
+
+def differences(connection: Connection) -> list[Any]:
+    postgres = connection.dialect.name == "postgresql"
+
+    def kept(name: str | None, kind: str, _: Any) -> bool:
+        # On PostgreSQL the migration makes `events` itself: partitions are beyond table objects.
+        return not (postgres and kind == "table" and name is not None and name.startswith("events"))
+
+    context = MigrationContext.configure(connection, opts={"include_name": kept, "compare_type": True})
+    found = compare_metadata(context, tables.metadata)
+    return [change for change in found if not (postgres and _names_events(change))]
+
+
+def _names_events(change: Any) -> bool:
+    return change[0] == "add_table" and change[1].name == "events"
+
+
+async def test_the_migrated_schema_is_what_the_code_describes(settings: Settings) -> None:
+    await database.migrate(settings)
+    assert await on_connection(settings, differences) == []
+    assert migrations.head() == tables.REVISION
+
+
+async def test_up_down_and_up_again_leaves_a_working_log(settings: Settings) -> None:
+    await database.migrate(settings)
+    await database.downgrade(settings, "base")
+    await database.migrate(settings)
+    async with open_log(settings) as log:
+        assert await log.feed("", 1)
+
+
+async def test_processes_that_migrate_at_once_wait_for_each_other(settings: Settings) -> None:
+    environment = {"PHASELINE_DATA_DIR": str(settings.data_dir)}
+    if settings.database_url:
+        environment["PHASELINE_DATABASE_URL"] = settings.database_url
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-m", "phaseline", "db", "migrate", env=environment)
+        for _ in range(3)
+    ]
+    assert await asyncio.gather(*(process.wait() for process in processes)) == [0, 0, 0]
+    assert await on_connection(settings, migrations.current) == tables.REVISION
+
+
+async def test_migrations_keep_the_triggers_that_make_events_append_only(settings: Settings) -> None:
+    await database.migrate(settings)
+    query = (
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'events'::regclass AND NOT tgisinternal"
+        if settings.database_url
+        else "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+    )
+    names = await on_connection(settings, lambda connection: {row[0] for row in connection.execute(text(query))})
+    wanted = {"events_no_change", "events_no_truncate"} if settings.database_url else {"events_no_update", "events_no_delete"}
+    assert names == wanted
+
+
+async def test_a_partition_is_made_once_and_weeks_ahead(settings: Settings) -> None:
+    async with open_log(settings) as log:
+        await asyncio.gather(log.make_partitions(), log.make_partitions())
+        if log.name == "sqlite":
+            return
+        count = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass"
+        [rows] = await on_connection(settings, lambda connection: connection.execute(text(count)).all())
+        assert rows[0] == WEEKS_AHEAD + 1
+        year_3000 = "1d8dfc0d-9c00-7000-8000-000000000000"
+        assert not await log.accepts(year_3000)

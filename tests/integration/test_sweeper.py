@@ -1,0 +1,148 @@
+"""The sweeper repairs: lost workers, passed deadlines, missing tickets, the copy."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from events.bus import Bus
+from events.bus_memory import MemoryBus
+from events.bus_rabbit import RabbitBus
+from events.log import Log
+from events.sweeper import Pulse, Sweeper, SweeperOptions
+from tests.builders import Committing, a_finish, a_report, committing, progress, story, whole_stream
+from tests.servers import PostgresServer, RabbitServer
+from tests.stores import open_log, postgres_settings, sqlite_settings
+
+BOUND_S = 30.0
+FAST = SweeperOptions(sweep_s=0.1, leader_s=1.0, lease_s=0.5)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Log]:
+    settings = (
+        sqlite_settings(tmp_path)
+        if request.param == "sqlite"
+        else await postgres_settings(request.getfixturevalue("postgres"), tmp_path)
+    )
+    async with open_log(settings) as log:
+        yield log
+
+
+@asynccontextmanager
+async def sweeping(running: Committing, bus: Bus, options: SweeperOptions = FAST) -> AsyncIterator[Sweeper]:
+    sweeper = Sweeper(running.log, bus, running.committer, str(uuid.uuid4()), options)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(sweeper.run())
+        try:
+            yield sweeper
+        finally:
+            task.cancel()
+
+
+async def until(true: Callable[[], Any]) -> None:
+    """Waits for a condition another task makes true; the test's bound ends it."""
+    async with asyncio.timeout(BOUND_S):
+        while not await true():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_dead_workers_job_is_interrupted_and_claimed_by_another(log: Log) -> None:
+    async with committing(log) as running, sweeping(running, MemoryBus()):
+        job_id = await running.submit()
+        await running.claim("dead", lease_s=0.3)
+
+        async def interrupted() -> bool:
+            return story(await whole_stream(log, job_id))[-1][1] == "interrupted"
+
+        await until(interrupted)
+        [again] = await running.claim("alive")
+        await running.committer.execute(job_id, a_finish(again))
+        assert [kind for _, kind in story(await whole_stream(log, job_id))] == [
+            "submitted", "started", "interrupted", "started", "progress", "complete",
+        ]  # fmt: skip
+
+
+async def test_deadlines_pass_without_any_worker(log: Log) -> None:
+    async with committing(log) as running, sweeping(running, MemoryBus()):
+        job_id = await running.submit(timeouts={"start_s": 0.05})
+
+        async def failed() -> bool:
+            head = await log.head(job_id)
+            return head is not None and head.status == "failed"
+
+        await until(failed)
+        assert "start_timeout" in (await whole_stream(log, job_id))[-1].data
+
+
+async def test_tickets_that_were_lost_are_published_again(log: Log) -> None:
+    bus = MemoryBus()
+    async with committing(log) as running:
+        for _ in range(3):
+            await running.submit()
+        assert await bus.ticket_count("countdown") in {0, None}
+        async with sweeping(running, bus):
+
+            async def topped_up() -> bool:
+                return await bus.ticket_count("countdown") == 3
+
+            await until(topped_up)
+
+
+def test_after_a_gap_nothing_is_expired_until_a_whole_lease_has_passed() -> None:
+    pulse = Pulse(lease_s=6.0)
+    for second in range(7):
+        assert pulse.steady() == (second > 6)
+        pulse.feel(float(second), second * 1000)
+    assert pulse.steady()
+    pulse.feel(10.0, 10_000)  # this process stood still for 4 s
+    assert not pulse.steady()
+    for second in range(11, 17):
+        pulse.feel(float(second), second * 1000)
+    assert pulse.steady()
+    pulse.feel(17.0, 60_000)  # the database's clock jumped
+    assert not pulse.steady()
+
+
+async def test_every_event_is_in_the_copy_and_a_lost_copy_is_made_whole_again(
+    postgres: PostgresServer, rabbit: RabbitServer, tmp_path: Path
+) -> None:
+    settings = await postgres_settings(postgres, tmp_path)
+    url = await asyncio.to_thread(rabbit.create_vhost)
+    bus = RabbitBus(url, name="test")
+    async with open_log(settings) as log, committing(log) as running:
+        await bus.open()
+        async with sweeping(running, bus):
+            claimed = await running.started()
+            await running.committer.execute(claimed.job.id, a_report(claimed, progress(), progress(20.0)))
+            await running.committer.execute(claimed.job.id, a_finish(claimed, {"x": 1}))
+            wanted = {(row.job_id, row.seq) for row in await whole_stream(log, claimed.job.id)}
+
+            async def complete() -> bool:
+                return await bus.copy_exists() and wanted <= set(map(key_of, [m async for m in bus.read_copy()]))
+
+            await until(complete)
+            await delete_stream(url)
+            await until(complete)
+        await bus.close()
+
+
+def key_of(message: bytes) -> tuple[str, int]:
+    """Job and sequence of a CloudEvent, read with nothing but its specification."""
+    event = json.loads(message)
+    assert event["specversion"] == "1.0"
+    return event["subject"], int(event["sequence"])
+
+
+async def delete_stream(url: str) -> None:
+    import aio_pika  # noqa: PLC0415 only this test acts as an outside administrator
+
+    connection = await aio_pika.connect(url)
+    async with connection:
+        channel = await connection.channel()
+        await channel.queue_delete("phaseline.events.log")
