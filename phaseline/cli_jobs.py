@@ -29,6 +29,8 @@ from phaseline.cli_watch import shown_or_followed
 if TYPE_CHECKING:
     from phaseline.client import Client
 
+_reason = click.option("--reason", help="Recorded in the job's stream.")
+
 
 @click.command(epilog=EXIT_CODES)
 @server_options
@@ -121,7 +123,7 @@ def results(job_id: str, url: str) -> None:
 @click.argument("job_id")
 @click.option("--force", is_flag=True, help="At once, without letting the engine end by itself.")
 @click.option("--grace", "grace_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Killed after; default 30.")
-@click.option("--reason", help="Recorded with the job.")
+@_reason
 @server_options
 def cancel(job_id: str, shape: Shape, url: str, **how: Any) -> None:
     """Asks a job to stop. A queued one is cancelled at once, a running one when its engine has stopped."""
@@ -131,15 +133,16 @@ def cancel(job_id: str, shape: Shape, url: str, **how: Any) -> None:
 
 @jobs.command(epilog=EXIT_CODES)
 @click.argument("job_id")
+@_reason
 @both(follow_option, timeout_option, server_options)
-def retry(job_id: str, follow: bool, timeout_s: float | None, shape: Shape, url: str) -> None:
+def retry(job_id: str, reason: str | None, follow: bool, timeout_s: float | None, shape: Shape, url: str) -> None:
     """Tries a failed or cancelled job again, under the same id: its stream goes on."""
     refuse_lonely_timeout(follow=follow, timeout_s=timeout_s)
     from phaseline.watch import watch
 
     async def work(client: "Client") -> int:
         before = await client.job(job_id)
-        job = await client.retry(job_id)
+        job = await client.retry(job_id, reason=reason)
         if follow:
             # The earlier attempts are not shown again.
             return await watch(client, job, shape, after=before["seq"], timeout_s=timeout_s)

@@ -53,18 +53,20 @@ def up(**given: Any) -> None:
 
     The first line printed is the URL, once it answers. SIGTERM ends it in order; a second one ends it now.
     """
+    settings = settings_of(given)
     from phaseline import compose
 
-    exit_with(compose.run_up(settings_of(given), on_ready=click.echo))
+    exit_with(compose.run_up(settings, on_ready=click.echo))
 
 
 @click.command(epilog=_SERVER_CODES)
 @both(_address, _database_url, _rabbitmq_url, _data_dir)
 def gateway(**given: Any) -> None:
     """Runs a gateway: HTTP, WebSocket, SSE and the web pages. Any number may run on one database."""
+    settings = settings_of(given)
     from phaseline import compose
 
-    exit_with(compose.run_gateway(settings_of(given)))
+    exit_with(compose.run_gateway(settings, on_ready=click.echo))
 
 
 @click.command(epilog=_SERVER_CODES)
@@ -74,9 +76,10 @@ def worker(**given: Any) -> None:
 
     SIGTERM stops taking work and releases what does not end in time; a second one ends it now.
     """
+    settings = settings_of(given)
     from phaseline import compose
 
-    exit_with(compose.run_worker(settings_of(given)))
+    exit_with(compose.run_worker(settings))
 
 
 @click.group()
@@ -88,9 +91,10 @@ def db() -> None:
 @both(_database_url, _data_dir)
 def migrate(**given: Any) -> None:
     """Brings the schema to what this version needs. Alone, under a lock; nothing to do is fine."""
+    settings = settings_of(given)
     from phaseline import compose
 
-    compose.db_migrate(settings_of(given))
+    compose.db_migrate(settings)
     click.echo("the schema is up to date")
 
 
@@ -98,9 +102,10 @@ def migrate(**given: Any) -> None:
 @both(_database_url, _data_dir)
 def check(**given: Any) -> None:
     """Compares every job's row with the fold of its events and prints each difference."""
+    settings = settings_of(given)
     from phaseline import compose
 
-    differences = compose.db_check(settings_of(given))
+    differences = compose.db_check(settings)
     for difference in differences:
         click.echo(difference)
     if differences:
@@ -112,6 +117,7 @@ def check(**given: Any) -> None:
 @both(_database_url, _data_dir)
 def rebuild(**given: Any) -> None:
     """Rewrites every row that differs from its events. The events are the truth and stay as they are."""
+    settings = settings_of(given)
     from phaseline import compose
 
-    click.echo(f"{compose.db_rebuild(settings_of(given))} rows rewritten")
+    click.echo(f"{compose.db_rebuild(settings)} rows rewritten")

@@ -141,9 +141,9 @@ class Client:
         body = _given({"mode": "force" if force else None, "grace_s": grace_s, "reason": reason})
         return await self._object("POST", _path(job_id, "cancel"), body=body)
 
-    async def retry(self, job_id: str) -> Job:
+    async def retry(self, job_id: str, *, reason: str | None = None) -> Job:
         """Tries a failed or cancelled job again under the same id. Raises `Conflict` for any other."""
-        return await self._object("POST", _path(job_id, "retry"), body={}, repeatable=False)
+        return await self._object("POST", _path(job_id, "retry"), body=_given({"reason": reason}), repeatable=False)
 
     async def rerun(
         self,
@@ -262,7 +262,9 @@ class _Broken(Exception):
 
 def _said(failure: OSError) -> str:
     """What the system says of it: asyncio's own text repeats the address."""
-    return os.strerror(failure.errno) if failure.errno and failure.errno > 0 else str(failure)
+    if failure.errno and failure.errno > 0:
+        return os.strerror(failure.errno)
+    return failure.strerror or str(failure)
 
 
 def _path(job_id: str, part: str = "") -> str:

@@ -60,9 +60,10 @@ class Problem(ClientError):
         super().__init__(self._message())
 
     def _message(self) -> str:
-        lines = [self.detail or self.title]
-        lines += [f"  {path}: {message}" if path else f"  {message}" for path, message in self.fields]
-        return "\n".join(lines)
+        told = self.detail or self.title
+        fields = [f"{path}: {message}" if path else message for path, message in self.fields]
+        # The detail usually is the first field's line already.
+        return "\n  ".join([told, *(line for line in fields if line not in told)])
 
 
 class Invalid(Problem):

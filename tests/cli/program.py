@@ -1,0 +1,128 @@
+"""Runs `phaseline` as a person does: as a process of its own, its output in pipes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from phaseline.cli import cli
+
+PATIENCE_S = 60.0
+COMMAND = [sys.executable, "-m", "phaseline"]
+
+
+@dataclass(frozen=True)
+class Run:
+    code: int
+    out: str
+    err: str
+
+
+def phaseline(*words: str, stdin: str | None = None, **env: str) -> Run:
+    """Runs one command to its end. Fails when it takes longer than a minute."""
+    done = subprocess.run(
+        [*COMMAND, *words],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=env_of(env),
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def in_process(*words: str, **env: str) -> Run:
+    """The same without a process of its own, for what needs no server: a hundred times faster."""
+    cleared = dict.fromkeys(name for name in os.environ if name.startswith("PHASELINE_"))
+    done = CliRunner().invoke(cli, words, prog_name="phaseline", env={**cleared, **env})
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Run(done.exit_code, done.stdout, done.stderr)
+
+
+@contextmanager
+def running(*words: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that goes on beside the test; killed, if it still runs, at the end of the block."""
+    with subprocess.Popen(
+        [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env_of(env)
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+class Up:
+    """`phaseline up` on one data directory and one port, to be killed and started again."""
+
+    def __init__(self, data_dir: Path, **env: str) -> None:
+        self.data_dir = data_dir
+        self.url = ""
+        self._env = env
+        self._port = "0"
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with (self.data_dir / "stderr").open("a") as stderr:
+            self._process = subprocess.Popen(
+                [*COMMAND, "up", "--port", self._port, "--data-dir", str(self.data_dir)],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=env_of(self._env),
+            )
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().strip()
+        assert self.url.startswith("http://"), (self.data_dir / "stderr").read_text()
+        self._port = self.url.rpartition(":")[2]
+
+    def kill(self) -> None:
+        """As a power cut would: nothing gets the chance to say goodbye."""
+        self._ended(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        return self._ended(signal.SIGTERM)
+
+    def _ended(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        self._process.communicate(timeout=PATIENCE_S)
+        code, self._process = self._process.returncode, None
+        return code
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def lines_of(process: subprocess.Popen[str], wanted: int) -> list[str]:
+    """The next lines of a running command."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + PATIENCE_S
+    lines: list[str] = []
+    while len(lines) < wanted and time.monotonic() < deadline:
+        lines.append(process.stdout.readline())
+    return lines
+
+
+def env_of(extra: dict[str, Any]) -> dict[str, str]:
+    # Without the caller's own settings, and without what forces colours into pipes.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PHASELINE_", "FORCE_"))}
+    return {**kept, "TERM": "xterm-256color", **extra}

@@ -1,0 +1,106 @@
+"""Servers that come and go: `phaseline up`, what a follow does meanwhile, Ctrl-C, the database's own commands."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+
+from tests.cli.program import COMMAND, lines_of, phaseline, running
+
+
+def submitted(up, *words):
+    run = phaseline("submit", "countdown", "-p", "step_s=0.05", *words, PHASELINE_URL=up.url)
+    assert run.code == 0, run.err
+    return run.out.strip()
+
+
+def test_up_prints_its_url_first_keeps_its_data_and_ends_on_sigterm(fresh_up):
+    job_id = submitted(fresh_up, "-p", "steps=3", "--follow", "-o", "jsonl").splitlines()[0]
+    job_id = json.loads(job_id)["job_id"]
+    assert fresh_up.stop() == 0
+    fresh_up.start()
+    assert phaseline("follow", job_id, PHASELINE_URL=fresh_up.url).code == 0
+
+
+def test_a_follow_survives_a_killed_server_and_shows_each_event_once(fresh_up):
+    job_id = submitted(fresh_up, "-p", "steps=100")
+    with running("follow", job_id, "-o", "jsonl", PHASELINE_URL=fresh_up.url) as follow:
+        lines = lines_of(follow, 6)
+        fresh_up.kill()
+        fresh_up.start()
+        out, err = follow.communicate(timeout=60)
+    assert follow.returncode == 0, err
+    events = [json.loads(line) for line in [*lines, *out.splitlines()]]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert [event["type"] for event in events].count("complete") == 1
+    assert events[-1]["attempt"] == 2
+    assert "connection dropped at seq " in err
+    assert "resumed after seq " in err
+
+
+def test_ctrl_c_ends_the_watching_and_not_the_job(fresh_up):
+    job_id = submitted(fresh_up, "-p", "steps=1000")
+    with running("follow", job_id, "-o", "jsonl", PHASELINE_URL=fresh_up.url) as follow:
+        seen = lines_of(follow, 3)
+        follow.send_signal(signal.SIGINT)
+        out, err = follow.communicate(timeout=60)
+    assert follow.returncode == 130
+    last = json.loads([*seen, *out.splitlines()][-1])["seq"]
+    assert f"follow {job_id} --after {last}" in err
+    assert "Traceback" not in err
+    job = json.loads(phaseline("jobs", "get", job_id, "-o", "json", PHASELINE_URL=fresh_up.url).out)
+    assert job["status"] == "running"
+
+
+def test_a_terminal_sees_phases_move(fresh_up):
+    shown = in_terminal("submit", "countdown", "-p", "steps=5", "--follow", "--url", fresh_up.url)
+    assert "\x1b[" in shown
+    for phase in ("initializing", "collecting_data", "counting", "evaluating", "finalizing"):
+        assert phase in shown
+    assert "completed" in shown
+
+
+def test_two_servers_cannot_share_a_data_directory(fresh_up):
+    second = phaseline("up", "--port", "0", "--data-dir", str(fresh_up.data_dir))
+    assert second.code == 1
+    assert "--data-dir" in second.err
+    assert "Traceback" not in second.err
+
+
+def test_a_taken_port_is_said_so(fresh_up, tmp_path):
+    port = fresh_up.url.rpartition(":")[2]
+    second = phaseline("up", "--port", port, "--data-dir", str(tmp_path / "other"))
+    assert second.code == 1
+    assert port in second.err
+    assert "Traceback" not in second.err
+
+
+def test_the_database_commands_find_the_rows_equal_to_their_events(fresh_up):
+    submitted(fresh_up, "-p", "steps=3", "--follow")
+    fresh_up.stop()
+    where = ["--data-dir", str(fresh_up.data_dir)]
+    assert phaseline("db", "migrate", *where).code == 0
+    assert phaseline("db", "check", *where).code == 0
+    assert phaseline("db", "rebuild", *where).out == "0 rows rewritten\n"
+
+
+def in_terminal(*words):
+    """What a terminal gets to show."""
+    master, slave = pty.openpty()
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    with subprocess.Popen([*COMMAND, *words], stdin=slave, stdout=slave, stderr=slave, env=env) as process:
+        os.close(slave)
+        shown, deadline = b"", time.monotonic() + 60
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([master], [], [], 1.0)
+            try:
+                read = os.read(master, 65536) if ready else b""
+            except OSError:  # the other side is closed: the command has ended
+                break
+            shown += read
+        assert process.wait(timeout=60) == 0
+    os.close(master)
+    return shown.decode()
