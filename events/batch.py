@@ -114,7 +114,9 @@ async def _insert(tx: Transaction, submits: Sequence[Item], now: int, done: Comm
         job, rows = _record(None, item, events, item.tenant or "", now)
         made[item.job_id] = (job, rows)
         item.row = _job_row(job, item.command)
-    ordered = sorted(submits, key=lambda item: (item.tenant or "", (item.row and item.row.key_sha256) or "", item.job_id))
+    ordered = sorted(
+        submits, key=lambda item: (item.tenant or "", (item.row and item.row.key_sha256) or "", item.job_id)
+    )
     first = await tx.insert_jobs([item.row for item in ordered if item.row])
     for item in ordered:
         if winner := first.get(item.job_id):
@@ -133,9 +135,7 @@ async def _insert(tx: Transaction, submits: Sequence[Item], now: int, done: Comm
             await tx.copy_artifacts(item.source_job_id, item.job_id, refs)
 
 
-async def _decide(
-    tx: Transaction, items: Sequence[Item], jobs: Mapping[str, Job], now: int, done: Committed
-) -> None:
+async def _decide(tx: Transaction, items: Sequence[Item], jobs: Mapping[str, Job], now: int, done: Committed) -> None:
     live = await _live_holders(tx, items, jobs, now)
     for item in items:
         job = done.jobs.get(item.job_id) or jobs.get(item.job_id)
@@ -175,8 +175,8 @@ async def _claim(tx: Transaction, claims: Sequence[Claim], now: int, done: Commi
         if claim.worker_id not in live:
             claim.error = LeaseLost("the worker's lease has ended; it beats before it claims again")
             continue
-        for engine in claim.engines.items():
-            wanted[engine] = wanted.get(engine, 0) + claim.slots
+        for declared in claim.engines.items():
+            wanted[declared] = wanted.get(declared, 0) + claim.slots
     careful = any(claim.idle for claim in claims)
     due: list[JobRow] = []
     for (engine, version), slots in sorted(wanted.items()):
@@ -207,12 +207,16 @@ def _accepts(claim: Claim, job: Job) -> bool:
 
 
 def _start(job: Job, worker_id: str, at: int) -> tuple[Job, list[Recorded]]:
-    command = Start(command_id=str(uuid.uuid4()), actor=f"worker:{worker_id}", worker_id=worker_id, lease_id=new_lease_id())
+    command = Start(
+        command_id=str(uuid.uuid4()), actor=f"worker:{worker_id}", worker_id=worker_id, lease_id=new_lease_id()
+    )
     started, rows = _record(job, Item(job.id, job.tenant, command), decide(job, command, at), job.tenant, at)
     return started, rows
 
 
-def _record(job: Job | None, item: Item, events: Sequence[AnyEvent], tenant: str, at: int) -> tuple[Job, list[Recorded]]:
+def _record(
+    job: Job | None, item: Item, events: Sequence[AnyEvent], tenant: str, at: int
+) -> tuple[Job, list[Recorded]]:
     texts = [item.texts.get(id(event)) or encode_event(event) for event in events]
     changed, rows = record(
         job,

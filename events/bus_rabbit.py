@@ -18,6 +18,8 @@ from events.rabbit_link import BROKEN, Link, Session
 from events.rabbit_publish import ControlLane, HintLane, Lane, TicketLane
 from events.rabbit_topology import COPY_STREAM, RabbitSettings, make_copy, message_count, ticket_queue
 
+__all__ = ["RabbitBus", "RabbitSettings"]
+
 FLUSH_S = 1.0  # what a closing process gives its last hints
 CLOSE_S = 8.0  # two goodbyes of 2 s each, politely and not, beside each other, and some air
 

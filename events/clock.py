@@ -38,7 +38,7 @@ def parse_instant(text: Any) -> int:
     if isinstance(text, int) and not isinstance(text, bool):
         return text
     if not isinstance(text, str):
-        raise ValueError("expected an RFC 3339 time such as 2026-11-24T08:00:00Z")  # noqa: TRY004 pydantic reads ValueError
+        raise ValueError("expected an RFC 3339 time such as 2026-11-24T08:00:00Z")
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a time needs an offset, such as 2026-11-24T08:00:00Z")

@@ -160,9 +160,7 @@ class Committer:
             raise item.error
 
     def _has_room(self, size: int) -> bool:
-        return not self._queue or (
-            len(self._queue) < QUEUE_COMMANDS_MAX and self._bytes + size <= QUEUE_BYTES_MAX
-        )
+        return not self._queue or (len(self._queue) < QUEUE_COMMANDS_MAX and self._bytes + size <= QUEUE_BYTES_MAX)
 
     def _take(self) -> "tuple[list[_Waiting], list[tuple[Claim, asyncio.Future[list[Claimed]]]]]":
         batch: list[_Waiting] = []

@@ -7,7 +7,7 @@ The database only locks, stores and reads; `fold` of a job's events is its `jobs
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Any, assert_never
 
 from events.catalog import (
     FINAL,
@@ -151,7 +151,9 @@ def decide(job: Job | None, command: AnyCommand, now: int) -> list[AnyEvent]:
             return _cancel(job, command)
         case Reopen(reason=reason):
             if job.status not in {"failed", "cancelled"}:
-                raise WrongStatus(f"only a failed or cancelled job can be retried; it is {job.status}", status=job.status)
+                raise WrongStatus(
+                    f"only a failed or cancelled job can be retried; it is {job.status}", status=job.status
+                )
             return [Reopened(reason=reason)]
         case _:
             assert_never(command)
@@ -191,7 +193,7 @@ def _rising(job: Job, said: Iterable[AnyEvent]) -> list[AnyEvent]:
 def _finished(job: Job, outcome: Outcome) -> list[AnyEvent]:
     """100 % comes exactly once, just before `complete`."""
     done: list[AnyEvent] = [Complete(results=outcome.value, results_ref=outcome.ref)]
-    if job.progress < 100:  # noqa: PLR2004 percent
+    if job.progress < 100:
         last = decode(job.phases)[-1]["name"]
         done.insert(0, Progress(progress=100.0, phase=last))
     return done
@@ -204,7 +206,7 @@ def _failed(
         return _cancelled(job, best)
     failures = job.failures + 1
     if not error.retryable or failures >= job.max_attempts:
-        return _error(job, error.message, error.code, failures, job.losses, best, error)
+        return _error(error.message, error.code, failures, job.losses, best, error)
     wait_s = draw * min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2 ** (failures - 1)) if retry_after_s is None else retry_after_s
     return Retry(error=error, next_attempt=job.attempt + 1, not_before=now + int(wait_s * 1000))
 
@@ -219,7 +221,7 @@ def _expired(job: Job, command: Expire, now: int) -> AnyEvent:
         losses = job.losses + 1
         if losses >= job.max_losses:
             message = f"the worker was lost {losses} times; the job may be taking it down"
-            return _error(job, message, "lost", job.failures, losses)
+            return _error(message, "lost", job.failures, losses)
         return Interrupted(reason="lost")
     if command.cause == "cancel_grace" or job.cancel_mode:
         return _cancelled(job)
@@ -228,8 +230,10 @@ def _expired(job: Job, command: Expire, now: int) -> AnyEvent:
     )
     message = timeout_message(command.cause, limit_s)
     if command.cause in {"start_timeout", "total_timeout"}:
-        return _error(job, message, command.cause, job.failures, job.losses)
-    return _failed(job, AttemptError(type="Timeout", message=message, code=command.cause, retryable=True), command.draw, now)
+        return _error(message, command.cause, job.failures, job.losses)
+    return _failed(
+        job, AttemptError(type="Timeout", message=message, code=command.cause, retryable=True), command.draw, now
+    )
 
 
 def _overdue(job: Job, cause: str, now: int) -> bool:
@@ -281,7 +285,6 @@ def _cancelled(job: Job, best: Outcome = Outcome()) -> Cancelled:
 
 
 def _error(
-    job: Job,
     message: str,
     code: ErrorCode,
     failures: int,
@@ -342,7 +345,7 @@ def _created(event: Submitted, job_id: str, tenant: str, at: int) -> Job:
     )
 
 
-def _changes(job: Job, event: AnyEvent, at: int) -> dict[str, object]:  # noqa: PLR0911 one arm an event type
+def _changes(job: Job, event: AnyEvent, at: int) -> dict[str, Any]:
     match event:
         case Progress(progress=progress, phase=phase):
             return {"progress": progress, "phase": phase}

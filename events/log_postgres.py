@@ -100,7 +100,7 @@ class PostgresLog(SqlLog):
         return postgres_insert(table).on_conflict_do_nothing()
 
     async def _events_estimate(self) -> int:
-        counted = "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'events'::regclass"  # noqa: E501 one statement
+        counted = "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'events'::regclass"
         return int((await self._raw(counted))[0][0])
 
     async def _raw(self, sql: str, *parameters: Any) -> Sequence[Any]:
@@ -178,7 +178,9 @@ class PostgresTransaction(SqlTransaction):
         )  # fmt: skip
 
     async def due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> list[JobRow]:
-        query = self._due(engine, version, limit, now, careful=careful).with_for_update(skip_locked=True, key_share=True)
+        query = self._due(engine, version, limit, now, careful=careful).with_for_update(
+            skip_locked=True, key_share=True
+        )
         return [to_job_row(row) for row in await self._connection.execute(query)]
 
 

@@ -9,7 +9,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, column, delete, exists, func, insert, literal, or_, select, table, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    case,
+    column,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    table,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -100,8 +116,9 @@ class SqlLog:
     @contextlib.asynccontextmanager
     async def _writing(self, deadline_s: float) -> AsyncIterator[AsyncConnection]:
         """A short write beside the committer's transactions."""
+        del deadline_s
         raise NotImplementedError
-        yield
+        yield  # type: ignore[unreachable]  # makes this a generator
 
     def _now_sql(self) -> ColumnElement[int]:
         """The database's time in ms, as an SQL expression."""
@@ -125,7 +142,8 @@ class SqlLog:
 
     async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            return (await connection.execute(query)).all()
+            found: Sequence[Row[Any]] = (await connection.execute(query)).all()
+            return found
 
         rows: Sequence[Row[Any]] = await self._read(work)
         return rows
@@ -212,9 +230,7 @@ class SqlLog:
             last = str(rows[-1].id)
 
     async def find_key(self, tenant: str, key_sha256: str) -> JobRow | None:
-        rows = await self._rows(
-            select(*JOB_ROW).where(t.jobs.c.tenant == tenant, t.jobs.c.key_sha256 == key_sha256)
-        )
+        rows = await self._rows(select(*JOB_ROW).where(t.jobs.c.tenant == tenant, t.jobs.c.key_sha256 == key_sha256))
         return to_job_row(rows[0]) if rows else None
 
     async def artifact(self, job_id: str, sha256: str) -> bytes | None:
@@ -230,9 +246,9 @@ class SqlLog:
                 j.tenant == tenant, j.status == "queued"
             )
         )
-        now, oldest = due[0]
+        now, oldest = tuple(due[0])
         age = max(now - oldest, 0) if oldest is not None else None
-        return Stats({status: count for status, count in counts}, age, await self._events_estimate())
+        return Stats(dict(map(tuple, counts)), age, await self._events_estimate())
 
     async def _events_estimate(self) -> int:
         raise NotImplementedError
@@ -289,7 +305,9 @@ class SqlLog:
         w, j = t.workers, t.jobs
         running = select(func.count()).where(j.c.worker_id == w.c.id, j.c.status == "running").scalar_subquery()
         rows = await self._rows(
-            select(w, running.label("running")).where(w.c.lease_until > self._now_sql() - WORKER_SHOWN_MS).order_by(w.c.started_at)
+            select(w, running.label("running"))
+            .where(w.c.lease_until > self._now_sql() - WORKER_SHOWN_MS)
+            .order_by(w.c.started_at)
         )
         return [WorkerRow(**{**row._asdict(), "engines": decode(row.engines)}) for row in rows]
 
@@ -345,7 +363,7 @@ class SqlLog:
         j = t.jobs.c
         due = func.coalesce(j.not_before, 0) <= self._now_sql()
         rows = await self._rows(select(j.engine, func.count()).where(j.status == "queued", due).group_by(j.engine))
-        return {engine: count for engine, count in rows}
+        return dict(map(tuple, rows))
 
     async def make_partitions(self) -> None:
         return None

@@ -79,7 +79,7 @@ class SqliteLog(SqlLog):
                 raise self._translate(error) from error
 
     def _now_sql(self) -> ColumnElement[int]:
-        return literal(time.time_ns() // 1_000_000, SqlInteger())  # noqa: TID251 SQLite's clock is this machine's
+        return literal(time.time_ns() // 1_000_000, SqlInteger())
 
     def _insert_or_ignore(self, table: Any) -> Any:
         return sqlite_insert(table).on_conflict_do_nothing()
@@ -107,7 +107,7 @@ class SqliteTransaction(SqlTransaction):
         return {job.id: job for job in map(to_job, rows)}
 
     async def now(self) -> int:
-        return time.time_ns() // 1_000_000  # noqa: TID251 SQLite's clock is this machine's
+        return time.time_ns() // 1_000_000
 
     async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
         made = sqlite_insert(t.jobs).on_conflict_do_nothing().returning(t.jobs.c.id)
@@ -132,7 +132,7 @@ class SqliteTransaction(SqlTransaction):
         return [to_job_row(row) for row in rows]
 
 
-_CHANGING = {name: bindparam(f"new_{name}") for name in t.CHANGING}
+_CHANGING: dict[str, Any] = {name: bindparam(f"new_{name}") for name in t.CHANGING}
 
 
 def _engine(path: Path, *, begin: str, **options: Any) -> AsyncEngine:

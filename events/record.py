@@ -48,7 +48,7 @@ class Recorded:
             f'{{"job_id":"{recorded.job_id}","seq":{recorded.seq},"type":"{recorded.type}",'
             f'"attempt":{recorded.attempt},"timestamp":"{rfc3339(recorded.at)}","actor":{_quoted(recorded.actor)}'
         )
-        return (f"{head},{recorded.data[1:]}" if len(recorded.data) > 2 else head + "}").encode()  # noqa: PLR2004 "{}"
+        return (f"{head},{recorded.data[1:]}" if len(recorded.data) > 2 else head + "}").encode()
 
     def event(self) -> AnyEvent:
         """The typed event. Raises pydantic's `ValidationError` when the row is not what its type says."""
@@ -99,4 +99,8 @@ _ID_END = len(_LINE_START) + 36
 
 def _quoted(text: str) -> str:
     # Actors are plain words in all but odd cases; `encode` costs ten times the f-string.
-    return f'"{text}"' if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text else encode(text).decode()
+    return (
+        f'"{text}"'
+        if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+        else encode(text).decode()
+    )

@@ -85,14 +85,29 @@ jobs = Table(
     Column("cancel_reason", Text),
     Column("error", Text),
     # None of these covers a column that changes at each event, so that updates stay HOT on Postgres.
-    Index("ix_jobs_due", "engine", "rank", postgresql_where=text("status = 'queued'"), sqlite_where=text("status = 'queued'")),
-    Index("ix_jobs_running", "worker_id", postgresql_where=text("status = 'running'"), sqlite_where=text("status = 'running'")),
+    Index(
+        "ix_jobs_due",
+        "engine",
+        "rank",
+        postgresql_where=text("status = 'queued'"),
+        sqlite_where=text("status = 'queued'"),
+    ),
+    Index(
+        "ix_jobs_running",
+        "worker_id",
+        postgresql_where=text("status = 'running'"),
+        sqlite_where=text("status = 'running'"),
+    ),
     Index("ix_jobs_tenant_status", "tenant", "status", "id"),
     Index("ix_jobs_tenant", "tenant", "id"),
     Index(
-        "uq_jobs_key", "tenant", "key_sha256", unique=True,
-        postgresql_where=text("key_sha256 IS NOT NULL"), sqlite_where=text("key_sha256 IS NOT NULL"),
-    ),  # fmt: skip
+        "uq_jobs_key",
+        "tenant",
+        "key_sha256",
+        unique=True,
+        postgresql_where=text("key_sha256 IS NOT NULL"),
+        sqlite_where=text("key_sha256 IS NOT NULL"),
+    ),
     postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02},
 )
 

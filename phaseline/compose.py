@@ -22,12 +22,11 @@ from engine_worker.supervisor import Supervisor, WorkerOptions
 from events.announce import Announcer
 from events.bus import Bus
 from events.bus_memory import MemoryBus
-from events.bus_rabbit import RabbitBus
+from events.bus_rabbit import RabbitBus, RabbitSettings
 from events.committer import Committer
 from events.declaration import Engine, installed_engines
 from events.errors import LogUnavailable, PhaselineError
 from events.log import Log
-from events.rabbit_topology import RabbitSettings
 from events.sweeper import Sweeper, SweeperOptions
 from gateway.app import make_app
 from gateway.deps import Deps
@@ -164,7 +163,9 @@ def make_bus(settings: Settings) -> Bus:
     """The bus these settings name, not yet open."""
     if settings.rabbitmq_url:
         name = f"phaseline {socket.gethostname()}[{os.getpid()}]"
-        return RabbitBus(settings.rabbitmq_url, name=name, settings=RabbitSettings(partitions=settings.event_partitions))
+        return RabbitBus(
+            settings.rabbitmq_url, name=name, settings=RabbitSettings(partitions=settings.event_partitions)
+        )
     return MemoryBus()
 
 

@@ -43,7 +43,9 @@ async def downgrade(settings: Settings, revision: str) -> None:
 
 
 async def _on_connection(settings: Settings, work: Callable[[Connection], None]) -> None:
-    url = asyncpg_url(settings.database_url) if settings.database_url else f"sqlite+aiosqlite:///{sqlite_path(settings)}"
+    url = (
+        asyncpg_url(settings.database_url) if settings.database_url else f"sqlite+aiosqlite:///{sqlite_path(settings)}"
+    )
     engine = create_async_engine(url, poolclass=NullPool)
     try:
         async with engine.connect() as connection:

@@ -1,10 +1,10 @@
 """Builders for tests: a job, a worker, a report, with everything that does not matter left out."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
-import asyncio
 
 from events.batch import Claimed, Committed
 from events.catalog import (
@@ -33,9 +33,8 @@ PHASES = (PhaseEnd(name="collecting_data", until=25), PhaseEnd(name="finalizing"
 def a_submit(engine: str = "countdown", *, key: str | None = None, body: str = "body", **fields: Any) -> Submit:
     """A submit of a job for `engine`; with `key` an idempotent one whose fingerprint is `body`."""
     idempotency = Idempotency(key_sha256=key, fingerprint=body) if key else None
-    submitted = Submitted(
-        **{"engine": engine, "engine_version": 1, "params": {}, "phases": PHASES, "idempotency": idempotency} | fields
-    )
+    required = {"engine": engine, "engine_version": 1, "params": {}, "phases": PHASES, "idempotency": idempotency}
+    submitted = Submitted.model_validate(required | fields)
     return Submit(command_id=new_command_id(), actor="user:test", submitted=submitted)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from events import batch, log_sql
-from events.catalog import Checkpoint, Log as LogEvent, Partial, Ref
+from events.catalog import Checkpoint, Partial, Ref
+from events.catalog import Log as LogEvent
 from events.committer import Committer
 from events.errors import KeyReused, LeaseLost, LogUnavailable, StillAlive, UnknownJob, Unstorable, WrongRevision
 from events.log import Artifact, EngineRow, Head, JobQuery, Log
@@ -47,7 +49,11 @@ async def rows_are_folds(log: Log) -> AsyncIterator[None]:
 
 async def test_events_are_read_back_in_order_byte_for_byte(log: Log, running: Committing) -> None:
     claimed = await running.started()
-    said = (progress(12.5), Partial(phase="p", name="é", value={"x": [1.0, None, 2**70]}), LogEvent(level="info", message="\\u0000 \n"))
+    said = (
+        progress(12.5),
+        Partial(phase="p", name="é", value={"x": [1.0, None, 2**70]}),
+        LogEvent(level="info", message="\\u0000 \n"),
+    )
     recorded = await running.committer.execute(claimed.job.id, a_report(claimed, *said))
     read = await whole_stream(log, claimed.job.id)
     assert story(read) == [(1, "submitted"), (2, "started"), (3, "progress"), (4, "partial"), (5, "log")]
@@ -120,7 +126,9 @@ async def test_pages_are_cut_by_count_and_bytes_but_always_hold_one(log: Log, ru
 async def test_content_no_log_can_keep_is_refused_before_anything_is_queued(log: Log, running: Committing) -> None:
     claimed = await running.started()
     with pytest.raises(Unstorable):
-        await running.committer.execute(claimed.job.id, a_report(claimed, Partial(phase="p", name="n", value="x" * 1_100_000)))
+        await running.committer.execute(
+            claimed.job.id, a_report(claimed, Partial(phase="p", name="n", value="x" * 1_100_000))
+        )
     assert running.committer.waiting == 0
     assert await log.head(claimed.job.id) == Head(2, "running")
 
@@ -129,9 +137,7 @@ async def test_the_feed_returns_every_event_once_from_any_cursor(log: Log, runni
     for _ in range(3):
         await running.started()
     seen, cursor = [], ""
-    while page := await log.feed(cursor, 2):
-        if not page.events:
-            break
+    while (page := await log.feed(cursor, 2)).events:
         seen += page.events
         cursor = page.cursor
     assert sorted(story(seen)) == sorted([(1, "submitted"), (2, "started")] * 3)
@@ -165,7 +171,9 @@ async def test_the_feed_never_skips_a_transaction_that_commits_late(store_settin
 # ---- submitting
 
 
-async def test_the_same_key_at_the_same_instant_makes_one_job(log: Log, running: Committing, store_settings: Settings) -> None:
+async def test_the_same_key_at_the_same_instant_makes_one_job(
+    log: Log, running: Committing, store_settings: Settings
+) -> None:
     other_log = database.make_log(store_settings)
     await other_log.open()
     async with committing(other_log) as other:
@@ -195,7 +203,9 @@ async def test_a_rerun_gets_checkpoints_and_its_own_artifacts(log: Log, running:
     await running.committer.execute(
         first.job.id, a_report(first, progress()), artifacts=[Artifact(first.job.id, "abc", body)]
     )
-    checkpoint = Checkpoint(phase="collecting_data", output_ref=Ref(url="u", sha256="abc", size=14), digest="abc", duration_ms=1)
+    checkpoint = Checkpoint(
+        phase="collecting_data", output_ref=Ref(url="u", sha256="abc", size=14), digest="abc", duration_ms=1
+    )
     command = a_submit(rerun_of=first.job.id, from_phase="finalizing").model_copy(update={"reused": (checkpoint,)})
     row, _ = await running.committer.submit(command, tenant="default", source_job_id=first.job.id)
     assert story(await whole_stream(log, row.job.id)) == [(1, "submitted"), (2, "checkpoint")]
@@ -268,7 +278,12 @@ async def test_a_beat_renews_the_lease_and_names_every_job_the_worker_runs(log: 
     reply = await log.beat(a_worker(), 6.0)
     assert reply.lease_until == reply.now + 6000
     [held] = reply.held
-    assert (held.job_id, held.attempt, held.lease_id, held.cancel_mode) == (claimed.job.id, 1, claimed.job.lease_id, "graceful")
+    assert (held.job_id, held.attempt, held.lease_id, held.cancel_mode) == (
+        claimed.job.id,
+        1,
+        claimed.job.lease_id,
+        "graceful",
+    )
     assert held.total_at == claimed.job.created_at + 60_000
     [worker] = await log.workers()
     assert (worker.running, worker.engines) == (1, {"countdown": 1})
@@ -276,7 +291,9 @@ async def test_a_beat_renews_the_lease_and_names_every_job_the_worker_runs(log: 
     assert await log.workers() == []
 
 
-async def test_a_running_job_without_a_live_worker_is_overdue_and_a_living_one_is_spared(log: Log, running: Committing) -> None:
+async def test_a_running_job_without_a_live_worker_is_overdue_and_a_living_one_is_spared(
+    log: Log, running: Committing
+) -> None:
     claimed = await running.started()
     assert await log.overdue(10) == []
     with pytest.raises(StillAlive):
@@ -356,7 +373,9 @@ async def test_the_database_refuses_to_change_an_event(
     job_id = await running.submit()
     before = await whole_stream(log, job_id)
     url = store_settings.database_url
-    engine = create_async_engine(asyncpg_url(url) if url else f"sqlite+aiosqlite:///{database.sqlite_path(store_settings)}")
+    engine = create_async_engine(
+        asyncpg_url(url) if url else f"sqlite+aiosqlite:///{database.sqlite_path(store_settings)}"
+    )
     with pytest.raises(DBAPIError):
         async with engine.begin() as connection:
             await connection.execute(text(statement))
@@ -369,9 +388,12 @@ async def test_rebuild_makes_a_spoilt_row_right_again(log: Log, running: Committ
     await running.committer.execute(claimed.job.id, a_failure(claimed))
     row = await log.job(claimed.job.id)
     assert row is not None
-    spoilt = log_sql.with_state(row, log_sql.replace(row.job, status="running", progress=99.0))
+    spoilt = log_sql.with_state(row, replace(row.job, status="running", progress=99.0))
     await log.rebuild(spoilt)
-    assert {problem.split(" column ")[1].split()[0] for problem in await database.check(store_settings)} == {"status", "progress"}
+    assert {problem.split(" column ")[1].split()[0] for problem in await database.check(store_settings)} == {
+        "status",
+        "progress",
+    }
     assert await database.rebuild(store_settings) == 1
     assert await database.check(store_settings) == []
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import pytest
 
 from events.bus import Bus
@@ -140,8 +141,6 @@ def key_of(message: bytes) -> tuple[str, int]:
 
 
 async def delete_stream(url: str) -> None:
-    import aio_pika  # noqa: PLC0415 only this test acts as an outside administrator
-
     connection = await aio_pika.connect(url)
     async with connection:
         channel = await connection.channel()

@@ -1,6 +1,8 @@
 """The lifecycle, without a database: what each command makes of a job in each status."""
 
 import re
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from events.catalog import EVENT_TYPES, FINAL, TERMINAL, AnyCommand, AttemptError, Checkpoint, Fail, Finish, Outcome, Release, Report, Start, Stop
+from events.catalog import (
+    EVENT_TYPES,
+    FINAL,
+    TERMINAL,
+    AnyCommand,
+    AttemptError,
+    Checkpoint,
+    Fail,
+    Finish,
+    Outcome,
+    Release,
+    Report,
+    Start,
+    Stop,
+)
 from events.errors import LeaseLost, Refused, StillAlive, UnknownJob, WrongStatus
 from events.job import TRANSITIONS, Job, decide, fold, record
 from events.record import Recorded, encode_event
@@ -46,7 +62,12 @@ class Stream:
         return self.apply(Start(command_id="c", actor="worker:w", worker_id="w", lease_id=lease), after_ms=700_000)
 
     def fence(self) -> dict[str, Any]:
-        return {"command_id": "c", "actor": "worker:w", "attempt": self.state.attempt, "lease_id": self.state.lease_id or "L"}
+        return {
+            "command_id": "c",
+            "actor": "worker:w",
+            "attempt": self.state.attempt,
+            "lease_id": self.state.lease_id or "L",
+        }
 
     def fail(self, *, retryable: bool = True, draw: float = 0.5, retry_after_s: float | None = None) -> list[str]:
         error = AttemptError(type="E", message="m", code="engine_error", retryable=retryable)
@@ -145,8 +166,8 @@ def test_after_a_cancel_any_end_but_complete_is_cancelled(end: str) -> None:
     stream.start()
     assert stream.apply(a_cancel(reason="enough", grace_s=30)) == ["cancel_requested"]
     assert stream.apply(a_cancel()) == []
-    ends = {
-        "fail": lambda: stream.fail(),
+    ends: dict[str, Callable[[], list[str]]] = {
+        "fail": stream.fail,
         "stop": lambda: stream.apply(Stop(**stream.fence(), best=Outcome(present=True, value="best"))),
         "release": lambda: stream.apply(Release(**stream.fence(), reason="drained")),
         "lost": lambda: stream.apply(an_expiry(1)),
@@ -255,7 +276,7 @@ def test_no_sequence_of_commands_leaves_the_table_and_the_fold_is_the_state(said
     assert [row.seq for row in stream.rows] == list(range(1, len(stream.rows) + 1))
     assert fold(stream.rows) == stream.state
     types = [row.type for row in stream.rows]
-    for earlier, later in zip(types, types[1:], strict=False):
+    for earlier, later in pairwise(types):
         assert earlier not in TERMINAL or later == "reopened"
     assert sum(kind in TERMINAL for kind in types) == types.count("reopened") + (stream.state.status in FINAL)
     assert stream.state.failures <= stream.state.max_attempts
@@ -291,10 +312,7 @@ def test_the_picture_in_the_docs_is_the_table() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     drawn = set(re.findall(r"^    (\S+) --> (\S+): (\w+)$", text, re.MULTILINE))
     table = {
-        (status or "[*]", to, kind)
-        for status, row in TRANSITIONS.items()
-        for kind, to in row.items()
-        if status != to
+        (status or "[*]", to, kind) for status, row in TRANSITIONS.items() for kind, to in row.items() if status != to
     }
     assert drawn == table
 

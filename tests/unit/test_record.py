@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events import record as codec
-from events.catalog import EVENT_TYPES, Event, Log, Partial, Progress
+from events.catalog import EVENT_TYPES, AnyEvent, Log, Partial, Progress
 from events.errors import Unstorable
 from events.record import Recorded, encode_event, job_id_of, seq_of
 from events.values import decode
@@ -23,7 +23,7 @@ json_values = st.recursive(
 )
 
 
-def recorded(event: Event, *, seq: int = 7, actor: str = "worker:w1") -> Recorded:
+def recorded(event: AnyEvent, *, seq: int = 7, actor: str = "worker:w1") -> Recorded:
     return Recorded(
         JOB, seq, event.type, event.version, 1, actor, "default", 1_795_508_375_384, "c", encode_event(event)
     )
