@@ -58,7 +58,7 @@ def _float(name: str, *, nullable: bool = False) -> sa.Column[float]:
     return sa.Column(name, sa.Float, nullable=nullable)
 
 
-def _jobs(postgres: bool) -> None:  # noqa: FBT001 a dialect has two cases
+def _jobs(postgres: bool) -> None:
     op.create_table(
         "jobs",
         sa.Column("id", Id, nullable=False),
