@@ -1,0 +1,43 @@
+"""`/api/v1/analyze`: the same jobs, for the engine `fpl`, under the names its first clients know."""
+
+from aiohttp import web
+
+from events.log import JobRow
+from events.values import encode
+from gateway.bodies import asked, read_object
+from gateway.deps import DEPS, ENGINES
+from gateway.jobs import answer, document, row_of
+from gateway.queries import Query
+from gateway.submissions import Draft, accept, replayed
+
+ENGINE = "fpl"
+
+
+async def create(request: web.Request) -> web.Response:
+    """`POST /api/v1/analyze`: the body is the engine's params."""
+    plain = await read_object(request)
+    ask = asked(request, plain)
+    if row := await replayed(request, ask):
+        return _made(row, replay=True)
+    engine = await request.app[ENGINES].get(ENGINE)
+    row, replay = await accept(request, engine, Draft(params=plain, params_root=""), ask)
+    return _made(row, replay=replay)
+
+
+async def show(request: web.Request) -> web.Response:
+    """`GET /api/v1/analyze/{id}`: the job, with `analysis_id` and its classic stream."""
+    query = Query(request, "results")
+    inline = query.choice("results", ("inline", "ref"), "ref") == "inline"
+    row = await row_of(request, engine=ENGINE)
+    extra = {"analysis_id": row.job.id, "stream_url": _stream_url(row)}
+    return answer(await document(request.app[DEPS].log, row, inline=inline, **extra))
+
+
+def _made(row: JobRow, *, replay: bool) -> web.Response:
+    body = {"analysis_id": row.job.id, "status": row.job.status, "stream_url": _stream_url(row)}
+    headers = {"Location": f"/api/v1/analyze/{row.job.id}"} | ({"Idempotency-Replayed": "true"} if replay else {})
+    return answer(encode(body), status=202, headers=headers)
+
+
+def _stream_url(row: JobRow) -> str:
+    return f"/api/v1/analyze/{row.job.id}/stream"

@@ -1,0 +1,72 @@
+"""The gateway: HTTP API and streams, in one aiohttp application."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from gateway import analyze, fleet, job_events, jobs, reruns, websocket
+from gateway.bodies import BODY_BYTES_MAX
+from gateway.connection import LargeFrames
+from gateway.deps import DEPS, ENGINES, HUB, Deps
+from gateway.engines import EngineBook
+from gateway.hub import Hub
+from gateway.problems import problems
+
+log = logging.getLogger(__name__)
+
+
+def make_app(deps: Deps) -> web.Application:
+    """The application on ports that are open and a committer that runs; it begins to follow the bus at startup.
+
+    Give its runner a `shutdown_timeout` over `goodbye_window_s` + 5 s.
+    """
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[problems])
+    app[DEPS] = deps
+    app[HUB] = Hub(deps.log, deps.bus)
+    app[ENGINES] = EngineBook(deps.log, deps.engines, check_s=deps.check_s)
+    app[websocket.LARGE] = LargeFrames()
+    app.cleanup_ctx.append(_run_hub)
+    app.on_shutdown.append(_say_goodbye)
+    app.add_routes(
+        [
+            web.get("/", fleet.index),
+            web.get("/healthz", fleet.alive),
+            web.get("/readyz", fleet.ready),
+            web.post("/api/v1/jobs", jobs.create),
+            web.get("/api/v1/jobs", jobs.list_jobs),
+            web.get("/api/v1/jobs/{job_id}", jobs.show),
+            web.get("/api/v1/jobs/{job_id}/results", jobs.results),
+            web.get("/api/v1/jobs/{job_id}/artifacts/{sha256}", jobs.artifact),
+            web.get("/api/v1/jobs/{job_id}/events", job_events.events),
+            web.get("/api/v1/jobs/{job_id}/stream", websocket.job_stream, allow_head=False),
+            web.post("/api/v1/jobs/{job_id}/cancel", jobs.cancel),
+            web.post("/api/v1/jobs/{job_id}/retry", jobs.retry),
+            web.post("/api/v1/jobs/{job_id}/rerun", reruns.rerun),
+            web.post("/api/v1/analyze", analyze.create),
+            web.get("/api/v1/analyze/{job_id}", analyze.show),
+            web.get("/api/v1/analyze/{job_id}/stream", websocket.analysis_stream, allow_head=False),
+            web.get("/api/v1/engines", fleet.engines),
+            web.get("/api/v1/workers", fleet.workers),
+            web.get("/api/v1/stats", fleet.stats),
+        ]
+    )
+    return app
+
+
+async def _run_hub(app: web.Application) -> AsyncIterator[None]:
+    task = asyncio.create_task(app[HUB].run())  # noqa: TID251 this block owns it and waits for its end
+    task.add_done_callback(_report)
+    yield
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        log.critical("the hub stopped: streams get nothing new", exc_info=failure)
+
+
+async def _say_goodbye(app: web.Application) -> None:
+    await app[HUB].say_goodbye(app[DEPS].goodbye_window_s)

@@ -1,0 +1,19 @@
+"""Reads values stored apart for open streams, which outlive an outage of the log."""
+
+import asyncio
+
+from events.errors import LogUnavailable
+from events.log import Log
+
+RETRY_S = (0.1, 2.0)
+
+
+async def stored(log: Log, job_id: str, sha256: str) -> bytes | None:
+    """The exact bytes, None when they are gone; tries again as long as the log does not answer."""
+    pause_s = RETRY_S[0]
+    while True:
+        try:
+            return await log.artifact(job_id, sha256)
+        except LogUnavailable:
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, RETRY_S[1])

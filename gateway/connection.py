@@ -1,0 +1,283 @@
+"""One WebSocket: sending with one frame in flight, liveness, and what a peer may send to a follow socket.
+
+A slow peer is waited for as long as it takes any byte at all; memory for it is bounded by the transport's buffer and
+one frame. Nothing here knows jobs.
+"""
+
+import asyncio
+import logging
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from aiohttp import WSMsgType, web
+from aiohttp.abc import AbstractStreamWriter
+
+INBOUND_BYTES_MAX = 64 * 1024
+INBOUND_PER_S = 10  # frames on a socket that only follows; they are counted and ignored
+PING_S = 20.0
+PONG_S = 10.0  # due only from a peer that answered since data was last sent to it; otherwise TCP judges
+CLOSE_S = 2.0  # for the peer's half of the closing handshake
+FLUSH_S = 120.0  # what is still in the transport's buffer after the close has this long to leave
+LOOK_S = 5.0  # how often a full transport is looked at
+LARGE_BYTES = 256 * 1024  # frames over this take from the process budget while in flight
+LARGE_BUDGET_BYTES = 64 * 1024 * 1024
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Ending(Exception):
+    """The conversation is over: close with this code, or just leave when it is None (the peer is gone)."""
+
+    def __init__(self, code: int | None, reason: str = "") -> None:
+        super().__init__(f"{code} {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class LargeFrames:
+    """The bytes of all large frames in flight in this process; whoever does not fit waits for its turn."""
+
+    def __init__(self, bytes_max: int = LARGE_BUDGET_BYTES) -> None:
+        self._bytes_max = bytes_max
+        self._free = bytes_max
+        self._turns: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def room(self, size: int) -> AsyncIterator[None]:
+        """Holds `size` bytes (at most the whole budget) while the block lasts."""
+        size = min(size, self._bytes_max)
+        if self._turns or size > self._free:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._turns.append((size, turn))
+            try:
+                await turn  # as long as others send; each of them is bounded by the write stall
+            except asyncio.CancelledError:
+                self._left(size, turn)
+                raise
+        else:
+            self._free -= size
+        try:
+            yield
+        finally:
+            self._free += size
+            self._admit()
+
+    def _left(self, size: int, turn: asyncio.Future[None]) -> None:
+        if turn.done() and not turn.cancelled():
+            self._free += size
+        elif (size, turn) in self._turns:
+            self._turns.remove((size, turn))
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._turns and (self._turns[0][0] <= self._free or self._turns[0][1].cancelled()):
+            size, turn = self._turns.popleft()
+            if not turn.cancelled():
+                self._free -= size
+                turn.set_result(None)
+
+
+class Connection:
+    """A prepared WebSocket. `heartbeat` makes the frame that is sent after `heartbeat_s` without another."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        socket: web.WebSocketResponse,
+        writer: AbstractStreamWriter,
+        tasks: asyncio.TaskGroup,
+        large: LargeFrames,
+        *,
+        stall_s: float,
+    ) -> None:
+        self.heartbeat_s = 15.0
+        self.heartbeat: Callable[[], bytes] = lambda: b""
+        self.inbound = 0
+        self._request = request
+        self._socket = socket
+        self._writer = writer
+        self._tasks = tasks
+        self._large = large
+        self._stall_s = stall_s
+        self._loop = asyncio.get_running_loop()
+        self._sent_at = self._loop.time()
+        self._ping_at = self._sent_at + PING_S
+        self._pong_by: float | None = None
+        self._answered = False  # a pong came after the last data frame
+        self._recent: deque[float] = deque(maxlen=INBOUND_PER_S)
+
+    # -- sending
+
+    async def send(self, frame: bytes) -> None:
+        """Sends one text frame and waits until the transport takes more. Raises `Ending` when the peer takes nothing."""
+        if len(frame) > LARGE_BYTES:
+            await self.send_large(len(frame), _now(frame))
+        else:
+            await self._write(frame)
+
+    async def send_large(self, size: int, make: Callable[[], Awaitable[bytes]]) -> None:
+        """Sends a frame of about `size` bytes, made when the process has room for it; heartbeats go on meanwhile."""
+
+        async def work() -> None:
+            async with self._large.room(size):
+                await self._write(await make())
+
+        await self.meanwhile(work())
+
+    async def meanwhile(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, with heartbeats while it takes its time."""
+        task = self._tasks.create_task(work)
+        while not task.done():
+            await asyncio.wait({task}, timeout=self.wait_s())
+            if not task.done():
+                await self.tick()
+        return task.result()
+
+    def wait_s(self) -> float:
+        """Seconds until `tick` has something to do."""
+        due = min(self._sent_at + self.heartbeat_s, self._ping_at, self._pong_by or self._ping_at)
+        return max(due - self._loop.time(), 0.0)
+
+    async def tick(self) -> None:
+        """Sends the heartbeat or ping that is due. Raises `Ending` when a pong is overdue."""
+        now = self._loop.time()
+        if self._pong_by is not None and now >= self._pong_by:
+            raise Ending(4408, "no answer to a ping")
+        if self._busy:
+            # A transport that is full needs no heartbeat: what waits in it will tell the peer that we live.
+            self._sent_at = now
+            self._ping_at = max(self._ping_at, now + 1.0)
+            return
+        if now >= self._sent_at + self.heartbeat_s:
+            self._sent_at = now
+            await self._socket.send_frame(self.heartbeat(), WSMsgType.TEXT)
+        if now >= self._ping_at:
+            self._ping_at = now + PING_S
+            self._pong_by = now + PONG_S if self._answered else None
+            await self._socket.ping()
+
+    @property
+    def _busy(self) -> bool:
+        return self._request.protocol.writing_paused
+
+    async def _write(self, frame: bytes) -> None:
+        self._answered = False
+        self._pong_by = None
+        await self._socket.send_frame(frame, WSMsgType.TEXT)  # never waits by itself: see `open_socket`
+        if self._busy:
+            await self._drained()
+        self._sent_at = self._loop.time()
+
+    async def _drained(self) -> None:
+        drain = self._tasks.create_task(self._drain())
+        waiting, moved_at = sys.maxsize, self._loop.time()
+        while not drain.done():
+            await asyncio.wait({drain}, timeout=min(LOOK_S, self._stall_s / 4))
+            transport = self._request.transport
+            left = transport.get_write_buffer_size() if transport is not None else 0
+            if left < waiting:
+                waiting, moved_at = left, self._loop.time()
+            elif self._loop.time() - moved_at >= self._stall_s:
+                raise Ending(4508, "took no bytes")
+
+    async def _drain(self) -> None:
+        # In a task of its own: aiohttp's drain shares one future, which a cancelled waiter would cancel for good.
+        with suppress(ConnectionError):
+            await self._writer.drain()
+
+    # -- receiving
+
+    async def listen(self) -> None:
+        """Reads until the peer leaves or breaks a rule. Always ends by raising `Ending`."""
+        while True:
+            frame = await self._socket.receive()
+            match frame.type:
+                case WSMsgType.TEXT:
+                    self._count()
+                case WSMsgType.BINARY:
+                    raise Ending(1003, "frames are text")
+                case WSMsgType.PING:
+                    if not self._busy:
+                        await self._socket.pong(frame.data)
+                case WSMsgType.PONG:
+                    self._answered, self._pong_by = True, None
+                case _:
+                    raise Ending(None)
+
+    def _count(self) -> None:
+        now = self._loop.time()
+        self.inbound += 1
+        if len(self._recent) == INBOUND_PER_S and now - self._recent[0] < 1.0:
+            raise Ending(4429, "retry_after=1")
+        self._recent.append(now)
+
+
+Talk = Callable[[Connection], Awaitable[Ending]]
+
+
+async def converse(
+    request: web.Request, talk: Talk, large: LargeFrames, *, protocols: tuple[str, ...] = (), stall_s: float = FLUSH_S
+) -> web.WebSocketResponse:
+    """Upgrades the request, lets `talk` use the connection and closes it as `talk` or the peer's conduct says."""
+    socket = web.WebSocketResponse(
+        timeout=CLOSE_S,
+        autoping=False,  # pongs are what tells a live peer
+        compress=False,  # measured: 7x the memory and half the fan-out
+        max_msg_size=INBOUND_BYTES_MAX + 1,  # aiohttp refuses from this size on
+        writer_limit=sys.maxsize,  # waiting for the transport is ours, see Connection._drained
+        protocols=protocols,
+    )
+    writer = await socket.prepare(request)
+    await _close(request, socket, await _talked(request, socket, writer, talk, large, stall_s))
+    return socket
+
+
+async def _talked(
+    request: web.Request,
+    socket: web.WebSocketResponse,
+    writer: AbstractStreamWriter,
+    talk: Talk,
+    large: LargeFrames,
+    stall_s: float,
+) -> Ending:
+    ending = Ending(1011, "internal error")
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            connection = Connection(request, socket, writer, tasks, large, stall_s=stall_s)
+            listening = tasks.create_task(connection.listen())
+            ending = await talk(connection)
+            listening.cancel()
+    except* Ending as endings:
+        ending = _first(endings)
+    except* ConnectionError:
+        ending = Ending(None)
+    except* Exception:  # a boundary: a viewer that breaks harms no other
+        log.exception("a stream failed: %s %s", request.method, request.path)
+        ending = Ending(1011, "internal error")
+    return ending
+
+
+def _first(group: BaseExceptionGroup[Ending]) -> Ending:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def _close(request: web.Request, socket: web.WebSocketResponse, ending: Ending) -> None:
+    code = 1000 if ending.code is None else ending.code
+    with suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(2 * CLOSE_S):
+            await socket.close(code=code, message=ending.reason.encode(), drain=False)
+    if (transport := request.transport) is not None and transport.get_write_buffer_size():
+        transport.close()  # sends what is buffered first, as long as the peer takes it
+        asyncio.get_running_loop().call_later(1.0 if ending.code == 4508 else FLUSH_S, transport.abort)
+
+
+def _now(frame: bytes) -> Callable[[], Awaitable[bytes]]:
+    async def make() -> bytes:
+        return frame
+
+    return make

@@ -1,0 +1,140 @@
+"""Which engines can be asked for, and whether params fit them.
+
+An engine installed here is checked by its own pydantic model and `check`; one only known from the log, because a worker
+declared it, by its JSON Schema. Where both are known and differ, the higher version is the one workers run.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+
+from events.catalog import PhaseEnd
+from events.declaration import Engine, InvalidParams
+from events.errors import LogUnavailable
+from events.log import EngineRow, Log
+from events.values import encode
+from gateway.problems import Problem, field_path, invalid, validation_errors
+
+KNOWN_S = 5.0  # how long what the log knows is trusted before it is asked again
+CHECKS_MAX = 4  # at once: a check that hangs holds a thread
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownEngine:
+    """An engine jobs can be submitted for; `installed` when its code is in this process too."""
+
+    row: EngineRow
+    installed: Engine | None
+
+    @property
+    def phases(self) -> tuple[PhaseEnd, ...]:
+        """The declared phases, in order."""
+        return tuple(PhaseEnd(name=phase["name"], until=phase["until"]) for phase in self.row.phases)
+
+
+class EngineBook:
+    """Installed engines and those the fleet has declared."""
+
+    def __init__(self, store: Log, installed: Mapping[str, Engine], *, check_s: float) -> None:
+        self._store = store
+        self._installed = {name: KnownEngine(declared(engine), engine) for name, engine in installed.items()}
+        self._check_s = check_s
+        self._checks = asyncio.Semaphore(CHECKS_MAX)
+        self._known: dict[str, KnownEngine] = {}
+        self._known_at = float("-inf")
+
+    async def all(self) -> dict[str, KnownEngine]:
+        """Every engine by name, as of a few seconds ago at most. Raises `LogUnavailable`."""
+        now = asyncio.get_running_loop().time()
+        if now - self._known_at > KNOWN_S:
+            self._known = await self._read()
+            self._known_at = now
+        return self._known
+
+    async def get(self, name: str) -> KnownEngine:
+        """The engine of this name; 404 naming the known ones."""
+        known = await self.all()
+        if name not in known:
+            known = self._known = await self._read()
+        if name in known:
+            return known[name]
+        names = sorted(known)
+        raise Problem(
+            404, "unknown_engine", f"There is no engine {name!r}; known are {', '.join(names) or 'none'}.",
+            errors=[("engine", "is not known")], known=names,
+        )  # fmt: skip
+
+    async def accepted(self, engine: KnownEngine, params: dict[str, Any], *, root: str) -> dict[str, Any]:
+        """The params to store: checked, defaults filled in. 422 naming each field, under `root`."""
+        if engine.installed is None:
+            _fit_schema(engine.row.params_schema, params, root)
+            return params
+        try:
+            model = engine.installed.params.model_validate_json(encode(params))
+        except ValidationError as failure:
+            raise invalid(validation_errors(failure, root)) from None
+        await self._check(engine.installed, model, root)
+        return model.model_dump(mode="json", by_alias=True)
+
+    async def _read(self) -> dict[str, KnownEngine]:
+        try:
+            rows = await self._store.engines()
+        except LogUnavailable:
+            rows = []  # what is installed here can be described without the log
+        known = {row.name: KnownEngine(row, None) for row in rows}
+        for name, engine in self._installed.items():
+            if name not in known or known[name].row.version <= engine.row.version:
+                known[name] = engine
+        return dict(sorted(known.items()))
+
+    async def _check(self, engine: Engine, model: Any, root: str) -> None:
+        if engine.check is None:
+            return
+        try:
+            async with asyncio.timeout(self._check_s), self._checks:
+                await asyncio.to_thread(engine.check, model)
+        except TimeoutError:
+            log.warning("the check of engine %s did not answer within %g s", engine.name, self._check_s)
+            raise Problem(
+                503, "check_timeout", f"The engine {engine.name} did not check the params in time; try again."
+            ) from None
+        except InvalidParams as refusal:
+            raise invalid([(field_path(where, root), message) for where, message in refusal.problems]) from None
+
+
+def declared(engine: Engine) -> EngineRow:
+    """An installed engine's declaration as JSON values."""
+    phases = [{"name": phase.name, "until": phase.until} for phase in engine.phases]
+    return EngineRow(
+        name=engine.name,
+        version=engine.version,
+        summary=engine.summary,
+        phases=phases,
+        params_schema=engine.params.model_json_schema(),
+        result_schema=_schema_of(engine.result),
+    )
+
+
+def _schema_of(annotation: Any) -> dict[str, Any]:
+    try:
+        return TypeAdapter(annotation).json_schema(mode="serialization")
+    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
+        return {}  # any JSON: an engine may return what no schema describes
+
+
+def _fit_schema(schema: dict[str, Any], params: dict[str, Any], root: str) -> None:
+    from jsonschema import Draft202012Validator
+
+    errors = [
+        (field_path(list(error.absolute_path), root), error.message)
+        for error in Draft202012Validator(schema).iter_errors(params)
+    ]
+    if errors:
+        raise invalid(sorted(errors))

@@ -1,0 +1,119 @@
+"""What can run, who runs it, how it goes, and whether this process is well."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+from aiohttp import web
+
+from events.clock import rfc3339
+from events.errors import PhaselineError
+from events.log import WorkerRow
+from events.values import encode
+from gateway.deps import DEPS, ENGINES, HUB, identify
+from gateway.engines import KnownEngine
+from gateway.jobs import answer
+from gateway.problems import Problem
+from gateway.queries import Query
+
+READY_S = 2.0
+
+
+async def engines(request: web.Request) -> web.Response:
+    """`GET /api/v1/engines`."""
+    Query(request)
+    known = await request.app[ENGINES].all()
+    return answer(encode({"engines": [_engine(engine) for engine in known.values()]}))
+
+
+def _engine(engine: KnownEngine) -> dict[str, Any]:
+    return asdict(engine.row)
+
+
+async def workers(request: web.Request) -> web.Response:
+    """`GET /api/v1/workers`."""
+    Query(request)
+    rows = await request.app[DEPS].log.workers()
+    return answer(encode({"workers": [_worker(row) for row in rows]}))
+
+
+def _worker(row: WorkerRow) -> dict[str, Any]:
+    instants = ("started_at", "beat_at", "lease_until")
+    return {
+        "id": row.id,
+        "host": row.host,
+        "pid": row.pid,
+        "build": row.build,
+        "slots": row.slots,
+        "running": row.running,
+        "engines": dict(row.engines),
+        "draining": row.draining,
+    } | {name: rfc3339(getattr(row, name)) for name in instants}
+
+
+async def stats(request: web.Request) -> web.Response:
+    """`GET /api/v1/stats`."""
+    Query(request)
+    deps, hub = request.app[DEPS], request.app[HUB]
+    counts = await deps.log.stats(identify(request).tenant)
+    rows = await deps.log.workers()
+    return answer(
+        encode(
+            {
+                "jobs": dict(counts.by_status),
+                "oldest_due_ms": counts.oldest_due_ms,
+                "events": counts.events,
+                "workers": len(rows),
+                "slots": sum(row.slots for row in rows),
+                "running": sum(row.running for row in rows),
+                "viewers": hub.viewers,
+                "sweep_repairs_total": hub.sweep_repairs_total,
+                "log": deps.log.name,
+                "bus": _bus(request),
+            }
+        )
+    )
+
+
+def _bus(request: web.Request) -> dict[str, Any]:
+    bus = request.app[DEPS].bus
+    return {"name": bus.name, "connected": bus.connected}
+
+
+async def alive(request: web.Request) -> web.Response:  # noqa: ARG001 being asked is the answer
+    """`GET /healthz`: this process runs."""
+    return answer(b'{"status":"alive"}')
+
+
+async def ready(request: web.Request) -> web.Response:
+    """`GET /readyz`: the log answers and this process is not leaving. Says how the bus is; jobs run without it."""
+    deps = request.app[DEPS]
+    if request.app[HUB].closing:
+        raise Problem(503, "closing", "This gateway is shutting down.", bus=_bus(request))
+    try:
+        async with asyncio.timeout(READY_S):
+            await deps.log.now()
+    except (PhaselineError, TimeoutError) as outage:
+        detail = str(outage) or "The database does not answer in time."
+        raise Problem(503, "unavailable", detail, bus=_bus(request)) from None
+    return answer(encode({"status": "ready", "log": deps.log.name, "bus": _bus(request)}))
+
+
+async def index(request: web.Request) -> web.Response:
+    """`GET /`: where things are."""
+    deps = request.app[DEPS]
+    return answer(
+        encode(
+            {
+                "name": "phaseline",
+                "version": deps.version,
+                "summary": "Runs long jobs in named phases and lets anyone watch them.",
+                "jobs": "/api/v1/jobs",
+                "stream": "/api/v1/jobs/{id}/stream",
+                "engines": "/api/v1/engines",
+                "workers": "/api/v1/workers",
+                "stats": "/api/v1/stats",
+                "health": ["/healthz", "/readyz"],
+            }
+        )
+    )

@@ -1,0 +1,286 @@
+"""One per gateway process: the bus tail, the rings of the watched jobs, and their repair from the log (architecture §7).
+
+Hints may be lost, doubled, late or out of order. An event enters a ring only as the next one; anything else makes the
+job stale, and one read of the log, shared by all its viewers, repairs it. Heads are compared with the log after every
+bind and every few seconds, so a lost hint costs time and never an event.
+"""
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from events.bus import Bus, Hint
+from events.errors import LogUnavailable
+from events.log import Head, Log
+from events.record import job_id_of
+from gateway.replay import READS_MAX, Replay
+from gateway.ring import EVENTS_MAX, entries_of
+from gateway.viewer import Viewer
+from gateway.watched import Watched
+
+COMPARE_S = (2.0, 4.0)  # between two comparisons of all heads, drawn evenly
+POLL_S = (0.25, 2.0)  # without the bus: from, backing off to
+BOUND_AGAIN_S = 2.0  # a hint published just before the bind may commit a moment after the first comparison
+LATE_HINT_S = 0.1  # a head seen in the log is given this long to arrive as a hint before it counts as lost
+HEADS_MAX = 5000  # jobs a query
+RINGS_BYTES_MAX = 64 * 1024 * 1024  # of all rings together
+RETRY_S = (0.05, 2.0)  # while the log does not answer
+LEAVE_S = 5.0  # after the goodbye window, for the last viewers to close
+
+log = logging.getLogger(__name__)
+
+
+class Hub:
+    """`run` must be alive while anything is watched."""
+
+    def __init__(self, store: Log, bus: Bus, *, rng: random.Random | None = None) -> None:
+        self.replay = Replay(store, self._spawn)
+        self.closing = False
+        self.repairs_total = 0
+        self.sweep_repairs_total = 0  # lost hints found only by comparing; should stay 0
+        self._store = store
+        self._bus = bus
+        self._rng = rng or random.Random()  # noqa: S311 jitter
+        self._watched: OrderedDict[str, Watched] = OrderedDict()  # least recently fed first
+        self._ring_bytes = 0
+        self._compare_now = asyncio.Event()
+        self._turns = asyncio.Semaphore(READS_MAX)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._foreign_epoch = ""
+        self._left = asyncio.Event()  # a viewer left
+
+    # -- viewers
+
+    @asynccontextmanager
+    async def watch(self, job_id: str) -> AsyncIterator[Watched]:
+        """Keeps a job's ring fed while the block lasts. Read the head from the log inside it, then `follow`."""
+        watched = self._watched.get(job_id)
+        if watched is None:
+            watched = self._watched[job_id] = Watched(job_id)
+        watched.uses += 1
+        try:
+            yield watched
+        finally:
+            watched.uses -= 1
+            if not watched.uses:
+                self._forget(watched)
+
+    @asynccontextmanager
+    async def follow(self, watched: Watched, head: Head, after: int) -> AsyncIterator[Viewer]:
+        """A viewer at `after`. `head` was read from the log after the watch began."""
+        watched.admit(head.seq)
+        self._mend(watched)
+        viewer = Viewer(watched, self.replay, head, after, doubt=self._compare_now.set)
+        watched.viewers.add(viewer)
+        try:
+            yield viewer
+        finally:
+            watched.viewers.discard(viewer)
+            self._left.set()
+
+    @property
+    def viewers(self) -> int:
+        """Open streams."""
+        return sum(len(watched.viewers) for watched in self._watched.values())
+
+    async def say_goodbye(self, window_s: float) -> None:
+        """Sends every viewer away, each at its own moment within the window; returns when they are gone, or soon."""
+        self.closing = True
+        loop = asyncio.get_running_loop()
+        for watched in self._watched.values():
+            for viewer in watched.viewers:
+                viewer.leave(loop.time() + self._rng.uniform(0, window_s), "restarting")
+            watched.wake()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(window_s + LEAVE_S):
+                while self.viewers:
+                    self._left.clear()
+                    await self._left.wait()
+
+    # -- tasks
+
+    async def run(self) -> None:
+        """Follows the bus and compares heads until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
+                async with self._bus.tail(self._on_hint, self._on_bound):
+                    await self._compare_forever()
+            finally:
+                self._tasks = None
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._tasks is None:
+            work.close()
+            raise LogUnavailable("this gateway is closing or its hub has stopped")
+        self._tasks.create_task(work)
+
+    # -- hints
+
+    def _on_hint(self, hint: Hint) -> None:
+        if hint.epoch != self._store.epoch:
+            self._on_foreign(hint.epoch)
+            return
+        touched: set[Watched] = set()
+        for line in hint.lines:
+            try:
+                watched = self._watched.get(job_id_of(line))
+                if watched is not None:
+                    watched.take(line)
+                    touched.add(watched)
+            except ValueError:
+                log.warning("a hint carried a line that is no event: %.80r", line)
+        for watched in touched:
+            self._fed(watched)
+
+    def _on_foreign(self, epoch: str) -> None:
+        """Somebody appends to another lineage of the log: what the rings hold may not be true there."""
+        if epoch != self._foreign_epoch:
+            log.warning("events of epoch %s arrived, the log here is %s; viewers reconnect", epoch, self._store.epoch)
+            self._foreign_epoch = epoch
+            self._replace(list(self._watched.values()))
+
+    def _on_bound(self) -> None:
+        self._compare_now.set()
+        asyncio.get_running_loop().call_later(BOUND_AGAIN_S, self._compare_now.set)
+
+    def _fed(self, watched: Watched) -> None:
+        self._watched.move_to_end(watched.job_id)
+        self._ring_bytes += watched.grown()
+        self._keep_budget()
+        watched.wake()
+        self._mend(watched)
+
+    def _keep_budget(self) -> None:
+        for watched in list(self._watched.values()) if self._ring_bytes > RINGS_BYTES_MAX else ():
+            if watched.ring is not None:
+                watched.ring.empty()
+                self._ring_bytes += watched.grown()
+            if self._ring_bytes <= RINGS_BYTES_MAX:
+                return
+
+    def _forget(self, watched: Watched) -> None:
+        if self._watched.get(watched.job_id) is watched:
+            del self._watched[watched.job_id]
+        if watched.ring is not None:
+            watched.ring.empty()
+            self._ring_bytes += watched.grown()
+
+    def _replace(self, lost: Iterable[Watched]) -> None:
+        """The log is not the one these rings were filled from: their viewers reconnect and ask it again."""
+        self.replay.clear()
+        for watched in lost:
+            if self._watched.get(watched.job_id) is watched:
+                del self._watched[watched.job_id]
+            for viewer in watched.viewers:
+                viewer.leave(0.0, "log_replaced")
+            watched.wake()
+
+    # -- repair
+
+    def _mend(self, watched: Watched) -> None:
+        if watched.stale and not watched.mending and self._tasks is not None:
+            watched.mending = True
+            self._spawn(self._read_missing(watched))
+
+    async def _read_missing(self, watched: Watched) -> None:
+        """Reads what the ring lacks; a hole heard of meanwhile causes another read."""
+        pause_s = RETRY_S[0]
+        try:
+            while watched.uses and watched.stale:
+                try:
+                    await self._read_once(watched)
+                except LogUnavailable:
+                    await asyncio.sleep(self._rng.uniform(RETRY_S[0], pause_s))
+                    pause_s = min(pause_s * 2, RETRY_S[1])
+        except Exception:  # a boundary: one stream that cannot be read must not end the hub of all the others
+            log.exception("job %s could not be repaired from the log", watched.job_id)
+        finally:
+            watched.mending = False
+
+    async def _read_once(self, watched: Watched) -> None:
+        ring = watched.ring
+        assert ring is not None
+        if watched.beyond - ring.head > EVENTS_MAX:
+            ring.skip_to(watched.beyond - EVENTS_MAX)  # viewers read what is older from pages they share
+        async with self._turns:
+            self.repairs_total += 1
+            page = entries_of(await self._store.read(watched.job_id, ring.head))
+        if not page:
+            watched.beyond = ring.head  # the hint told of something the log does not know
+            self._compare_now.set()
+        for entry in page:
+            ring.offer(entry)
+        self._ring_bytes += watched.grown()
+        self._keep_budget()
+        watched.wake()
+
+    # -- comparing
+
+    async def _compare_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        poll_s = POLL_S[0]
+        last = loop.time()
+        due_s = 0.0
+        while True:
+            asked = await self._asked_within(POLL_S[0])
+            limit_s = due_s if self._bus.connected else min(due_s, poll_s)
+            if not asked and loop.time() - last < limit_s:
+                continue
+            poll_s = POLL_S[0] if await self._compare_calmly() else min(poll_s * 1.5, POLL_S[1])
+            last = loop.time()
+            due_s = self._rng.uniform(*COMPARE_S)
+
+    async def _asked_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._compare_now.wait()
+        except TimeoutError:
+            return False
+        self._compare_now.clear()
+        return True
+
+    async def _compare_calmly(self) -> bool:
+        try:
+            return await self._compare()
+        except LogUnavailable as outage:
+            log.debug("heads were not compared: %s", outage)
+        except Exception:  # a boundary: without this loop no lost hint is ever found again
+            log.exception("heads could not be compared")
+        return False
+
+    async def _compare(self) -> bool:
+        """Asks the log for the heads of all watched jobs; says whether one had moved unheard."""
+        known = {job_id: watched.head for job_id, watched in self._watched.items() if watched.ring is not None}
+        heads = await self._heads(list(known))
+        behind = []
+        for job_id, before in known.items():
+            watched = self._watched.get(job_id)
+            if watched is None or watched.ring is None:
+                continue
+            head = heads.get(job_id)
+            if head is None or head.seq < before:
+                self._replace([watched])
+            elif head.seq > watched.head:
+                behind.append((watched, head.seq))
+        return await self._catch_up(behind)
+
+    async def _heads(self, job_ids: list[str]) -> dict[str, Head]:
+        heads: dict[str, Head] = {}
+        for start in range(0, len(job_ids), HEADS_MAX):
+            heads |= await self._store.heads(job_ids[start : start + HEADS_MAX])
+        return heads
+
+    async def _catch_up(self, behind: list[tuple[Watched, int]]) -> bool:
+        if behind and self._bus.connected:
+            await asyncio.sleep(LATE_HINT_S)
+        lost = [(watched, seq) for watched, seq in behind if watched.uses and watched.head < seq]
+        for watched, seq in lost:
+            self.sweep_repairs_total += self._bus.connected
+            watched.hear_of(seq)
+            self._mend(watched)
+        return bool(lost)

@@ -1,0 +1,74 @@
+"""Rerun: a new job from an old one, reusing what its phases recorded before a given phase."""
+
+from aiohttp import web
+
+from events.catalog import Checkpoint, Submitted
+from events.errors import UnknownJob
+from events.log import Log
+from events.values import decode
+from gateway.bodies import asked, checked, read_object
+from gateway.deps import DEPS, ENGINES
+from gateway.engines import KnownEngine
+from gateway.jobs import made, row_of
+from gateway.problems import invalid
+from gateway.schemas import RerunBody
+from gateway.submissions import Draft, accept, replayed
+
+
+async def rerun(request: web.Request) -> web.Response:
+    """`POST /api/v1/jobs/{id}/rerun`. A phase before `from_phase` that recorded nothing is computed again."""
+    plain = await read_object(request, optional=True)
+    ask = asked(request, plain)
+    if earlier := await replayed(request, ask):
+        return made(earlier, replay=True)
+    body = checked(RerunBody, plain)
+    row = await row_of(request)
+    engine = await request.app[ENGINES].get(row.job.engine)
+    before = _phases_before(engine, body.from_phase)
+    log = request.app[DEPS].log
+    source = await _submitted(log, row.job.id)
+    draft = Draft(
+        params=decode(row.params) if body.params is None else body.params,
+        priority=source.priority,
+        max_attempts=source.max_attempts,
+        max_losses=source.max_losses,
+        timeouts=source.timeouts,
+        tags=source.tags,
+        rerun_of=row.job.id,
+        from_phase=body.from_phase,
+        reused=await _recorded(log, row.job.id, before),
+    )
+    new, replay = await accept(request, engine, draft, ask)
+    return made(new, replay=replay)
+
+
+def _phases_before(engine: KnownEngine, from_phase: str | None) -> tuple[str, ...]:
+    names = tuple(phase.name for phase in engine.phases)
+    if from_phase is None:
+        return ()
+    if from_phase not in names:
+        message = f"{from_phase!r} is no phase of {engine.row.name}; its phases are {', '.join(names)}"
+        raise invalid([("from_phase", message)])
+    return names[: names.index(from_phase)]
+
+
+async def _submitted(log: Log, job_id: str) -> Submitted:
+    page = await log.read(job_id, 0, limit=1)
+    event = page[0].event() if page else None
+    if not isinstance(event, Submitted):
+        raise UnknownJob
+    return event
+
+
+async def _recorded(log: Log, job_id: str, phases: tuple[str, ...]) -> tuple[Checkpoint, ...]:
+    """The last checkpoint of each of these phases, in the order of the phases."""
+    found: dict[str, Checkpoint] = {}
+    after = 0
+    while phases and (page := await log.read(job_id, after)):
+        after = page[-1].seq
+        for recorded in page:
+            if recorded.type == "checkpoint":
+                event = recorded.event()
+                assert isinstance(event, Checkpoint)
+                found[event.phase] = event
+    return tuple(found[name] for name in phases if name in found)

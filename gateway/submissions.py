@@ -1,0 +1,70 @@
+"""Accepts what makes a job, however it was asked for: a new job, an analysis, a rerun."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from events.catalog import Checkpoint, Idempotency, Priority, Submit, Submitted, Timeouts
+from events.committer import new_command_id
+from events.errors import KeyReused
+from events.log import JobRow
+from gateway.bodies import Asked
+from gateway.deps import DEPS, ENGINES, identify
+from gateway.engines import KnownEngine
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A job to be: everything but its params checked. `params_root` is how errors name the params."""
+
+    params: dict[str, Any]
+    params_root: str = "params"
+    priority: Priority = "normal"
+    not_before: int | None = None
+    max_attempts: int = 3
+    max_losses: int = 3
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    tags: tuple[str, ...] = ()
+    rerun_of: str | None = None
+    from_phase: str | None = None
+    reused: tuple[Checkpoint, ...] = ()
+
+
+async def replayed(request: web.Request, asked: Asked) -> JobRow | None:
+    """The job an earlier request with this key made; it is found before anything is checked again, since what was
+    accepted stays accepted. Raises `KeyReused` when that request was another."""
+    if asked.key_sha256 is None:
+        return None
+    row = await request.app[DEPS].log.find_key(identify(request).tenant, asked.key_sha256)
+    if row is not None and row.fingerprint != asked.fingerprint:
+        raise KeyReused
+    return row
+
+
+async def accept(request: web.Request, engine: KnownEngine, draft: Draft, asked: Asked) -> tuple[JobRow, bool]:
+    """Checks the params and commits the job; also says whether a request at the same instant had made it."""
+    who = identify(request)
+    params = await request.app[ENGINES].accepted(engine, draft.params, root=draft.params_root)
+    submitted = Submitted(
+        engine=engine.row.name,
+        engine_version=engine.row.version,
+        params=params,
+        phases=engine.phases,
+        priority=draft.priority,
+        not_before=draft.not_before,
+        max_attempts=draft.max_attempts,
+        max_losses=draft.max_losses,
+        timeouts=draft.timeouts,
+        tags=draft.tags,
+        rerun_of=draft.rerun_of,
+        from_phase=draft.from_phase,
+        idempotency=_idempotency(asked),
+    )
+    command = Submit(command_id=new_command_id(), actor=who.actor, submitted=submitted, reused=draft.reused)
+    source = draft.rerun_of if draft.reused else None
+    return await request.app[DEPS].committer.submit(command, tenant=who.tenant, source_job_id=source)
+
+
+def _idempotency(asked: Asked) -> Idempotency | None:
+    return Idempotency(key_sha256=asked.key_sha256, fingerprint=asked.fingerprint) if asked.key_sha256 else None

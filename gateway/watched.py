@@ -1,0 +1,85 @@
+"""One job some viewer follows in this process: its ring, what is known to be missing, and whom to wake."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from events.record import seq_of
+from gateway.ring import Ring, entry_of
+
+if TYPE_CHECKING:
+    from gateway.viewer import Viewer
+
+
+class Watched:
+    """The ring exists from the first head read from the log on; hints that come before are remembered as missing."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        self.ring: Ring | None = None
+        self.beyond = 0  # the highest sequence known to exist; over the ring's head the job is stale
+        self.uses = 0
+        self.viewers: set[Viewer] = set()
+        self.mending = False
+        self._accounted = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def head(self) -> int:
+        """The last sequence this process has seen in order."""
+        return self.ring.head if self.ring is not None else 0
+
+    @property
+    def stale(self) -> bool:
+        """True while the log is known to hold more than the ring."""
+        return self.ring is not None and self.beyond > self.ring.head
+
+    def admit(self, head: int) -> None:
+        """Takes a head read from the log after the watch began."""
+        if self.ring is None:
+            self.ring = Ring(head)
+        self.hear_of(head)
+
+    def hear_of(self, seq: int) -> None:
+        """Notes that this sequence exists."""
+        self.beyond = max(self.beyond, seq)
+
+    def take(self, line: bytes) -> None:
+        """A line that travelled: the next event, or a sign that something is missing. Raises `ValueError`."""
+        entry = entry_of(line)
+        seq = entry.seq if entry is not None else seq_of(line)
+        self.hear_of(seq)
+        if self.ring is None:
+            return
+        if entry is not None:
+            self.ring.offer(entry)
+        else:
+            self.ring.offer_reference(seq)
+
+    def grown(self) -> int:
+        """By how many bytes the ring changed since the last call."""
+        size = self.ring.size if self.ring is not None else 0
+        change, self._accounted = size - self._accounted, size
+        return change
+
+    def wake(self) -> None:
+        """Lets every waiting viewer look again."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def news(self, wait_s: float) -> None:
+        """Returns at the next `wake`, at the latest after `wait_s`."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(wait_s, _set, waiter)
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiters.discard(waiter)
+
+
+def _set(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
