@@ -278,7 +278,9 @@ class PrivatePostgres(_Private, PostgresServer):
     def _reachable(self, bin_folder: Path) -> Path:
         """`bin_folder`, or a copy: a checkout below /root is closed to the user PostgreSQL must run as."""
         try:
-            subprocess.run([bin_folder / "postgres", "-V"], stdout=subprocess.DEVNULL, check=True, **self._user)
+            subprocess.run(
+                [bin_folder / "postgres", "-V"], cwd="/", stdout=subprocess.DEVNULL, check=True, **self._user
+            )
         except (PermissionError, subprocess.CalledProcessError):
             root = bin_folder.parents[1]
             for part in (bin_folder.parent, root.with_name(f"{root.name}.libs")):
