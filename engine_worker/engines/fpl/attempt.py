@@ -8,8 +8,9 @@ from engine_worker.engines.fpl.collecting import Collected, collect
 from engine_worker.engines.fpl.decision import DecisionOutput
 from engine_worker.engines.fpl.params import FplParams
 from engine_worker.engines.fpl.planning import Analysis, Ladder
+from engine_worker.engines.fpl.pool import project_pool
 from engine_worker.engines.fpl.problem import build_problem
-from engine_worker.engines.fpl.projections import Projected, project
+from engine_worker.engines.fpl.projections import Projected
 from engine_worker.engines.fpl.report import Report
 from engine_worker.engines.fpl.sources import Reading, configured, source_named
 from events.clock import Clock, rfc3339
@@ -33,7 +34,7 @@ def decide(params: FplParams, ctx: Context, engine_version: int) -> DecisionOutp
     ctx.raise_if_cancelled()
     clock.lap("collecting_data")
 
-    projected = Projected.model_validate(ctx.phase("projecting_points", lambda: project(collected)))
+    projected = Projected.model_validate(ctx.phase("projecting_points", lambda: project_pool(collected)))
     ctx.partial("projections", _projections_shown(collected, projected))
     ctx.raise_if_cancelled()
     clock.lap("projecting_points")

@@ -1,19 +1,14 @@
 """The decision as an optimisation problem, before any solver: what is known, what is wanted, what a plan is. PURE."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
-from engine_worker.engines.fpl.collecting import Collected, PlayerRow
+from engine_worker.engines.fpl.collecting import Collected
 from engine_worker.engines.fpl.lineup import Lineup, best_lineup, formations
 from engine_worker.engines.fpl.projections import ProjectionRow
 from engine_worker.engines.fpl.rules import (
-    DEFENDER,
-    FORWARD,
-    GOALKEEPER,
     HIT_COST_PTS,
-    MIDFIELDER,
     UNLIMITED_CHIPS,
     Ruleset,
     hits,
@@ -28,9 +23,6 @@ HIT_MARGIN_PTS = 2.0
 # for points and not for having been free.
 FREE_TRANSFER_VALUE_PTS = 1.2
 BANK_VALUE_PTS = 0.01
-# Players kept by position for the solver: so many best over the horizon, best for their price, and best in any one
-# gameweek. The pool of about a hundred had the optimum of all 600 on every squad measured; one of 65 had not.
-_POOL = {GOALKEEPER: (8, 6, 6), DEFENDER: (25, 12, 12), MIDFIELDER: (28, 12, 12), FORWARD: (16, 8, 8)}
 
 
 @dataclass(frozen=True)
@@ -68,11 +60,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class WeekPlan:
-    """One gameweek of a plan. `sold` and `bought` are ascending elements; money in tenths."""
+    """One gameweek of a plan. `sold` and `bought` are ascending elements, `sold_for` what each fetched; money in tenths."""
 
     gameweek: int
     squad: frozenset[int]
     sold: tuple[int, ...]
+    sold_for: tuple[int, ...]
     bought: tuple[int, ...]
     free_transfers: int
     hits: int
@@ -133,12 +126,13 @@ class _Walk:
 def build_problem(
     collected: Collected, rows: Sequence[ProjectionRow], max_hits: int, locked: Sequence[int], banned: Sequence[int]
 ) -> Problem:
-    """The problem over the pool of players worth considering."""
+    """The problem over the players that have `rows`, the owned among them."""
     xp: dict[int, dict[int, float]] = {gameweek: {} for gameweek in collected.gameweeks}
     for row in rows:
         xp[row.gameweek][row.element] = row.xp
     selling = {holding.element: holding.selling_price for holding in collected.squad.holdings}
-    pool = cut_pool(collected.players, [xp[gameweek] for gameweek in collected.gameweeks], set(selling))
+    projected = xp[collected.gameweeks[0]]
+    pool = sorted((player for player in collected.players if player.element in projected), key=lambda p: p.element)
     return Problem(
         rules=collected.rules,
         gameweeks=tuple(collected.gameweeks),
@@ -147,30 +141,13 @@ def build_problem(
         club={player.element: player.club for player in pool},
         cost={player.element: player.now_cost for player in pool},
         selling=selling,
-        xp={gameweek: {p.element: points[p.element] for p in pool} for gameweek, points in xp.items()},
+        xp=xp,
         bank=collected.squad.bank,
         free_transfers=collected.squad.free_transfers,
         max_hits=max_hits,
         locked=frozenset(locked),
         banned=frozenset(banned),
     )
-
-
-def cut_pool(players: Sequence[PlayerRow], xp: Sequence[Mapping[int, float]], owned: set[int]) -> list[PlayerRow]:
-    """The owned, and the players of each position that `_POOL` keeps, with the two cheapest; by element.
-
-    `xp` has one mapping from element to points for each gameweek of the horizon.
-    """
-    total = {p.element: sum(DECAY**i * week[p.element] for i, week in enumerate(xp)) for p in players}
-    kept = set(owned)
-    for position, (best, value, once) in _POOL.items():
-        group = [player for player in players if player.position == position]
-        kept |= _top(group, best, lambda p: total[p.element])
-        kept |= _top(group, value, lambda p: total[p.element] / p.now_cost)
-        kept |= _top(group, 2, lambda p: -p.now_cost + 0.01 * total[p.element])
-        for week in xp:
-            kept |= _top(group, once, partial(_points_in, week))
-    return sorted((player for player in players if player.element in kept), key=lambda p: p.element)
 
 
 def hold_plan(problem: Problem) -> Plan:
@@ -230,8 +207,8 @@ def _week(
     kept = (walk.squad, walk.bank)
     walk.squad = walk.squad - set(sold) | set(bought)
     # An owned player sells at his locked price the first time only; bought again he is worth what he costs.
-    walk.bank += sum(problem.cost[e] if e in seen else problem.selling.get(e, problem.cost[e]) for e in sold)
-    walk.bank -= sum(problem.cost[e] for e in bought)
+    sold_for = tuple(problem.cost[e] if e in seen else problem.selling.get(e, problem.cost[e]) for e in sold)
+    walk.bank += sum(sold_for) - sum(problem.cost[e] for e in bought)
     if played != "freehit":
         seen.update(sold)
     taken = 0 if unlimited(problem, index, chip) else hits(len(bought), free, played)
@@ -247,6 +224,7 @@ def _week(
         gameweek,
         frozenset(walk.squad),
         tuple(sold),
+        sold_for,
         tuple(bought),
         free,
         taken,
@@ -260,12 +238,3 @@ def _week(
         # The squad of a free hit is handed back after its gameweek.
         walk.squad, walk.bank = kept
     return week
-
-
-def _points_in(week: Mapping[int, float], player: PlayerRow) -> float:
-    return week[player.element]
-
-
-def _top(group: Sequence[PlayerRow], count: int, key: Callable[[PlayerRow], float]) -> set[int]:
-    ranked = sorted(group, key=lambda player: (-key(player), player.element))
-    return {player.element for player in ranked[:count]}

@@ -138,7 +138,7 @@ class Report:
 
     def _transfer(self, analysis: Analysis, index: int, sold: int, bought: int) -> out.Transfer:
         problem = analysis.problem
-        earlier = {element for week in analysis.plan.weeks[:index] for element in (*week.bought, *week.sold)}
+        week = analysis.plan.weeks[index]
         gains = [
             problem.weight(place) * (problem.xp[gameweek][bought] - problem.xp[gameweek][sold])
             for place, gameweek in enumerate(problem.gameweeks)
@@ -147,7 +147,7 @@ class Report:
         return out.Transfer(
             sold=self._cards.ref(sold),
             bought=self._cards.ref(bought),
-            sell_price=problem.cost[sold] if sold in earlier else problem.selling.get(sold, problem.cost[sold]),
+            sell_price=week.sold_for[week.sold.index(sold)],
             buy_price=problem.cost[bought],
             gain_gameweek_pts=points(gains[0] / problem.weight(index)),
             gain_horizon_pts=points(sum(gains)),

@@ -1,0 +1,99 @@
+"""Checks on saved responses of real gameweeks; collected only where PHASELINE_FPL_DATA names them.
+
+Keep `REAL_DATA_CHECKS` in `__init__.py` in step: a run without the data lists what it did not check.
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from engine_worker.engines.fpl.collecting import Collected, collect
+from engine_worker.engines.fpl.params import FplParams
+from engine_worker.engines.fpl.projections import project
+from engine_worker.engines.fpl.rules import selling_price
+from engine_worker.engines.fpl.sources import Reading, source_named
+from tests.fpl.builders import assert_within_the_rules, decided
+
+DATA = Path(os.environ["PHASELINE_FPL_DATA"])
+SNAPSHOTS = {
+    folder.name: json.loads((folder / "MANIFEST.json").read_text())
+    for folder in sorted(DATA.iterdir())
+    if (folder / "MANIFEST.json").is_file()
+}
+each_snapshot = pytest.mark.parametrize("name", SNAPSHOTS)
+
+
+@pytest.fixture(autouse=True)
+def _saved_gameweeks(monkeypatch):
+    listed = ",".join(f"{name}=directory:{DATA / name}" for name in SNAPSHOTS)
+    monkeypatch.setenv("PHASELINE_FPL_SOURCES", listed)
+
+
+def gathered(name: str) -> Collected:
+    params = FplParams(team_id=SNAPSHOTS[name]["entry"], horizon=1)
+    return collect(params, name, Reading(source_named(name)))
+
+
+def season_rows(season: str, gameweek: int) -> dict[int, list[dict[str, str]]]:
+    """What happened in one gameweek: element → list of its match rows."""
+    rows: dict[int, list[dict[str, str]]] = {}
+    text = gzip.decompress((DATA / "seasons" / season / "gws" / f"gw{gameweek}.csv.gz").read_bytes()).decode()
+    for row in csv.DictReader(io.StringIO(text)):
+        rows.setdefault(int(row["element"]), []).append(row)
+    return rows
+
+
+@each_snapshot
+def test_bank_and_hits_of_a_real_manager_are_derived_again(name):
+    replay = gathered(name).squad.replay
+    assert replay.mismatches == []
+    assert replay.weeks_exact == replay.weeks_checked == SNAPSHOTS[name]["gameweek"] - 1
+
+
+@each_snapshot
+def test_his_sold_players_fetched_what_the_rule_says(name):
+    """Prices move between a transfer and the deadline, so the price that fits may be one tenth beside the recorded."""
+    season, entry = SNAPSHOTS[name]["season"], SNAPSHOTS[name]["entry"]
+    reading = Reading(source_named(name))
+    elements = {element["id"]: element for element in reading.body("bootstrap-static")["elements"]}
+    paid = {identity: e["now_cost"] - e["cost_change_start"] for identity, e in elements.items()}
+    moves = sorted(reading.body(f"entry/{entry}/transfers"), key=lambda move: move["time"])
+    for move in moves:
+        now = int(season_rows(season, move["event"])[move["element_out"]][0]["value"])
+        before = int(season_rows(season, move["event"] - 1)[move["element_out"]][0]["value"])
+        span = range(min(now, before) - 1, max(now, before) + 2)
+        fetched = {selling_price(paid[move["element_out"]], price) for price in span}
+        assert move["element_out_cost"] in fetched
+        paid[move["element_in"]] = move["element_in_cost"]
+    assert len(moves) >= 8
+
+
+@each_snapshot
+def test_the_decision_on_a_real_gameweek_is_within_the_rules(name):
+    made = decided({"team_id": SNAPSHOTS[name]["entry"], "source": name, "horizon": 2})
+    assert_within_the_rules(made.decision)
+    assert made.decision.header.gameweek == SNAPSHOTS[name]["gameweek"]
+    assert made.decision.transfer_plan.objective_pts >= made.decision.hold_plan.objective_pts
+
+
+@each_snapshot
+def test_projections_order_players_better_than_the_ones_of_the_api(name):
+    """Squared error over players who played lately, against what happened; a gross error of the model would show."""
+    ground = gathered(name)
+    season, gameweek = SNAPSHOTS[name]["season"], SNAPSHOTS[name]["gameweek"]
+    rows = season_rows(season, gameweek)
+    actual = {element: sum(int(row["total_points"]) for row in played) for element, played in rows.items()}
+    official = {e["id"]: float(e["ep_next"]) for e in Reading(source_named(name)).body("bootstrap-static")["elements"]}
+    lately = {player.element for player in ground.players if player.played_recent > 0.3}
+    ours = {row.element: row.xp for row in project(ground).rows}
+
+    def squared_error(forecast: dict[int, float]) -> float:
+        return sum((forecast[e] - actual.get(e, 0)) ** 2 for e in lately) / len(lately)
+
+    assert len(lately) > 200
+    assert squared_error(ours) < squared_error(official)
