@@ -28,7 +28,6 @@ class Item:
     tenant: str | None  # None: whatever the job's tenant is (workers, sweeper)
     command: AnyCommand
     artifacts: Sequence[Artifact] = ()
-    again: bool = False  # its sender had no answer before: it may be recorded already
     source_job_id: str | None = None  # whose artifacts a rerun copies
     texts: dict[int, str] = field(default_factory=dict)  # id(event) -> JSON text encoded before queueing
     rows: list[Recorded] = field(default_factory=list)
@@ -79,8 +78,7 @@ async def commit_batch(tx: Transaction, items: Sequence[Item], claims: Sequence[
     jobs = await tx.lock(sorted({item.job_id for item in others})) if others else {}
     now = await tx.now()
     done = Committed(now)
-    doubtful = {item.command.command_id: item.job_id for item in items if rerun or item.again}
-    before = await tx.recorded(doubtful) if doubtful else {}
+    before = await tx.recorded({item.command.command_id: item.job_id for item in items}) if rerun else {}
     pending = [item for item in items if not _answered(item, before)]
     await _insert(tx, [item for item in submits if item in pending], now, done)
     await _decide(tx, [item for item in others if item in pending], jobs, now, done)

@@ -87,16 +87,13 @@ class Committer:
         *,
         tenant: str | None = None,
         artifacts: Sequence[Artifact] = (),
-        again: bool = False,
         wait_s: float = ANSWER_S,
     ) -> list[Recorded]:
         """Applies a command to a job; returns what was recorded, nothing when it was already fulfilled.
 
-        Give the same command with `again` after `LogUnavailable`: it answers with what was recorded if it was.
-
         Raises the `Refused` of `decide`, `Unstorable`, `LogUnavailable` after `wait_s`, `Overloaded`.
         """
-        item = Item(job_id, tenant, command, artifacts, again)
+        item = Item(job_id, tenant, command, artifacts)
         await self._enter(item, wait_s)
         return item.rows
 

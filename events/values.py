@@ -35,7 +35,10 @@ def jsonable(value: Any, root: str = "value") -> Any:
         plain = pydantic_core.to_jsonable_python(value, inf_nan_mode="constants", fallback=_unknown)
     except (pydantic_core.PydanticSerializationError, ValueError, RecursionError, UnicodeError) as failure:
         raise Unserializable(root, str(failure) or type(failure).__name__) from failure
-    for path, problem in _problems(plain, root, 0):
+    for path, problem in (
+        *_problems(plain, root, 0),
+        *_not_finite(_MODELS_OPENED.to_python(value, fallback=str), root),
+    ):
         raise Unserializable(path, problem)
     return plain
 
@@ -75,6 +78,22 @@ def storable_text(text: str, chars_max: int = 16 * 1024) -> str:
 def first_problem(plain: Any, root: str = "") -> tuple[str, str] | None:
     """The (path, reason) of the first value inside plain JSON that cannot be stored, or None."""
     return next(_problems(plain, root, 0), None)
+
+
+# Opens models and dataclasses and leaves their leaves as they are.
+_MODELS_OPENED = pydantic_core.SchemaSerializer(pydantic_core.core_schema.any_schema())
+
+
+def _not_finite(opened: Any, path: str) -> Iterator[tuple[str, str]]:
+    """NaN and infinities inside models: a model's own JSON would make each of them a silent null."""
+    if isinstance(opened, dict):
+        for key, item in opened.items():
+            yield from _not_finite(item, f"{path}.{key}")
+    elif isinstance(opened, list | tuple | set | frozenset):
+        for index, item in enumerate(opened):
+            yield from _not_finite(item, f"{path}[{index}]")
+    elif isinstance(opened, float) and not math.isfinite(opened):
+        yield path, f"{opened} is not JSON"
 
 
 def _unknown(value: Any) -> Any:

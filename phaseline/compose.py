@@ -6,6 +6,7 @@ Each `run_…` is a whole process: it returns the exit code. `serving` is `phase
 import asyncio
 import contextlib
 import fcntl
+import importlib.metadata
 import logging
 import os
 import signal
@@ -35,6 +36,7 @@ from phaseline.settings import Settings
 
 BOOT_WAIT_S = 60.0  # how long a process waits for its database at boot before it gives up
 RETRY_S = 0.5
+VERSION = importlib.metadata.version("phaseline")
 
 _log = logging.getLogger(__name__)
 
@@ -138,7 +140,7 @@ async def spine(settings: Settings) -> AsyncIterator[Spine]:
         announcer.epoch = log.epoch
         await bus.open()
         async with _background(committer.run()), _background(sweeper.run()):
-            yield Spine(log, bus, committer, installed_engines())
+            yield Spine(log, bus, committer, installed_engines(_words(settings.engine_modules)))
     finally:
         await bus.close()
         await log.close()
@@ -147,8 +149,10 @@ async def spine(settings: Settings) -> AsyncIterator[Spine]:
 @contextlib.asynccontextmanager
 async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
     """The gateway on its port; yields its URL."""
-    origins = frozenset(origin.strip() for origin in settings.allowed_origins.split(",") if origin.strip())
-    deps = Deps(parts.log, parts.bus, parts.committer, parts.engines, allowed_origins=origins)
+    origins = frozenset(_words(settings.allowed_origins))
+    deps = Deps(
+        parts.log, parts.bus, parts.committer, parts.engines, allowed_origins=origins, version=VERSION
+    )
     runner = web.AppRunner(make_app(deps), access_log=None, handle_signals=False)
     await runner.setup()
     try:
@@ -179,6 +183,8 @@ def make_supervisor(settings: Settings, parts: Spine) -> Supervisor:
         drain_s=settings.drain_s,
         outage_grace_s=settings.outage_grace_s,
         result_bytes_max=settings.result_bytes_max,
+        engine_modules=_words(settings.engine_modules),
+        build=VERSION,
     )
     return Supervisor(parts.log, parts.bus, parts.committer, parts.engines, options)
 
@@ -192,6 +198,11 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             yield
         finally:
             task.cancel()
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """A comma-separated setting."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 @contextlib.contextmanager

@@ -103,12 +103,18 @@ async def test_a_refused_command_fails_alone_and_its_neighbours_commit(log: Log,
     )
 
 
-async def test_a_command_given_again_after_no_answer_is_not_doubled(log: Log, running: Committing) -> None:
+async def test_a_batch_run_again_after_an_unknown_outcome_doubles_nothing(log: Log, running: Committing) -> None:
     claimed = await running.started()
-    command = a_report(claimed, progress())
-    first = await running.committer.execute(claimed.job.id, command)
-    again = await running.committer.execute(claimed.job.id, command, again=True)
-    assert again == first
+    items = [
+        batch.Item(claimed.job.id, None, a_report(claimed, progress())),
+        batch.Item(running.committer.new_job_id(), "default", a_submit(key="k")),
+    ]
+    async with log.transaction() as tx:
+        await batch.commit_batch(tx, items, [], rerun=False)
+    first = [item.rows for item in items]
+    async with log.transaction() as tx:  # its sender never heard of the first
+        done = await batch.commit_batch(tx, items, [], rerun=True)
+    assert (done.events, [item.rows for item in items]) == ([], first)
     assert len(await whole_stream(log, claimed.job.id)) == 3
 
 

@@ -31,6 +31,10 @@ class Outer(pydantic.BaseModel):
     deep: dict[str, Any]
 
 
+class Measured(pydantic.BaseModel):
+    speed: float
+
+
 def test_a_deep_nested_model_with_every_kind_of_value_becomes_json() -> None:
     value = Outer(
         inner=[Inner(datetime(2026, 11, 24, tzinfo=UTC), Decimal("1.50"))],
@@ -55,6 +59,11 @@ def test_a_deep_nested_model_with_every_kind_of_value_becomes_json() -> None:
         ({"a": float("inf")}, "value.a"),
         ([{"handle": object()}], "value[0].handle"),
         ({"text": "nul \x00"}, "value.text"),
+        (
+            Outer.model_construct(inner=[], ids=(), colour=Colour.RED, tags=set(), deep={"x": [float("nan")]}),
+            "value.deep.x[0]",
+        ),
+        ([Measured(speed=float("inf"))], "value[0].speed"),
         ({"text": "half \ud800"}, "value"),
     ],
 )

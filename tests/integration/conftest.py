@@ -1,0 +1,78 @@
+"""Whole installations: each shape of Phaseline, and what must hold after every run on one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from events.bus_rabbit import RabbitBus
+from phaseline import database
+from phaseline.settings import Settings
+from tests.installation import Api, Installation, api, embedded, on_servers, running
+from tests.stores import postgres_settings
+
+# Engines for tests, and leases short enough that a takeover fits into a test.
+ENVIRONMENT = {
+    "PHASELINE_ENGINE_MODULES": "tests.engines",
+    "PHASELINE_SLOTS": "2",
+    "PHASELINE_LEASE_S": "2",
+    "PHASELINE_BEAT_S": "0.5",
+    "PHASELINE_SWEEP_S": "0.3",
+    "PHASELINE_LEADER_S": "1",
+    "PHASELINE_LOG_LEVEL": "WARNING",
+}
+COPY_BOUND_S = 30.0
+
+
+@pytest.fixture(params=["embedded", "servers"])
+async def installation(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Installation]:
+    """A running Phaseline. After the test every row is the fold of its events, and the copy holds every event."""
+    if request.param == "embedded":
+        made = embedded(tmp_path, **ENVIRONMENT)
+        settings = Settings(data_dir=tmp_path, database_url=None, rabbitmq_url=None)
+    else:
+        settings = await postgres_settings(request.getfixturevalue("postgres"), tmp_path)
+        await database.migrate(settings)
+        rabbit_url = await asyncio.to_thread(request.getfixturevalue("rabbit").create_vhost)
+        made = on_servers(str(settings.database_url), rabbit_url, **ENVIRONMENT)
+    async with running(made):
+        yield made
+        if not made.embedded and "gateway" in made.processes:
+            await copy_is_complete(settings, made.environment["PHASELINE_RABBITMQ_URL"])
+    assert await database.check(settings) == []
+
+
+@pytest.fixture
+async def http(installation: Installation) -> AsyncIterator[Api]:
+    """The HTTP interface of the installation."""
+    async with api(installation.url) as http:
+        yield http
+
+
+async def copy_is_complete(settings: Settings, rabbit_url: str) -> None:
+    """Every event of the log is in the RabbitMQ stream, read by someone who knows only CloudEvents."""
+    log = database.make_log(settings)
+    await log.open()
+    bus = RabbitBus(rabbit_url, name="reader of the copy")
+    await bus.open()
+    try:
+        async with asyncio.timeout(COPY_BOUND_S):
+            while not bus.connected:
+                await asyncio.sleep(0.05)
+            while True:
+                recorded = {(row.job_id, row.seq) for row in (await log.feed("", 100_000)).events}
+                copied = {_key(message) async for message in bus.read_copy()} if await bus.copy_exists() else set()
+                if recorded <= copied:
+                    return
+                await asyncio.sleep(0.1)
+    finally:
+        await bus.close()
+        await log.close()
+
+
+def _key(message: bytes) -> tuple[str, int]:
+    event = json.loads(message)
+    assert {"specversion", "id", "source", "type"} <= set(event)
+    return event["subject"], int(event["sequence"])
