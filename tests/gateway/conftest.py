@@ -1,0 +1,102 @@
+"""A gateway on the real log and bus. `STORAGES` is what to extend: each entry gives an open log and bus."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import migrations
+from events.batch import Committed
+from events.bus_memory import MemoryBus
+from events.committer import Committer
+from events.errors import LogUnavailable
+from events.log_sqlite import SqliteLog
+from gateway.app import make_app
+from gateway.deps import Deps
+from tests.gateway.driving import ENGINES, Driver, Gateway, Storage
+
+_CALLS = frozenset({"transaction", "now", "head", "heads", "read", "job", "jobs", "find_key", "artifact", "engines"})
+
+
+class BreakableLog(SqliteLog):
+    """The log on SQLite, out of reach on demand: a file has no server to stop."""
+
+    _down = False
+
+    def interrupt(self, down: bool) -> None:
+        self._down = down
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _CALLS and object.__getattribute__(self, "_down"):
+            raise LogUnavailable
+        return object.__getattribute__(self, name)
+
+
+@asynccontextmanager
+async def sqlite_and_memory(folder: Path) -> AsyncIterator[Storage]:
+    path = folder / "log.db"
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    async with engine.connect() as connection:
+        await connection.run_sync(migrations.upgrade)
+    await engine.dispose()
+    log, bus = BreakableLog(path), MemoryBus()
+    await log.open()
+    await bus.open()
+    try:
+        yield Storage(log, bus, log.interrupt)
+    finally:
+        await bus.close()
+        await log.close()
+
+
+STORAGES = {"sqlite-memory": sqlite_and_memory}
+
+
+@pytest.fixture(params=list(STORAGES))
+async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
+    async with STORAGES[request.param](tmp_path) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def running_committer(storage: Storage) -> AsyncIterator[Committer]:
+    """A committer that publishes what it appended as the composition root does, through `storage.lose`."""
+
+    def publish(done: Committed) -> None:
+        storage.bus.publish(storage.log.epoch, storage.lose([recorded.line() for recorded in done.events]))
+
+    committer = Committer(storage.log, publish)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(committer.run())
+        try:
+            yield committer
+        finally:
+            running.cancel()
+
+
+@pytest.fixture
+async def settings() -> dict[str, Any]:
+    """Settings of the gateway beside its ports; a test overrides this fixture."""
+    return {}
+
+
+@pytest.fixture
+async def gateway(storage: Storage, settings: dict[str, Any]) -> AsyncIterator[Gateway]:
+    async with AsyncExitStack() as stack:
+        committer = await stack.enter_async_context(running_committer(storage))
+        deps = Deps(storage.log, storage.bus, committer, ENGINES, **{"goodbye_window_s": 0.0} | settings)
+        app = make_app(deps)
+        server = await stack.enter_async_context(TestServer(app))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Gateway(server, session, app, Driver(storage, committer), storage)
+
+
+@pytest.fixture
+def driver(gateway: Gateway) -> Driver:
+    return gateway.driver
