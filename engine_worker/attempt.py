@@ -53,7 +53,9 @@ class Attempt:
         committer: Committer,
         options: WorkerOptions,
         on_unanswered: Callable[[], None] = lambda: None,
+        draw: Callable[[], float] = random.random,
     ) -> None:
+        """`on_unanswered` hears that a command had no answer in time, `draw` gives the jitter of backoffs."""
         self.job = claimed.job
         self.claimed_at = time.monotonic()
         self.limits = Limits(claimed.job, self.claimed_at)
@@ -65,6 +67,7 @@ class Attempt:
         self._committer = committer
         self._options = options
         self._on_unanswered = on_unanswered
+        self._draw = draw
         self._outbox = Outbox()
         self._child: ChildProcess | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -172,6 +175,7 @@ class Attempt:
                     await self._outbox.put(_entry(self.job.id, frame), mark=frame.fields.get("mark") is True)
             except (ValueError, KeyError, TypeError) as problem:  # an engine may write into our socket
                 self._stop("unusable", storable_text(f"the engine said what no event can hold: {problem}"))
+                break
         return Gone(await self._exit(child))
 
     def _ending(self, frame: Frame) -> Ending | None:
@@ -257,7 +261,7 @@ class Attempt:
         outcome, artifact = outcome_of(self.job.id, ending.body if isinstance(ending, Returned) else self._best)
         seen = Circumstances(
             self._fence(),
-            random.random(),  # noqa: S311 jitter; drawn here so that `decide` stays pure
+            self._draw(),
             self._why,
             self._problem,
             self.limits.cancelled,

@@ -37,12 +37,14 @@ class ChildProcess:
         """Starts a process and waits until it can run an engine. Raises `ChildFailed`."""
         ours, theirs = socket.socketpair()
         with theirs:
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
             try:
                 process = await _spawn(theirs.fileno())
-            except OSError as problem:
-                ours.close()
-                raise ChildFailed(f"no engine process could be started: {problem}") from problem
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
+            except BaseException as problem:
+                writer.close()
+                if isinstance(problem, OSError):
+                    raise ChildFailed(f"no engine process could be started: {problem}") from problem
+                raise
         child = cls(process, reader, writer)
         try:
             async with asyncio.timeout(READY_S):
@@ -114,6 +116,9 @@ class ChildProcess:
         try:
             await self.stop(term_s)
             await self.exited()
+        except asyncio.CancelledError:
+            await self.exited()  # it is killed by now, and must not outlive the loop that hears of its end
+            raise
         finally:
             self._writer.close()
 

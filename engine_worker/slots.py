@@ -30,6 +30,7 @@ class Slots:
         self._until = until  # when children end by themselves, as of the last beat
         self._waiting: asyncio.Queue[Attempt] = asyncio.Queue(options.slots)
         self._children: set[ChildProcess] = set()
+        self._closed = False
         self._ready = 0  # slots whose child waits for an attempt
         self.running: dict[str, Attempt] = {}  # by job id, from the claim to the end
         self.freed = asyncio.Event()  # a slot got ready
@@ -50,6 +51,10 @@ class Slots:
         for child in self._children:
             child.tell(op="lease", until=self._until())
 
+    def close(self) -> None:
+        """Starts no more children."""
+        self._closed = True
+
     async def empty(self) -> None:
         """Returns once nothing runs; whoever asks bounds it."""
         while self.running:
@@ -63,7 +68,7 @@ class Slots:
                 group.create_task(self._slot())
 
     async def _slot(self) -> None:
-        while True:
+        while not self._closed or not self._waiting.empty():
             try:
                 child = await ChildProcess.start(self._setup())
             except ChildFailed as problem:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import socket
 import time
 import uuid
@@ -43,14 +44,23 @@ class Supervisor:
     """`run` until `drain` was called and everything is given back. The committer must run longer than this."""
 
     def __init__(
-        self, log: Log, bus: Bus, committer: Committer, engines: Mapping[str, Engine], options: WorkerOptions
+        self,
+        log: Log,
+        bus: Bus,
+        committer: Committer,
+        engines: Mapping[str, Engine],
+        options: WorkerOptions,
+        *,
+        draw: Callable[[], float] = random.random,
     ) -> None:
+        """`draw` in [0, 1) is the jitter of backoffs."""
         self.worker_id = str(uuid.uuid4())  # one per boot: a restart never answers for its predecessor's jobs
         self._store = log
         self._bus = bus
         self._committer = committer
         self._engines = dict(engines)
         self._options = options
+        self._draw = draw
         self._reconciler = Reconciler()
         self._drained = asyncio.Event()  # asked to drain
         self._now = asyncio.Event()  # asked twice
@@ -116,6 +126,7 @@ class Supervisor:
     async def _empty(self) -> None:
         self._lease.soon()
         await self._claims.close()
+        self._slots.close()
         for attempt in list(self._slots.running.values()):
             attempt.drain()
         await self._emptied_or_now(self._options.drain_s)
@@ -145,6 +156,7 @@ class Supervisor:
             committer=self._committer,
             options=self._options,
             on_unanswered=self._lease.suspend,
+            draw=self._draw,
         )
 
     # -- the lease

@@ -41,12 +41,17 @@ def countdown(params: Countdown, context: Context) -> Counted:
         first, last = _share(index, params.steps), _share(index + 1, params.steps)
         for step in range(first + 1, last + 1):
             _take(step, params, context)
-            context.best(Counted(steps=step, seconds=time.monotonic() - began))
-            context.progress((step - first) / (last - first), done=step, total=params.steps, unit="steps")
+            context.best(Counted(steps=step, seconds=_since(began)))
+            if step < last:  # the next phase says that this one is done
+                context.progress((step - first) / (last - first), done=step, total=params.steps, unit="steps")
             context.raise_if_cancelled()
         context.partial("left", params.steps - last)
     context.log("counted down", steps=params.steps)
-    return Counted(steps=params.steps, seconds=round(time.monotonic() - began, 3))
+    return Counted(steps=params.steps, seconds=_since(began))
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 3)
 
 
 def _share(index: int, steps: int) -> int:

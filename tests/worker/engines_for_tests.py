@@ -136,8 +136,8 @@ def parent(params: Params, context: Context) -> None:
 @engine("printing", version=1, phases=PHASES)
 def printing(params: Params, context: Context) -> int:
     """Prints on both outputs; returns what ran where."""
-    print("to stdout", flush=True)
-    print("to stderr", file=sys.stderr, flush=True)
+    print("to stdout", flush=True)  # noqa: T201
+    print("to stderr", file=sys.stderr, flush=True)  # noqa: T201
     context.phase("first")
     return os.getpid()
 

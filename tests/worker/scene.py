@@ -1,7 +1,6 @@
 """A whole worker on a real log and bus, with real child processes, and what a test asks of it."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -91,7 +90,7 @@ class Scene:
     @asynccontextmanager
     async def worker(self, **changes: Any) -> AsyncIterator[Supervisor]:
         """A worker for the block; after it everything is given back or ended at once."""
-        supervisor = Supervisor(self.log, self.bus, self.committer, self.engines, replace(OPTIONS, **changes))
+        supervisor = Supervisor(self.log, self.bus, self.committer, self.engines, replace(OPTIONS, **changes), draw=lambda: 0.0)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(supervisor.run())
             try:
@@ -127,9 +126,4 @@ async def gone(*pids: int) -> None:
     """Returns when these processes ended. Nothing signals the end of another's child: it is asked for, bounded."""
     async with asyncio.timeout(WAIT_S):
         while any(map(alive, pids)):
-            await asyncio.sleep(0.01)
-
-
-def here() -> int:
-    """This process."""
-    return os.getpid()
+            await asyncio.sleep(0.01)  # noqa: ASYNC110
