@@ -11,7 +11,7 @@ from engine_worker.context import Context
 from engine_worker.engines.fpl import attempt, fpl
 from engine_worker.engines.fpl.decision import DecisionOutput
 from events.values import encode, jsonable
-from phaseline import Cancelled
+from phaseline import Cancelled, InvalidParams, RetryAfter
 from tests.fpl.builders import (
     MANAGERS,
     Made,
@@ -69,14 +69,14 @@ def test_partial_results_come_in_the_order_they_are_found(made: Made):
 
 
 def test_every_default_together_decides():
-    decision = decided({"team_id": 4}).decision
+    decision = decided({"team_id": 5}).decision
     assert decision.header.gameweeks == [12, 13, 14]
     assert_within_the_rules(decision)
 
 
 @pytest.mark.parametrize("team_id", MANAGERS[1:])
 def test_the_decision_of_every_made_up_manager_is_within_the_rules(team_id):
-    decision = decided({"team_id": team_id, "horizon": 2}).decision
+    decision = decided({"team_id": team_id, "horizon": 2, "available_chips": []}).decision
     assert_within_the_rules(decision)
     assert decision.transfer_plan.objective_pts >= decision.hold_plan.objective_pts
     assert decision.transfer_plan.optimality.status == "optimal"
@@ -88,14 +88,15 @@ def test_two_runs_decide_the_same(made: Made):
 
 
 def test_another_ground_gives_another_decision(made: Made):
-    other = decided({"team_id": 2, "horizon": 1}).decision
+    other = decided({"team_id": 2, "horizon": 1, "available_chips": []}).decision
     assert other.decision.summary != made.decision.decision.summary
     assert other.header.snapshot_sha256 != made.decision.header.snapshot_sha256
 
 
-def test_a_squad_spelled_out_decides_as_the_team_it_belongs_to(made: Made):
-    spelled = without_times(decided({**a_squad(1), "horizon": 2}).decision)
-    team = without_times(made.decision)
+def test_a_squad_spelled_out_decides_as_the_team_it_belongs_to():
+    alike = {"horizon": 1, "available_chips": ["bboost", "3xc"]}
+    spelled = without_times(decided({**a_squad(1), **alike}).decision)
+    team = without_times(decided({"team_id": 1, **alike}).decision)
     for part in ("decision", "transfer_plan", "lineup", "captaincy", "chips", "projections"):
         assert spelled[part] == team[part]
 
@@ -194,23 +195,35 @@ def test_an_attempt_about_to_time_out_still_decides():
     assert_within_the_rules(made.decision)
 
 
+def test_a_source_being_updated_is_tried_again_later_and_a_wrong_request_is_not(tmp_path, monkeypatch):
+    (tmp_path / "bootstrap-static.json").write_text("<html>The game is being updated</html>")
+    monkeypatch.setenv("PHASELINE_FPL_SOURCES", f"synthetic,saved=directory:{tmp_path}")
+    context = Context(fpl.phases, lambda _message: None)
+    with pytest.raises(RetryAfter, match="a web page"):
+        fpl.run(fpl.params.model_validate({"team_id": 1, "source": "saved"}), context)
+    with pytest.raises(InvalidParams, match="team_id: this source has no team 4711"):
+        fpl.run(fpl.params.model_validate({"team_id": 4711}), context)
+
+
 def test_locked_players_stay_and_banned_ones_stay_away(made: Made):
     moves = [transfer for week in made.decision.transfer_plan.gameweeks for transfer in week.transfers]
     locked, banned = [moves[0].sold.element], [moves[0].bought.element]
-    other = decided({"team_id": 1, "locked": locked, "banned": banned, "horizon": 2}).decision
+    other = decided({"team_id": 1, "locked": locked, "banned": banned, "horizon": 2, "available_chips": []}).decision
     later = [transfer for week in other.transfer_plan.gameweeks for transfer in week.transfers]
     assert locked[0] not in [transfer.sold.element for transfer in later]
     assert banned[0] not in [transfer.bought.element for transfer in later]
 
 
 def test_no_hits_are_taken_when_none_are_allowed():
-    decision = decided({"team_id": 3, "max_hits": 0, "horizon": 2}).decision
+    decision = decided({"team_id": 3, "max_hits": 0, "horizon": 2, "available_chips": []}).decision
     assert [week.hits for week in decision.transfer_plan.gameweeks] == [0, 0]
 
 
 @pytest.mark.parametrize("chip", ["wildcard", "freehit", "bboost", "3xc"])
 def test_a_chip_about_to_be_lost_is_played(chip):
-    decision = decided({"team_id": 1, "gameweek": 19, "horizon": 2, "available_chips": [chip]}).decision
+    decision = decided(
+        {"team_id": 1, "gameweek": 19, "horizon": 1 if chip == "wildcard" else 2, "available_chips": [chip]}
+    ).decision
     first = decision.transfer_plan.gameweeks[0]
     assert (decision.decision.action, first.chip) == ("CHIP", chip)
     assert [card.use_now for card in decision.chips] == [True]

@@ -4,6 +4,7 @@ import time
 from importlib.metadata import version
 from typing import Any
 
+from engine_worker.engines.fpl.checks import examine
 from engine_worker.engines.fpl.collecting import Collected, collect
 from engine_worker.engines.fpl.decision import DecisionOutput
 from engine_worker.engines.fpl.params import FplParams
@@ -12,12 +13,14 @@ from engine_worker.engines.fpl.pool import project_pool
 from engine_worker.engines.fpl.problem import build_problem
 from engine_worker.engines.fpl.projections import Projected
 from engine_worker.engines.fpl.report import Report
-from engine_worker.engines.fpl.sources import Reading, configured, source_named
+from engine_worker.engines.fpl.sources import BrokenSource, Reading, configured, source_named
 from events.clock import Clock, rfc3339
-from phaseline import Context
+from phaseline import Context, RetryAfter
 
 # Players of each position shown as a partial result when the projections are there.
 _SHOWN_PER_POSITION = 5
+# The site shows a page instead of data for some tens of minutes after each deadline.
+_UPDATING_S = 60.0
 
 
 def decide(params: FplParams, ctx: Context, engine_version: int) -> DecisionOutput:
@@ -25,6 +28,8 @@ def decide(params: FplParams, ctx: Context, engine_version: int) -> DecisionOutp
     clock = _Clock()
     ctx.phase("initializing")
     source_name = params.source or next(iter(configured()))
+    if ctx.recorded("collecting_data") is None:
+        _examine_again(params)
     ctx.partial("plan", {"source": source_name, "horizon": params.horizon, "time_limit_s": params.time_limit_s})
     clock.lap("initializing")
 
@@ -53,6 +58,17 @@ def decide(params: FplParams, ctx: Context, engine_version: int) -> DecisionOutp
 
     ctx.phase("finalizing")
     return report.written(analysis, rfc3339(Clock().now_ms()), clock.seconds, draws=True)
+
+
+def _examine_again(params: FplParams) -> None:
+    """The source may have changed since submit, or this worker may be configured otherwise than the gateway.
+
+    Raises `InvalidParams`, and `RetryAfter` while the source is being updated.
+    """
+    try:
+        examine(params)
+    except BrokenSource as broken:
+        raise RetryAfter(f"the source cannot be read now: {broken}", _UPDATING_S) from broken
 
 
 class _Clock:

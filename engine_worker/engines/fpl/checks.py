@@ -16,14 +16,19 @@ Problem = tuple[tuple[str | int, ...], str]
 def check(params: FplParams) -> None:
     """Raises `InvalidParams` listing everything wrong with `params` given the data of its source."""
     try:
-        reading = Reading(source_named(params.source))
-        bootstrap = reading.body("bootstrap-static")
-        if problems := _problems(params, reading, bootstrap):
-            raise InvalidParams(*problems)
-    except UnknownSource as unknown:
-        raise InvalidParams((("source",), str(unknown))) from unknown
+        examine(params)
     except (BrokenSource, NotThere) as broken:
         raise InvalidParams((("source",), f"cannot be read now: {broken}")) from broken
+
+
+def examine(params: FplParams) -> None:
+    """As `check`, but lets through what is no fault of the params. Raises `BrokenSource`, `NotThere` too."""
+    try:
+        reading = Reading(source_named(params.source))
+    except UnknownSource as unknown:
+        raise InvalidParams((("source",), str(unknown))) from unknown
+    if problems := _problems(params, reading, reading.body("bootstrap-static")):
+        raise InvalidParams(*problems)
 
 
 def _problems(params: FplParams, reading: Reading, bootstrap: Mapping[str, Any]) -> list[Problem]:

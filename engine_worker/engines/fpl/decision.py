@@ -164,7 +164,7 @@ class ObjectiveTerms(_Part):
 class Optimality(_Part):
     """How good the plan provably is: no plan of the model is worth more than `bound_pts`."""
 
-    status: Literal["optimal", "time_limit", "interrupted"]
+    status: Literal["optimal", "time_limit", "interrupted", "failed"]
     stage: Literal["hold", "this_gameweek", "horizon", "chip"]
     bound_pts: float | None
     rel_gap: float | None = Field(default=None, ge=0)

@@ -111,7 +111,7 @@ class Report:
             objective_pts=points(analysis.plan.objective),
             objective_terms=_terms(analysis.plan.terms),
             optimality=out.Optimality(
-                status=cast('Literal["optimal", "time_limit", "interrupted"]', analysis.status),
+                status=cast('Literal["optimal", "time_limit", "interrupted", "failed"]', analysis.status),
                 stage=cast('Literal["hold", "this_gameweek", "horizon", "chip"]', analysis.stage),
                 bound_pts=None if bound is None else points(bound),
                 rel_gap=None if gap is None else round(gap, 6),

@@ -29,7 +29,7 @@ Improved = Callable[[Plan, float | None], None]
 
 @dataclass(frozen=True)
 class Solved:
-    """How a solve ended. `status` is optimal, time_limit, interrupted or infeasible; `bound` in points, None when
+    """How a solve ended. `status` is optimal, time_limit, interrupted or failed; `bound` in points, None when
     unknown; `plan` None when there is none."""
 
     plan: Plan | None
@@ -131,11 +131,10 @@ def _outcome(highs: Any, model: Model, seconds: float) -> Solved:
         names.kOptimal: "optimal",
         names.kTimeLimit: "time_limit",
         names.kInterrupt: "interrupted",
-        names.kInfeasible: "infeasible",
     }.get(status, "failed")
     solution = highs.getSolution()
     found = info.primal_solution_status == 2 and len(solution.col_value) > 0
-    plan = model.plan(list(solution.col_value)) if found and ended != "infeasible" else None
+    plan = model.plan(list(solution.col_value)) if found else None
     return Solved(plan, ended, _finite(info.mip_dual_bound), max(int(info.mip_node_count), 0), seconds)
 
 
