@@ -96,8 +96,20 @@ class FrontDoor(click.Group):
             raise OutOfTime(str(failure)) from failure
         except (ClientError, PhaselineError) as failure:
             raise Failure(str(failure)) from failure
+        except ExceptionGroup as group:
+            # What breaks beside a server's other tasks arrives wrapped.
+            cause = _first(group)
+            if isinstance(cause, ClientError | PhaselineError | OSError):
+                raise Failure(str(cause)) from group
+            raise
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
 
 
 def both(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:

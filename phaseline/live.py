@@ -60,8 +60,7 @@ class Live:
 def picture(watched: Watched) -> RenderableType:
     """The job as far as its events were seen."""
     parts: list[RenderableType] = [_headline(watched), _phases(watched)]
-    if watched.partials:
-        parts.append(_partials(watched))
+    parts += _partials(watched)
     parts += [Text(f"  {said}", style="dim", no_wrap=True, overflow="ellipsis") for said in watched.logs]
     if watched.trouble:
         parts.append(Text(f"  {watched.trouble}", style="yellow"))
@@ -112,10 +111,9 @@ def _took(phase: PhaseView) -> Text:
     return Text(f"{(phase.ended - phase.began) / 1000:.2f} s", "dim")
 
 
-def _partials(watched: Watched) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="magenta", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    for name, value in list(watched.partials.items())[-PARTIALS_SHOWN:]:
-        table.add_row(Text(f"  {name}"), Text(brief(value)))
-    return table
+def _partials(watched: Watched) -> list[Text]:
+    shown = list(watched.partials.items())[-PARTIALS_SHOWN:]
+    width = max((len(name) for name, _ in shown), default=0)
+    # Each on one line, cut off at the terminal's edge: a picture that changes its height would jump.
+    lines = [Text(f"  {name:<{width}}  ", "magenta", no_wrap=True, overflow="ellipsis") for name, _ in shown]
+    return [line.append(brief(value), "default") for line, (_, value) in zip(lines, shown, strict=True)]

@@ -117,7 +117,7 @@ class Watched:
         for phase in phases:
             phase.fraction = 1.0
             if phase.began is not None and phase.ended is None:
-                phase.ended = self.last_at
+                phase.ended, phase.message = self.last_at, ""
 
 
 def _said(event: Event) -> str:
@@ -130,7 +130,7 @@ def _said(event: Event) -> str:
 
 def line(event: Event) -> str:
     """One event as one plain line: sequence, time of day, type, what it says."""
-    said = " ".join(_words(event).split())
+    said = " ".join(_words(event).splitlines())
     return f"{event['seq']:>5}  {event['timestamp'][11:23]}  {event['type']:<16}  {said}".rstrip()
 
 

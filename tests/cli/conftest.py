@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cli.program import Run, Up, phaseline
+from tests.cli.program import Run, Up, in_process
 
 # A lost worker is replaced within a second or two instead of ten.
 HASTY = {"PHASELINE_LEASE_S": "1.5", "PHASELINE_BEAT_S": "0.4", "PHASELINE_SWEEP_S": "0.3", "PHASELINE_LEADER_S": "1"}
@@ -32,7 +32,7 @@ def fresh_up(tmp_path) -> Iterator[Up]:
 @pytest.fixture
 def cli(up: Up) -> Callable[..., Run]:
     """Runs a command against the shared server."""
-    return lambda *words, **more: phaseline(*words, PHASELINE_URL=up.url, **more)
+    return lambda *words, **more: in_process(*words, PHASELINE_URL=up.url, **more)
 
 
 @pytest.fixture

@@ -1,16 +1,19 @@
 """Runs `phaseline` as a person does: as a process of its own, its output in pipes."""
 
 import os
+import pty
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from click.testing import CliRunner
 
@@ -41,26 +44,69 @@ def phaseline(*words: str, stdin: str | None = None, **env: str) -> Run:
     return Run(done.returncode, done.stdout, done.stderr)
 
 
-def in_process(*words: str, **env: str) -> Run:
-    """The same without a process of its own, for what needs no server: a hundred times faster."""
+def in_process(*words: str, stdin: str | None = None, **env: str) -> Run:
+    """The same without a process of its own, for what does not turn on that: many times faster."""
     cleared = dict.fromkeys(name for name in os.environ if name.startswith("PHASELINE_"))
-    done = CliRunner().invoke(cli, words, prog_name="phaseline", env={**cleared, **env})
+    done = CliRunner().invoke(cli, words, input=stdin, prog_name="phaseline", env={**cleared, **env})
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Run(done.exit_code, done.stdout, done.stderr)
 
 
+class Running:
+    """A command that goes on beside the test, read line by line."""
+
+    def __init__(self, process: subprocess.Popen[str], stderr: TextIO) -> None:
+        self.process = process
+        self._stderr = stderr
+
+    def lines(self, wanted: int) -> list[str]:
+        """The next lines of stdout; fewer when it ends before."""
+        assert self.process.stdout is not None
+        return [line for _ in range(wanted) if (line := self.process.stdout.readline())]
+
+    def rest(self) -> Run:
+        """Waits for the end; what was not read yet."""
+        assert self.process.stdout is not None
+        out = self.process.stdout.read()
+        code = self.process.wait(PATIENCE_S)
+        self._stderr.seek(0)
+        return Run(code, out, self._stderr.read())
+
+
 @contextmanager
-def running(*words: str, **env: str) -> Iterator[subprocess.Popen[str]]:
-    """A command that goes on beside the test; killed, if it still runs, at the end of the block."""
-    with subprocess.Popen(
-        [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env_of(env)
-    ) as process:
+def running(*words: str, **env: str) -> Iterator[Running]:
+    """Starts a command; killed, if it still runs, at the end of the block."""
+    with (
+        tempfile.TemporaryFile("w+") as stderr,
+        subprocess.Popen(
+            [*COMMAND, *words], stdout=subprocess.PIPE, stderr=stderr, text=True, env=env_of(env)
+        ) as process,
+    ):
         try:
-            yield process
+            yield Running(process, stderr)
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def in_terminal(*words: str) -> str:
+    """Runs one command in a terminal; returns everything that was drawn. Fails unless it exits 0."""
+    master, slave = pty.openpty()
+    env = env_of({"COLUMNS": "120", "LINES": "50"})
+    with subprocess.Popen([*COMMAND, *words], stdin=slave, stdout=slave, stderr=slave, env=env) as process:
+        os.close(slave)
+        shown, deadline = b"", time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([master], [], [], 1.0)
+            try:
+                read = os.read(master, 65536) if ready else b""
+            except OSError:  # the other side is closed: the command has ended
+                break
+            shown += read
+        assert process.wait(timeout=PATIENCE_S) == 0
+    os.close(master)
+    return shown.decode()
 
 
 class Up:
@@ -110,16 +156,6 @@ def unused_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def lines_of(process: subprocess.Popen[str], wanted: int) -> list[str]:
-    """The next lines of a running command."""
-    assert process.stdout is not None
-    deadline = time.monotonic() + PATIENCE_S
-    lines: list[str] = []
-    while len(lines) < wanted and time.monotonic() < deadline:
-        lines.append(process.stdout.readline())
-    return lines
 
 
 def env_of(extra: dict[str, Any]) -> dict[str, str]:

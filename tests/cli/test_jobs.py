@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.cli.program import lines_of, running
+from tests.cli.program import phaseline, running
 
 QUICK = ("-p", "steps=5", "-p", "step_s=0")
 LONG = ("-p", "steps=1000", "-p", "step_s=0.05")
@@ -40,12 +40,12 @@ def test_a_failed_job_exits_3_and_says_why(cli):
 def test_a_cancelled_job_exits_4(cli, a_job, up):
     job_id = a_job(*LONG)["id"]
     with running("follow", job_id, PHASELINE_URL=up.url) as follow:
-        lines_of(follow, 2)
+        follow.lines(2)
         assert cli("jobs", "cancel", job_id, "--reason", "seen enough").code == 0
-        out, _ = follow.communicate(timeout=60)
-    assert follow.returncode == 4
-    assert "cancelled" in out
-    assert "seen enough" in out
+        rest = follow.rest()
+    assert rest.code == 4
+    assert "cancelled" in rest.out
+    assert "seen enough" in rest.out
 
 
 def test_a_timeout_exits_5_and_tells_how_to_go_on(cli):
@@ -67,8 +67,9 @@ def test_json_while_following_is_one_document_the_job_as_it_ended(cli):
 
 
 @pytest.mark.parametrize("shape", ["table", "json", "jsonl"])
-def test_into_a_pipe_go_plain_lines_only(cli, shape):
-    run = cli("submit", "countdown", *QUICK, "--follow", "-o", shape)
+def test_into_a_pipe_go_plain_lines_only(cli, shape, up):
+    run = phaseline("submit", "countdown", *QUICK, "--follow", "-o", shape, PHASELINE_URL=up.url)
+    assert run.code == 0
     job_id = json.loads(cli("jobs", "list", "--limit", "1", "-o", "jsonl").out)["id"]
     outputs = [run.out, run.err]
     for words in (["jobs", "list"], ["jobs", "get", job_id], ["jobs", "events", job_id], ["engines"]):
@@ -76,7 +77,7 @@ def test_into_a_pipe_go_plain_lines_only(cli, shape):
     for output in outputs:
         assert "\x1b" not in output
         assert "\r" not in output
-    assert all(outputs[2:])
+    assert all(output for output in outputs if output != run.err)
 
 
 def test_piped_lines_tell_the_story(cli):

@@ -1,14 +1,9 @@
 """Servers that come and go: `phaseline up`, what a follow does meanwhile, Ctrl-C, the database's own commands."""
 
 import json
-import os
-import pty
-import select
 import signal
-import subprocess
-import time
 
-from tests.cli.program import COMMAND, lines_of, phaseline, running
+from tests.cli.program import in_terminal, phaseline, running
 
 
 def submitted(up, *words):
@@ -18,39 +13,38 @@ def submitted(up, *words):
 
 
 def test_up_prints_its_url_first_keeps_its_data_and_ends_on_sigterm(fresh_up):
-    job_id = submitted(fresh_up, "-p", "steps=3", "--follow", "-o", "jsonl").splitlines()[0]
-    job_id = json.loads(job_id)["job_id"]
+    job_id = json.loads(submitted(fresh_up, "-p", "steps=3", "--follow", "-o", "json"))["id"]
     assert fresh_up.stop() == 0
     fresh_up.start()
     assert phaseline("follow", job_id, PHASELINE_URL=fresh_up.url).code == 0
 
 
 def test_a_follow_survives_a_killed_server_and_shows_each_event_once(fresh_up):
-    job_id = submitted(fresh_up, "-p", "steps=100")
+    job_id = submitted(fresh_up, "-p", "steps=40")
     with running("follow", job_id, "-o", "jsonl", PHASELINE_URL=fresh_up.url) as follow:
-        lines = lines_of(follow, 6)
+        lines = follow.lines(6)
         fresh_up.kill()
         fresh_up.start()
-        out, err = follow.communicate(timeout=60)
-    assert follow.returncode == 0, err
-    events = [json.loads(line) for line in [*lines, *out.splitlines()]]
+        rest = follow.rest()
+    assert rest.code == 0, rest.err
+    events = [json.loads(line) for line in [*lines, *rest.out.splitlines()]]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert [event["type"] for event in events].count("complete") == 1
     assert events[-1]["attempt"] == 2
-    assert "connection dropped at seq " in err
-    assert "resumed after seq " in err
+    assert "connection dropped at seq " in rest.err
+    assert "resumed after seq " in rest.err
 
 
 def test_ctrl_c_ends_the_watching_and_not_the_job(fresh_up):
     job_id = submitted(fresh_up, "-p", "steps=1000")
     with running("follow", job_id, "-o", "jsonl", PHASELINE_URL=fresh_up.url) as follow:
-        seen = lines_of(follow, 3)
-        follow.send_signal(signal.SIGINT)
-        out, err = follow.communicate(timeout=60)
-    assert follow.returncode == 130
-    last = json.loads([*seen, *out.splitlines()][-1])["seq"]
-    assert f"follow {job_id} --after {last}" in err
-    assert "Traceback" not in err
+        seen = follow.lines(3)
+        follow.process.send_signal(signal.SIGINT)
+        rest = follow.rest()
+    assert rest.code == 130
+    last = json.loads([*seen, *rest.out.splitlines()][-1])["seq"]
+    assert f"follow {job_id} --after {last}" in rest.err
+    assert "Traceback" not in rest.err
     job = json.loads(phaseline("jobs", "get", job_id, "-o", "json", PHASELINE_URL=fresh_up.url).out)
     assert job["status"] == "running"
 
@@ -85,22 +79,3 @@ def test_the_database_commands_find_the_rows_equal_to_their_events(fresh_up):
     assert phaseline("db", "migrate", *where).code == 0
     assert phaseline("db", "check", *where).code == 0
     assert phaseline("db", "rebuild", *where).out == "0 rows rewritten\n"
-
-
-def in_terminal(*words):
-    """What a terminal gets to show."""
-    master, slave = pty.openpty()
-    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
-    with subprocess.Popen([*COMMAND, *words], stdin=slave, stdout=slave, stderr=slave, env=env) as process:
-        os.close(slave)
-        shown, deadline = b"", time.monotonic() + 60
-        while time.monotonic() < deadline:
-            ready, _, _ = select.select([master], [], [], 1.0)
-            try:
-                read = os.read(master, 65536) if ready else b""
-            except OSError:  # the other side is closed: the command has ended
-                break
-            shown += read
-        assert process.wait(timeout=60) == 0
-    os.close(master)
-    return shown.decode()
