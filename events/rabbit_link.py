@@ -9,9 +9,10 @@ on it begins from nothing each time.
 import asyncio
 import logging
 import random
+import socket
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Never
 
 from aio_pika import Connection
@@ -23,6 +24,7 @@ from yarl import URL
 from events.errors import BusUnavailable
 
 HEARTBEAT_S = 15  # RabbitMQ drops us after two missed ones; under 5 s gives false alarms
+UNACKED_MS_MAX = 20_000  # heartbeats leave every 7 s; aiormq alone would wait 48 s for a reply
 CONNECT_S = 5.0
 CALL_S = 5.0  # one declaration, or one window of confirms
 CLOSE_S = 2.0
@@ -40,9 +42,9 @@ log = logging.getLogger(__name__)
 class Session:
     """One connection, from its handshake to its loss. Channels opened on it end with it."""
 
-    def __init__(self, connection: Connection, socket: "_Socket") -> None:
+    def __init__(self, connection: Connection, plug: "_Plug") -> None:
         self._connection = connection
-        self._socket = socket
+        self._plug = plug
         self._waits: set[asyncio.Timeout] = set()
         self.lost = asyncio.Event()
         self.stalled = False  # a deadline was missed on it
@@ -56,11 +58,12 @@ class Session:
         last_resort = loop.call_later(within_s + ABORT_AFTER_S, self.abort) if within_s is not None else None
         wait = asyncio.timeout(within_s)
         try:
-            async with wait:
-                self._waits.add(wait)
-                if self.lost.is_set():
-                    raise BusUnavailable
-                yield
+            with _told_apart():
+                async with wait:
+                    self._waits.add(wait)
+                    if self.lost.is_set():
+                        raise BusUnavailable
+                    yield
         except TimeoutError as late:
             why = "the connection was lost" if self.lost.is_set() else f"no answer within {within_s} s"
             if vital and not self.lost.is_set():
@@ -75,7 +78,7 @@ class Session:
     @asynccontextmanager
     async def channel(self, *, returns_raise: bool = False) -> AsyncIterator[AbstractChannel]:
         """A channel for the length of a block. The block holds it: aio-pika itself holds channels weakly."""
-        async with self.alive(CALL_S):
+        async with self.alive(CALL_S, vital=True):  # needs nobody's quorum: no answer means that nobody is there
             channel = self._connection.channel(on_return_raises=returns_raise)
             await channel.initialize()
         try:
@@ -87,19 +90,21 @@ class Session:
 
     def abort(self) -> None:
         """Cuts the socket. Nothing on this connection waits any longer."""
-        self._socket.abort()
+        self._plug.abort()
         self._lose()
 
     async def end(self) -> None:
         """Says goodbye within `CLOSE_S`, else cuts the socket."""
         self._lose()
-        for politely in (True, False):
-            if not politely:
-                self._socket.abort()
-            with suppress(*BROKEN):
-                async with asyncio.timeout(CLOSE_S):
+        # Cut first, cancel later: aiormq's writer, once cancelled, waits for a frozen server to take what is buffered.
+        last_resort = asyncio.get_running_loop().call_later(CLOSE_S, self._plug.abort)
+        try:
+            with suppress(*BROKEN), _told_apart():
+                async with asyncio.timeout(CLOSE_S + ABORT_AFTER_S):
                     await self._connection.close()
-                    return
+        finally:
+            last_resort.cancel()
+            self._plug.abort()
 
     def _on_close(self, *_: object) -> None:
         self._lose()
@@ -132,7 +137,7 @@ class Link:
                 session = await _connect(self._url, self._purpose)
             except BROKEN as failure:
                 self._pause.failed(stalled=False)
-                self._said("away", logging.WARNING, "RabbitMQ is away (%s): %s", self._purpose, failure)
+                self._said("away", logging.WARNING, "RabbitMQ is away (%s): %r", self._purpose, failure)
             except Exception:  # as in `keep`
                 self._pause.failed(stalled=False)
                 log.exception("RabbitMQ (%s): cannot connect", self._purpose)
@@ -214,7 +219,7 @@ class _Pause:
         return float(max(calm, slow) * random.uniform(0.5, 1.0))  # noqa: S311 jitter
 
 
-class _Socket(TransportFactory):
+class _Plug(TransportFactory):
     """Opens the transport and remembers it, so that it can be cut: aiormq itself waits up to 48 s to close one."""
 
     def __init__(self) -> None:
@@ -223,6 +228,9 @@ class _Socket(TransportFactory):
     async def create(self, url: URL, **options: Any) -> tuple[StreamReader, StreamWriter]:
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, self._writer = await factory.create(url, **options)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere a silent network is noticed by heartbeats alone
+            wire: socket.socket = self._writer.get_extra_info("socket")
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKED_MS_MAX)
         return reader, self._writer
 
     def abort(self) -> None:
@@ -230,16 +238,36 @@ class _Socket(TransportFactory):
             self._writer.transport.abort()
 
 
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Tells a cancel of ours from aiormq's errors. When its connection ends it raises `CancelledError` in whoever
+    waits, and when that happens during a cancel of ours, its own error instead: either would end or keep the wrong
+    task (seen: one close in twelve hung when RabbitMQ was frozen)."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    except asyncio.CancelledError as cancel:
+        if task is None or task.cancelling() > before:
+            raise
+        raise BusUnavailable("RabbitMQ: the connection ended") from cancel
+    except BROKEN as failure:
+        if task is None or task.cancelling() <= before:
+            raise
+        raise asyncio.CancelledError from failure
+
+
 async def _connect(url: str, purpose: str) -> Session:
     given = URL(url)
-    socket = _Socket()
+    plug = _Plug()
     connection = Connection(given.with_query({"heartbeat": HEARTBEAT_S, "name": purpose, **given.query}))
-    connection.kwargs["transport_factory"] = socket
+    connection.kwargs["transport_factory"] = plug
     try:
-        async with asyncio.timeout(CONNECT_S):
-            await connection.connect()
+        with _told_apart():
+            async with asyncio.timeout(CONNECT_S):
+                await connection.connect()
     except BaseException:
-        socket.abort()
+        plug.abort()
         await connection.close()  # without a transport this only marks it closed
         raise
-    return Session(connection, socket)
+    return Session(connection, plug)

@@ -184,9 +184,10 @@ class TicketLane(Lane):
 async def outcomes(session: Session, publishes: Iterable[Coroutine[Any, Any, object]]) -> list[Exception | None]:
     """Publishes one window; None or the failure of each, in order. Raises `BusUnavailable` when the confirms are late:
     the connection is given up then, and what RabbitMQ did with the messages is unknown."""
-    async with session.alive(CALL_S, vital=True), asyncio.TaskGroup() as group:
-        sent = [group.create_task(_outcome(publish)) for publish in publishes]
-    return [task.result() for task in sent]
+    async with session.alive(CALL_S, vital=True):
+        async with asyncio.TaskGroup() as group:
+            sent = [group.create_task(_outcome(publish)) for publish in publishes]
+        return [task.result() for task in sent]
 
 
 async def _outcome(publish: Coroutine[Any, Any, object]) -> Exception | None:
