@@ -196,7 +196,9 @@ def _for_sale(element: Mapping[str, Any]) -> bool:
 def _player_row(
     element: Mapping[str, Any], recent: Mapping[int, float], longer: Mapping[int, float], seen: Mapping[int, int]
 ) -> PlayerRow:
-    identity, minutes, starts = element["id"], element["minutes"], element.get("starts", 0)
+    identity, minutes = element["id"], element["minutes"]
+    # Seasons before 2022/23 do not count starts; a starter stays on for about 85 minutes.
+    starts = element.get("starts", round(minutes / 85))
     average, points = float(element["points_per_game"]), element["total_points"]
     # Points per game counts appearances exactly but says so with one decimal; the matches' own lists leave out a
     # player whose bonus score is zero. Neither may fall below what starts and minutes prove.

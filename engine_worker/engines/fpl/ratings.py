@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from engine_worker.engines.fpl.collecting import ScoreRow
 
-PRIOR_MATCHES = 6.0
+PRIOR_MATCHES = 10.0
 # Goals at home and away before a season has shown its own; close to every recent season's mean.
 PRIOR_HOME, PRIOR_AWAY = 1.5, 1.25
 _ROUNDS = 12
