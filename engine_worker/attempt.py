@@ -53,9 +53,11 @@ class Attempt:
         committer: Committer,
         options: WorkerOptions,
         on_unanswered: Callable[[], None] = lambda: None,
+        lease_over: Callable[[], bool] = lambda: False,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """`on_unanswered` hears that a command had no answer in time, `draw` gives the jitter of backoffs."""
+        """`on_unanswered` hears that a command had no answer in time, `lease_over` says whether children end by
+        themselves by now, `draw` gives the jitter of backoffs."""
         self.job = claimed.job
         self.claimed_at = time.monotonic()
         self.limits = Limits(claimed.job, self.claimed_at)
@@ -67,6 +69,7 @@ class Attempt:
         self._committer = committer
         self._options = options
         self._on_unanswered = on_unanswered
+        self._lease_over = lease_over
         self._draw = draw
         self._outbox = Outbox()
         self._child: ChildProcess | None = None
@@ -195,6 +198,8 @@ class Attempt:
 
     async def _exit(self, child: ChildProcess) -> Exit:
         child.kill()  # it closed its socket: usually it is dead already
+        if self._lease_over():
+            self.forget()  # it obeyed its deadline; no engine failed
         try:
             return await child.exited()
         except TimeoutError:

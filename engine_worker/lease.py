@@ -49,6 +49,11 @@ class Lease:
         """When children end by themselves unless they hear otherwise."""
         return self._until + self._options.outage_grace_s
 
+    @property
+    def over(self) -> bool:
+        """Whether that moment has passed."""
+        return time.monotonic() >= self.children_until
+
     def soon(self) -> None:
         """Beats at once: there is news to tell, or to ask for."""
         self._soon.set()
@@ -72,7 +77,7 @@ class Lease:
         except (Unavailable, TimeoutError) as silence:
             _log.warning("no answer to a beat: %s", str(silence) or f"none within {BEAT_S:g} s")
         self._on_silence()
-        if time.monotonic() > self.children_until:
+        if self.over:
             self._on_over()
         return False
 

@@ -156,6 +156,7 @@ class Supervisor:
             committer=self._committer,
             options=self._options,
             on_unanswered=self._lease.suspend,
+            lease_over=lambda: self._lease.over,
             draw=self._draw,
         )
 

@@ -1,6 +1,7 @@
 """Engines that behave badly on purpose, and some that behave well."""
 
 import asyncio
+import ctypes
 import math
 import os
 import signal
@@ -149,3 +150,10 @@ def flag(params: Params, context: Context) -> str:
     while not Path(params.path).exists():
         time.sleep(0.01)
     return "draining" if context.draining else "working"
+
+
+@engine("gil_holder", version=1, phases=PHASES)
+def gil_holder(params: Params, context: Context) -> None:
+    """Stands still in C and lets no other thread of its process run."""
+    context.phase("first")
+    ctypes.PyDLL(None).sleep(600)

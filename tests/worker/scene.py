@@ -11,10 +11,10 @@ from engine_worker.supervisor import Supervisor
 from events.announce import Announcer
 from events.batch import Committed
 from events.bus_memory import MemoryBus
-from events.catalog import Cancel, PhaseEnd, Submit, Submitted, Timeouts
+from events.catalog import Cancel, Expire, PhaseEnd, Submit, Submitted, Timeouts
 from events.committer import Committer, new_command_id
 from events.declaration import Engine, installed_engines
-from events.log import Log
+from events.log import Log, WorkerRow
 from events.record import Recorded
 from tests.builders import whole_stream
 
@@ -68,6 +68,23 @@ class Scene:
         """Asks a job to stop."""
         await self.committer.execute(job_id, Cancel(command_id=new_command_id(), actor="user:test", **fields))
 
+    async def expire_lost(self, job_id: str) -> None:
+        """What a sweeper does about a job whose worker has no lease any more."""
+        row = await self.log.job(job_id)
+        assert row
+        await self.log.leave(row.job.worker_id or "")
+        command = Expire(command_id=new_command_id(), actor="system:sweeper", attempt=row.job.attempt, cause="lost")
+        await self.committer.execute(job_id, command)
+
+    async def lose(self, job_id: str) -> None:
+        """Claims a job as a worker that then dies."""
+        row = await self.log.job(job_id)
+        assert row
+        dying = WorkerRow("dying", "host", 1, "", 1, {row.job.engine: row.job.engine_version})
+        await self.log.beat(dying, 60.0)
+        await self.committer.claim(dying.id, dying.engines, 1, idle=True)
+        await self.expire_lost(job_id)
+
     async def event(self, job_id: str, *types: str, where: Callable[[Any], bool] = lambda _: True) -> Recorded:
         """The first event of one of these types, waiting for it."""
 
@@ -90,7 +107,9 @@ class Scene:
     @asynccontextmanager
     async def worker(self, **changes: Any) -> AsyncIterator[Supervisor]:
         """A worker for the block; after it everything is given back or ended at once."""
-        supervisor = Supervisor(self.log, self.bus, self.committer, self.engines, replace(OPTIONS, **changes), draw=lambda: 0.0)
+        supervisor = Supervisor(
+            self.log, self.bus, self.committer, self.engines, replace(OPTIONS, **changes), draw=lambda: 0.0
+        )
         async with asyncio.TaskGroup() as group:
             running = group.create_task(supervisor.run())
             try:
@@ -125,5 +144,5 @@ def alive(pid: int) -> bool:
 async def gone(*pids: int) -> None:
     """Returns when these processes ended. Nothing signals the end of another's child: it is asked for, bounded."""
     async with asyncio.timeout(WAIT_S):
-        while any(map(alive, pids)):
-            await asyncio.sleep(0.01)  # noqa: ASYNC110
+        while any(map(alive, pids)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

@@ -129,12 +129,17 @@ async def test_a_drain_waits_for_engines_that_finish(scene: Scene, tmp_path: Pat
         await scene.event(job_id, "progress")
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.drain())
-            while not (await scene.log.workers())[0].draining:  # told with a beat
-                await asyncio.sleep(0.01)
-            (tmp_path / "go").touch()
+            group.create_task(_once_draining(scene, tmp_path / "go"))
         stream = await scene.end(job_id)
         assert json.loads(stream[-1].data) == {"results": "draining"}
         assert await scene.log.workers() == []
+
+
+async def _once_draining(scene: Scene, file: Path) -> None:
+    """Makes the file once a beat said that the worker drains."""
+    while not (await scene.log.workers())[0].draining:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(file.touch)
 
 
 async def test_a_drain_gives_back_what_does_not_finish_and_nobody_is_blamed(scene: Scene):
