@@ -661,9 +661,10 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """A zombie is not: in a container, the first process may leave orphans unreaped."""
+    """A zombie is not: in a container, the first process may leave orphans unreaped. But a killed process whose first
+    thread is a zombie holds its port until its last thread has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     return False
 
 
