@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shlex
@@ -95,6 +96,10 @@ class FrontDoor(click.Group):
         except TimedOut as failure:
             raise OutOfTime(str(failure)) from failure
         except (ClientError, PhaselineError) as failure:
+            raise Failure(str(failure)) from failure
+        except OSError as failure:
+            if failure.errno == errno.EPIPE:  # the reader of the pipe left: click ends quietly
+                raise
             raise Failure(str(failure)) from failure
         except ExceptionGroup as group:
             # What breaks beside a server's other tasks arrives wrapped.

@@ -12,6 +12,7 @@ from phaseline.cli_options import (
     command,
     exit_with,
     follow_option,
+    is_terminal,
     key_option,
     params_of,
     params_options,
@@ -95,6 +96,8 @@ async def shown_or_followed(
     if follow:
         from phaseline.watch import watch
 
+        if not is_terminal():
+            click.echo(f"job {job['id']}", err=True)
         return await watch(client, job, shape, timeout_s=timeout_s)
     show(shape, job, lambda made: click.echo(made["id"]))
     if shape == "table":

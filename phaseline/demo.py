@@ -5,8 +5,11 @@ breaks its own connection half-way and resumes after the last sequence, and prin
 """
 
 import asyncio
+import contextlib
 import logging
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +26,17 @@ from phaseline.watch import EXIT_BY_STATUS, Watching
 # The solver proves its plan within two seconds; on a slow machine the best found in four will do.
 PARAMS = {"team_id": 1, "time_limit_s": 4}
 HALF_WAY = 50.0  # percent
+LOG_FILE = "demo.log"
 LIMIT_S = 120.0  # a machine that needs longer has a problem worth an error message
 
 
 def run(data_dir: Path) -> int:
     """Runs the demo; its job stays in `data_dir`. Returns the exit code."""
     os.environ[SOURCES_VARIABLE] = SOURCES_DEFAULT  # whatever league this machine is set up for
-    logging.basicConfig(level=logging.ERROR)
+    data_dir.mkdir(parents=True, exist_ok=True)
     wanted = {"data_dir": data_dir, "host": "127.0.0.1", "port": 0, "database_url": "", "rabbitmq_url": ""}
-    return asyncio.run(_demo(settings_of(wanted)))
+    with _chatter_to(data_dir / LOG_FILE):
+        return asyncio.run(_demo(settings_of(wanted)))
 
 
 async def _demo(settings: Settings) -> int:
@@ -64,6 +69,22 @@ class _Dropping(Watching):
         self.seen.append(event["seq"])
         if not self.drops and event.get("progress", 0.0) >= HALF_WAY:
             await self.follow.drop()
+
+
+@contextlib.contextmanager
+def _chatter_to(path: Path) -> Iterator[None]:
+    """What engines and libraries write to stderr goes into a file: it would tear the picture apart.
+
+    Child processes inherit the descriptor itself, so that is what moves; ours is kept as `sys.stderr`.
+    """
+    ours = os.dup(2)
+    with path.open("ab") as file, os.fdopen(ours, "w", buffering=1) as kept, contextlib.redirect_stderr(kept):
+        os.dup2(file.fileno(), 2)
+        logging.basicConfig(level=logging.WARNING, stream=sys.__stderr__)
+        try:
+            yield
+        finally:
+            os.dup2(ours, 2)
 
 
 def _tell_the_end(watching: _Dropping, data_dir: Path, job_id: str) -> None:

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from phaseline.screens import unknown_place
 from phaseline.watched import Event, PhaseView, Watched, brief
 
 REFRESH_HZ = 12
@@ -47,7 +48,7 @@ class Live:
         self._refreshing.console.print(Text(text, style="yellow"))
 
     def reset(self, snapshot: dict[str, Any]) -> None:
-        self.notice("the log was restored; showing the job as it is there")
+        self.notice(unknown_place(snapshot))
         self._watched = Watched(snapshot["id"], engine=snapshot.get("engine", ""), status=snapshot.get("status", ""))
 
     def end(self, job: dict[str, Any]) -> None:

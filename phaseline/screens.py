@@ -33,10 +33,15 @@ class Screen(Protocol):
         """Shows what happened to the connection."""
 
     def reset(self, snapshot: Job) -> None:
-        """Forgets the events shown so far: the log was restored without them."""
+        """Goes on from the snapshot: the log has no such sequence as was seen, for instance after a restore."""
 
     def end(self, job: Job) -> None:
         """Shows the job as it ended; called after the screen was left."""
+
+
+def unknown_place(snapshot: Job) -> str:
+    """What to tell when the sequence seen last is not in the log."""
+    return f"the stream has no such sequence; going on from seq {snapshot.get('seq', 0)} ({snapshot.get('status')})"
 
 
 class Plain:
@@ -57,7 +62,7 @@ class Plain:
         click.echo(text, err=True)
 
     def reset(self, snapshot: Job) -> None:
-        self.notice(f"the log was restored; it ends at sequence {snapshot.get('seq', 0)}: {snapshot.get('status')}")
+        self.notice(unknown_place(snapshot))
 
 
 class Lines(Plain):

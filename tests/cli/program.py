@@ -70,8 +70,12 @@ class Running:
         assert self.process.stdout is not None
         out = self.process.stdout.read()
         code = self.process.wait(PATIENCE_S)
+        return Run(code, out, self.errors())
+
+    def errors(self) -> str:
+        """All of stderr so far."""
         self._stderr.seek(0)
-        return Run(code, out, self._stderr.read())
+        return self._stderr.read()
 
 
 @contextmanager

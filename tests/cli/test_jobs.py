@@ -60,6 +60,13 @@ def test_a_timeout_exits_5_and_tells_how_to_go_on(cli):
     assert rest.code == 4
 
 
+def test_a_place_beyond_the_end_is_told_and_the_end_is_shown(cli, a_job):
+    job = a_job(*QUICK, "--follow")
+    run = cli("follow", job["id"], "--after", "999", "-o", "jsonl")
+    assert (run.code, seqs(run.out)) == (0, [job["seq"]])
+    assert f"going on from seq {job['seq']} (completed)" in run.err
+
+
 def test_json_while_following_is_one_document_the_job_as_it_ended(cli):
     run = cli("submit", "countdown", *QUICK, "--follow", "-o", "json")
     job = json.loads(run.out)

@@ -49,6 +49,15 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(fresh_up):
     assert job["status"] == "running"
 
 
+def test_a_reader_that_leaves_the_pipe_ends_the_command_quietly(fresh_up):
+    job_id = submitted(fresh_up, "-p", "steps=1000")
+    with running("follow", job_id, PHASELINE_URL=fresh_up.url) as follow:
+        follow.lines(2)
+        follow.process.stdout.close()
+        follow.process.wait(60)
+        assert "Traceback" not in follow.errors()
+
+
 def test_a_terminal_sees_phases_move(fresh_up):
     shown = in_terminal("submit", "countdown", "-p", "steps=5", "--follow", "--url", fresh_up.url)
     assert "\x1b[" in shown
