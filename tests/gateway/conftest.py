@@ -1,6 +1,7 @@
 """A gateway on the real log and bus. `STORAGES` is what to extend: each entry gives an open log and bus."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import NullPool, create_engine
 
 import migrations
 from events.batch import Committed
@@ -38,13 +39,21 @@ class BreakableLog(SqliteLog):
         return object.__getattribute__(self, name)
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database, migrated once: each test gets a copy."""
+    path = tmp_path_factory.mktemp("migrated") / "log.db"
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    with engine.connect() as connection:
+        migrations.upgrade(connection)
+    engine.dispose()
+    return path
+
+
 @asynccontextmanager
-async def sqlite_and_memory(folder: Path) -> AsyncIterator[Storage]:
+async def sqlite_and_memory(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Storage]:
     path = folder / "log.db"
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
-    async with engine.connect() as connection:
-        await connection.run_sync(migrations.upgrade)
-    await engine.dispose()
+    shutil.copy(request.getfixturevalue("migrated"), path)
     log, bus = BreakableLog(path), MemoryBus()
     await log.open()
     await bus.open()
@@ -60,7 +69,7 @@ STORAGES = {"sqlite-memory": sqlite_and_memory}
 
 @pytest.fixture(params=list(STORAGES))
 async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
-    async with STORAGES[request.param](tmp_path) as opened:
+    async with STORAGES[request.param](request, tmp_path) as opened:
         yield opened
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -165,7 +165,7 @@ class Gateway:
     async def call(self, method: str, path: str, **asked: Any) -> "Answer":
         async with self.session.request(method, self.server.make_url(path), **asked) as response:
             body = await response.read()
-            return Answer(response.status, dict(response.headers), body)
+            return Answer(response.status, response.headers, body)
 
     async def get(self, path: str, **asked: Any) -> "Answer":
         return await self.call("GET", path, **asked)
@@ -182,7 +182,7 @@ class Gateway:
 @dataclass
 class Answer:
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
     @property
@@ -221,13 +221,13 @@ class Stream:
         return events
 
     async def rest(self) -> tuple[list[dict[str, Any]], int | None]:
-        """Every frame up to the close, and its code."""
+        """Every frame up to the close, and its code; None when the connection ended without one."""
         frames = []
         async with asyncio.timeout(WAIT_S):
-            async for message in self.socket:
+            while (message := await self.socket.receive()).type is aiohttp.WSMsgType.TEXT:
                 self.text.append(message.data)
                 frames.append(json.loads(message.data))
-        return frames, self.socket.close_code
+        return frames, message.data if message.type is aiohttp.WSMsgType.CLOSE else None
 
 
 def seen(frames: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

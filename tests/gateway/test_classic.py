@@ -184,7 +184,10 @@ async def test_fifty_viewers_see_the_same_and_one_that_breaks_harms_nobody(gatew
             await stream.frame()
         await attempt.progress(40, "analyzing_transfers")
         # Half a frame, then a reset: as rude as a client can be.
-        broken = streams[0].socket._response.connection.transport  # type: ignore[union-attr]
+        connection = streams[0].socket._response.connection
+        assert connection is not None
+        broken = connection.transport
+        assert broken is not None
         broken.write(b"\x81\xfe\x10")
         broken.abort()
         for percent in range(41, 60):

@@ -103,7 +103,7 @@ async def test_a_viewer_resumes_where_its_connection_broke(gateway: Gateway, dri
     attempt = await running(driver)
     async with gateway.stream(url(attempt.job_id)) as stream:
         assert [event["seq"] for event in await stream.events(3)] == [1, 2, 3]
-        stream.socket._response.close()  # type: ignore[union-attr]
+        stream.socket._response.close()
     await attempt.finish({})
     async with gateway.stream(url(attempt.job_id, f"?after=3&epoch={gateway.storage.log.epoch}")) as stream:
         assert (await stream.frame())["resume"] == "resumed"
@@ -285,7 +285,12 @@ async def test_open_streams_stay_open_while_the_log_is_away_and_go_on_after(gate
     async with gateway.stream(url(attempt.job_id, "?heartbeat=2")) as stream:
         await stream.until("caught_up")
         lost: list[bytes] = []
-        gateway.storage.lose = lambda lines: lost.extend(lines) or []
+
+        def lose(lines: list[bytes]) -> list[bytes]:
+            lost.extend(lines)
+            return []
+
+        gateway.storage.lose = lose
         await attempt.progress(30)
         gateway.storage.interrupt(True)
         gateway.storage.bus.publish(gateway.storage.log.epoch, [lost[0].replace(b'"seq":6', b'"seq":7')])

@@ -1,0 +1,171 @@
+"""How open sockets behave towards peers that are slow, rude, foreign or gone."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.connection import LargeFrames
+from gateway.deps import HUB
+from gateway.websocket import origin_allowed
+from tests.gateway.driving import Driver, Gateway, eventually, seen
+
+
+def url(job_id: str, query: str = "") -> str:
+    return f"/api/v1/jobs/{job_id}/stream{query}"
+
+
+async def test_frames_on_a_follow_socket_are_ignored(gateway: Gateway, driver: Driver):
+    attempt = await driver.started()
+    async with gateway.stream(url(attempt.job_id)) as stream:
+        await stream.until("caught_up")
+        for _ in range(10):
+            await stream.socket.send_str('{"op":"subscribe"}')
+        await attempt.finish({})
+        assert (await stream.rest())[1] == 1000
+
+
+async def test_more_than_ten_frames_a_second_close_with_4429(gateway: Gateway, driver: Driver):
+    job_id = await driver.submit()
+    async with gateway.stream(url(job_id)) as stream:
+        await stream.until("caught_up")
+        for _ in range(11):
+            await stream.socket.send_str("x")
+        assert await stream.rest() == ([], 4429)
+
+
+async def test_a_binary_frame_closes_with_1003(gateway: Gateway, driver: Driver):
+    job_id = await driver.submit()
+    async with gateway.stream(url(job_id)) as stream:
+        await stream.until("caught_up")
+        await stream.socket.send_bytes(b"x")
+        assert await stream.rest() == ([], 1003)
+
+
+@pytest.mark.parametrize("size, code", [(64 * 1024, 1000), (64 * 1024 + 1, 1009)])
+async def test_a_frame_over_64_kib_closes_with_1009(gateway: Gateway, driver: Driver, size: int, code: int):
+    attempt = await driver.started()
+    async with gateway.stream(url(attempt.job_id)) as stream:
+        await stream.until("caught_up")
+        await stream.socket.send_str("x" * size)
+        await attempt.finish({})
+        assert (await stream.rest())[1] == code
+
+
+async def test_a_ping_is_answered(gateway: Gateway, driver: Driver):
+    job_id = await driver.submit()
+    async with gateway.session.ws_connect(gateway.server.make_url(url(job_id)), autoping=False) as socket:
+        await socket.ping(b"are you there")
+        async with asyncio.timeout(5):
+            while (frame := await socket.receive()).type is not aiohttp.WSMsgType.PONG:
+                assert frame.type is aiohttp.WSMsgType.TEXT
+        assert frame.data == b"are you there"
+
+
+async def test_bytes_that_are_no_utf8_close_with_1007(gateway: Gateway, driver: Driver):
+    job_id = await driver.submit()
+    async with gateway.stream(url(job_id)) as stream:
+        await stream.until("caught_up")
+        await stream.socket.send_frame(b"\xff\xfe", aiohttp.WSMsgType.TEXT)
+        assert await stream.rest() == ([], 1007)
+
+
+async def test_a_slow_reader_gets_everything_later_and_slows_nobody(gateway: Gateway, driver: Driver):
+    attempt = await driver.started()
+    async with gateway.stream(url(attempt.job_id)) as slow, gateway.stream(url(attempt.job_id)) as fast:
+        await fast.until("caught_up")
+        for number in range(250):
+            await attempt.progress(10 + number / 10, message="x" * 60_000)
+        await attempt.finish({})
+        expected = [(seq, "progress") for seq in range(3, 254)] + [(254, "complete")]
+        frames, code = await fast.rest()
+        assert (seen(frames), code) == (expected, 1000)
+        frames, code = await slow.rest()
+        assert (seen(frames)[-252:], code) == (expected, 1000)
+
+
+class TestStall:
+    @pytest.fixture
+    def settings(self) -> dict[str, Any]:
+        return {"stall_s": 0.4}
+
+    async def test_a_peer_that_takes_nothing_is_closed_with_4508(self, gateway: Gateway, driver: Driver):
+        attempt = await driver.started()
+        async with gateway.stream(url(attempt.job_id)) as stalled:
+            for number in range(250):
+                await attempt.progress(10 + number / 10, message="x" * 60_000)
+            await attempt.finish({})
+            await asyncio.sleep(1.0)  # this peer's conduct: it takes nothing for longer than the limit
+            frames, code = await stalled.rest()
+            assert code == 4508
+            events = [event for event in seen(frames) if len(event) == 2]
+            assert [seq for seq, _ in events] == list(range(1, len(events) + 1))
+            assert len(events) < 254
+        await eventually(lambda: gateway.app[HUB].viewers == 0)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "http://localhost.evil.example", "null", "http://127.0.0.1.evil.example", "https://[::2]"],
+)
+async def test_a_foreign_origin_is_refused_before_the_upgrade(gateway: Gateway, driver: Driver, origin: str):
+    job_id = await driver.submit()
+    upgrade = {
+        "Origin": origin,
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    for path in (url(job_id), f"/api/v1/analyze/{job_id}/stream"):
+        answer = await gateway.get(path, headers=upgrade)
+        assert (answer.status, answer.json["errors"][0]["field"]) == (403, "Origin")
+        assert answer.headers["Content-Type"].startswith("application/problem+json")
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:8000", None])
+async def test_a_page_on_this_machine_may_open_a_stream(gateway: Gateway, driver: Driver, origin: str | None):
+    job_id = await driver.submit()
+    async with gateway.stream(url(job_id), origin=origin) as stream:
+        assert (await stream.frame())["type"] == "hello"
+
+
+def test_an_allowed_origin_is_matched_exactly():
+    allowed = frozenset({"https://app.example"})
+    asked = ["https://app.example", "http://app.example", "https://app.example:444", "https://app.example.evil.example"]
+    assert [origin_allowed(origin, allowed) for origin in asked] == [True, False, False, False]
+
+
+async def test_a_stream_asked_for_without_an_upgrade_says_what_it_is(gateway: Gateway, driver: Driver):
+    answer = await gateway.get(url(await driver.submit()))
+    assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
+
+
+async def test_large_frames_wait_for_their_turn_and_give_their_bytes_back():
+    large = LargeFrames(100)
+    order: list[str] = []
+
+    async def send(name: str, size: int, done: asyncio.Event) -> None:
+        async with large.room(size):
+            order.append(name)
+            await done.wait()
+
+    done = [asyncio.Event() for _ in range(4)]
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(send("first", 70, done[0]))
+        impatient = tasks.create_task(send("impatient", 40, done[1]))
+        tasks.create_task(send("huge", 1000, done[2]))
+        tasks.create_task(send("small", 10, done[3]))
+        await asyncio.sleep(0)
+        assert order == ["first"], "nobody overtakes"
+        impatient.cancel()
+        await asyncio.wait({impatient})
+        done[0].set()
+        await eventually(lambda: len(order) == 2)
+        done[2].set()
+        await eventually(lambda: len(order) == 3)
+        done[3].set()
+    assert order == ["first", "huge", "small"]
+    async with large.room(100):
+        pass
