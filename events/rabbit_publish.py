@@ -224,7 +224,7 @@ async def _send_tickets(session: Session, channel: AbstractChannel, engine: str,
         _raise_broken(results)
         returned += sum(isinstance(failure, PublishError) for failure in results)
         if any(failure and not isinstance(failure, PublishError) for failure in results):
-            log.debug("the ticket queue of %s is full", engine)
+            log.debug("the ticket queue of %s is full, or just being made", engine)
             break
     return returned
 
