@@ -107,16 +107,22 @@ class Committing:
         return row.job.id
 
     async def claim(
-        self, worker_id: str = "w1", slots: int = 1, *, idle: bool = True, lease_s: float = 60.0
+        self,
+        worker_id: str = "w1",
+        slots: int = 1,
+        *,
+        engine: str = "countdown",
+        idle: bool = True,
+        lease_s: float = 60.0,
     ) -> list[Claimed]:
-        worker = replace(a_worker(worker_id), slots=slots)
+        worker = replace(a_worker(worker_id, engine), slots=slots)
         await self.log.beat(worker, lease_s)
         return await self.committer.claim(worker_id, worker.engines, slots, idle=idle)
 
-    async def started(self, **fields: Any) -> Claimed:
+    async def started(self, engine: str = "countdown", **fields: Any) -> Claimed:
         """A job just claimed."""
-        job_id = await self.submit(**fields)
-        return next(claimed for claimed in await self.claim(slots=100) if claimed.job.id == job_id)
+        job_id = await self.submit(engine, **fields)
+        return next(claimed for claimed in await self.claim(slots=100, engine=engine) if claimed.job.id == job_id)
 
 
 @asynccontextmanager

@@ -1,0 +1,1 @@
+"""What Phaseline costs, measured beside the floor of the same machine in the same run. `make bench`."""
