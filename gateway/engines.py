@@ -17,7 +17,7 @@ from events.catalog import PhaseEnd
 from events.declaration import Engine, InvalidParams
 from events.errors import LogUnavailable
 from events.log import EngineRow, Log
-from events.values import encode
+from events.values import encode, first_problem
 from gateway.problems import Problem, field_path, invalid, validation_errors
 
 KNOWN_S = 5.0  # how long what the log knows is trusted before it is asked again
@@ -81,7 +81,10 @@ class EngineBook:
         except ValidationError as failure:
             raise invalid(validation_errors(failure, root)) from None
         await self._check(engine.installed, model, root)
-        return model.model_dump(mode="json", by_alias=True)
+        stored: dict[str, Any] = model.model_dump(mode="json", by_alias=True)
+        if problem := first_problem(stored, root):
+            raise invalid([problem])  # such as "inf", which a model may take for a float
+        return stored
 
     async def _read(self) -> dict[str, KnownEngine]:
         try:

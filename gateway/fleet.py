@@ -88,7 +88,7 @@ async def alive(request: web.Request) -> web.Response:  # noqa: ARG001 being ask
 async def ready(request: web.Request) -> web.Response:
     """`GET /readyz`: the log answers and this process is not leaving. Says how the bus is; jobs run without it."""
     deps = request.app[DEPS]
-    if request.app[HUB].closing:
+    if request.app[HUB].closing or not request.app[HUB].running:
         raise Problem(503, "closing", "This gateway is shutting down.", bus=_bus(request))
     try:
         async with asyncio.timeout(READY_S):

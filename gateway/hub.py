@@ -29,6 +29,7 @@ LATE_HINT_S = 0.1  # a head seen in the log is given this long to arrive as a hi
 HEADS_MAX = 5000  # jobs a query
 RINGS_BYTES_MAX = 64 * 1024 * 1024  # of all rings together
 RETRY_S = (0.05, 2.0)  # while the log does not answer
+GOODBYES_PER_S = 50  # few viewers need no window at all
 LEAVE_S = 5.0  # after the goodbye window, for the last viewers to close
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class Hub:
         self._store = store
         self._bus = bus
         self._rng = rng or random.Random()  # noqa: S311 jitter
-        self._watched: OrderedDict[str, Watched] = OrderedDict()  # least recently fed first
+        self._watched: dict[str, Watched] = {}
+        self._full: OrderedDict[Watched, None] = OrderedDict()  # rings that hold bytes, least recently fed first
         self._ring_bytes = 0
         self._compare_now = asyncio.Event()
         self._turns = asyncio.Semaphore(READS_MAX)
@@ -83,13 +85,20 @@ class Hub:
             self._left.set()
 
     @property
+    def running(self) -> bool:
+        """False before `run` and when it ended: streams would get nothing new."""
+        return self._tasks is not None
+
+    @property
     def viewers(self) -> int:
         """Open streams."""
         return sum(len(watched.viewers) for watched in self._watched.values())
 
     async def say_goodbye(self, window_s: float) -> None:
-        """Sends every viewer away, each at its own moment within the window; returns when they are gone, or soon."""
+        """Sends every viewer away, each at its own moment within the window or less when they are few; returns when
+        they are gone, or soon."""
         self.closing = True
+        window_s = min(window_s, self.viewers / GOODBYES_PER_S)
         loop = asyncio.get_running_loop()
         for watched in self._watched.values():
             for viewer in watched.viewers:
@@ -149,26 +158,29 @@ class Hub:
         asyncio.get_running_loop().call_later(BOUND_AGAIN_S, self._compare_now.set)
 
     def _fed(self, watched: Watched) -> None:
-        self._watched.move_to_end(watched.job_id)
-        self._ring_bytes += watched.grown()
-        self._keep_budget()
+        self._account(watched)
         watched.wake()
         self._mend(watched)
 
-    def _keep_budget(self) -> None:
-        for watched in list(self._watched.values()) if self._ring_bytes > RINGS_BYTES_MAX else ():
-            if watched.ring is not None:
-                watched.ring.empty()
-                self._ring_bytes += watched.grown()
-            if self._ring_bytes <= RINGS_BYTES_MAX:
-                return
+    def _account(self, watched: Watched) -> None:
+        """Counts what the ring grew by; over the budget the rings that were fed longest ago are emptied."""
+        self._ring_bytes += watched.grown()
+        if watched.ring is not None and watched.ring.size and watched.uses:
+            self._full[watched] = None
+            self._full.move_to_end(watched)
+        while self._ring_bytes > RINGS_BYTES_MAX and self._full:
+            self._empty(next(iter(self._full)))
+
+    def _empty(self, watched: Watched) -> None:
+        self._full.pop(watched, None)
+        if watched.ring is not None:
+            watched.ring.empty()
+            self._ring_bytes += watched.grown()
 
     def _forget(self, watched: Watched) -> None:
         if self._watched.get(watched.job_id) is watched:
             del self._watched[watched.job_id]
-        if watched.ring is not None:
-            watched.ring.empty()
-            self._ring_bytes += watched.grown()
+        self._empty(watched)
 
     def _replace(self, lost: Iterable[Watched]) -> None:
         """The log is not the one these rings were filled from: their viewers reconnect and ask it again."""
@@ -205,18 +217,18 @@ class Hub:
     async def _read_once(self, watched: Watched) -> None:
         ring = watched.ring
         assert ring is not None
-        if watched.beyond - ring.head > EVENTS_MAX:
-            ring.skip_to(watched.beyond - EVENTS_MAX)  # viewers read what is older from pages they share
+        wanted = watched.beyond
         async with self._turns:
             self.repairs_total += 1
+            if wanted - ring.head > EVENTS_MAX and (head := await self._store.head(watched.job_id)) is not None:
+                ring.skip_to(head.seq - EVENTS_MAX)  # viewers read what is older from pages they share
             page = entries_of(await self._store.read(watched.job_id, ring.head))
-        if not page:
-            watched.beyond = ring.head  # the hint told of something the log does not know
+        if not page and watched.beyond == wanted:
+            watched.beyond = ring.head  # a hint told of something the log does not know
             self._compare_now.set()
         for entry in page:
             ring.offer(entry)
-        self._ring_bytes += watched.grown()
-        self._keep_budget()
+        self._account(watched)
         watched.wake()
 
     # -- comparing

@@ -16,8 +16,8 @@ PAGE_MAX = 500
 PAGE_DEFAULT = 100
 _CHUNK = 16  # events read back at once: their size is known only afterwards
 
+JSON = "application/json"
 NDJSON = "application/x-ndjson"
-SSE = "text/event-stream"
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,11 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 def _wanted(request: web.Request) -> str:
     accept = request.headers.get("Accept", "*/*")
-    if SSE in accept:
-        raise Problem(406, "not_acceptable", "Server-sent events are not served yet; use the WebSocket or NDJSON.")
-    return NDJSON if NDJSON in accept else "application/json"
+    if NDJSON in accept:
+        return NDJSON
+    if any(word in accept for word in (JSON, "application/*", "*/*")):
+        return JSON
+    raise Problem(406, "not_acceptable", f"Events come as {JSON} or {NDJSON}, live ones over the WebSocket.")
 
 
 async def _read(store: Log, job_id: str, after: int, limit: int) -> list[Recorded]:

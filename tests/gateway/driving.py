@@ -40,6 +40,7 @@ _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
 class TripParams(BaseModel):
     team_id: Annotated[int, Field(ge=1)]
     horizon: int = 3
+    risk: float | None = None
 
 
 def refuse_team_13(params: TripParams) -> None:
@@ -90,7 +91,7 @@ class Driver:
         submitted = Submitted(
             engine=engine,
             engine_version=ENGINES[engine].version,
-            params=fields.pop("params", {"team_id": 7, "horizon": 3}),
+            params=fields.pop("params", {"team_id": 7, "horizon": 3, "risk": None}),
             phases=tuple(PhaseEnd(name=p.name, until=p.until) for p in ENGINES[engine].phases),
             **fields,
         )
@@ -138,6 +139,11 @@ class Attempt:
 
     async def checkpoint(self, phase: str, output: Any) -> None:
         await self.say(Checkpoint(phase=phase, output=output, digest="0" * 64, duration_ms=1))
+
+    async def checkpoint_apart(self, phase: str, body: bytes, sha256: str) -> None:
+        ref = Ref(url=f"/api/v1/jobs/{self.job_id}/artifacts/{sha256}", sha256=sha256, size=len(body))
+        said = Checkpoint(phase=phase, output_ref=ref, digest=sha256, duration_ms=1)
+        await self.driver.run(self.job_id, self._command(Report, said=(said,)), Artifact(self.job_id, sha256, body))
 
     async def finish(self, results: Any) -> None:
         await self.driver.run(self.job_id, self._command(Finish, outcome=Outcome(present=True, value=results)))

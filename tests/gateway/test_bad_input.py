@@ -149,6 +149,7 @@ async def test_a_body_over_one_mib_is_413(gateway: Gateway, chunked: bool):
         (NEW | {"params": {"team_id": 0}}, "params.team_id"),
         (NEW | {"params": {"team_id": 13}}, "params.team_id"),
         (NEW | {"params": {}}, "params.team_id"),
+        (NEW | {"params": {"team_id": 7, "risk": "inf"}}, "params.risk"),
     ],
 )
 async def test_a_wrong_field_is_422_with_its_path_and_stores_nothing(gateway: Gateway, body: Any, field: str):
@@ -197,6 +198,13 @@ async def test_a_wrong_command_is_422_and_changes_nothing(
     job_id = await driver.submit()
     assert_problem(await gateway.post(f"/api/v1/jobs/{job_id}/{call}", body), 422, field)
     assert (await gateway.get(f"/api/v1/jobs/{job_id}/events")).json["head_seq"] == 1
+
+
+async def test_events_in_a_form_nobody_serves_are_406(gateway: Gateway, driver: Driver):
+    path = f"/api/v1/jobs/{await driver.submit()}/events"
+    for accept in ("text/event-stream", "text/html"):
+        assert_problem(await gateway.get(path, headers={"Accept": accept}), 406)
+    assert (await gateway.get(path, headers={"Accept": "text/html, */*;q=0.1"})).status == 200
 
 
 async def test_an_unknown_engine_is_404_with_the_known_ones(gateway: Gateway):

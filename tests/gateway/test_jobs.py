@@ -29,7 +29,7 @@ async def test_a_new_job_is_accepted_and_says_where_it_is(gateway: Gateway):
         "engine": "fpl",
         "engine_version": 2,
         "status": "queued",
-        "params": {"team_id": 7, "horizon": 3},
+        "params": {"team_id": 7, "horizon": 3, "risk": None},
         "seq": 1,
     }
     assert job.items() >= expected.items()
@@ -270,7 +270,7 @@ async def test_a_rerun_is_a_new_job_with_the_old_request(gateway: Gateway, drive
     shown = {name: job[name] for name in ("rerun_of", "priority", "max_attempts", "tags", "params", "seq")}
     assert shown == {
         "rerun_of": old.job_id, "priority": "high", "max_attempts": 7, "tags": ["weekly"],
-        "params": {"team_id": 7, "horizon": 3}, "seq": 1,
+        "params": {"team_id": 7, "horizon": 3, "risk": None}, "seq": 1,
     }  # fmt: skip
 
 
@@ -288,10 +288,25 @@ async def test_a_rerun_from_a_phase_reuses_what_the_phases_before_it_recorded(ga
         ("submitted", None, None),
         ("checkpoint", "initializing", {"v": 2}),
     ]
-    assert (events[0]["from_phase"], new["params"]) == ("analyzing_transfers", {"team_id": 8, "horizon": 3})
+    assert (events[0]["from_phase"], new["params"]) == (
+        "analyzing_transfers",
+        {"team_id": 8, "horizon": 3, "risk": None},
+    )
     attempt = await driver.claim(new["id"])
     started = (await gateway.get(f"/api/v1/jobs/{attempt.job_id}/events?after=2")).json["events"][0]
     assert (started["reused_phases"], started["progress"]) == (["initializing"], 10.0)
+
+
+async def test_a_rerun_copies_outputs_that_are_stored_apart(gateway: Gateway, driver: Driver):
+    body = b'"' + b"x" * 300_000 + b'"'
+    sha256 = hashlib.sha256(body).hexdigest()
+    old = await driver.started()
+    await old.checkpoint_apart("initializing", body, sha256)
+    await old.finish({})
+    new = (await gateway.post(f"/api/v1/jobs/{old.job_id}/rerun", {"from_phase": "collecting_data"})).json
+    checkpoint = (await gateway.get(f"/api/v1/jobs/{new['id']}/events?after=1")).json["events"][0]
+    assert checkpoint["output_ref"]["sha256"] == sha256
+    assert (await gateway.get(f"/api/v1/jobs/{new['id']}/artifacts/{sha256}")).body == body
 
 
 async def test_a_rerun_from_a_phase_nobody_declared_is_refused(gateway: Gateway, driver: Driver):
@@ -348,7 +363,7 @@ async def test_an_analysis_is_a_job_of_the_engine_fpl(gateway: Gateway, driver: 
     shown = (await gateway.get(answer.headers["Location"])).json
     job = (await gateway.get(f"/api/v1/jobs/{analysis_id}")).json
     assert shown == job | {"analysis_id": analysis_id, "stream_url": stream_url}
-    assert job["params"] == {"team_id": 7, "horizon": 5}
+    assert job["params"] == {"team_id": 7, "horizon": 5, "risk": None}
 
 
 async def test_an_analysis_names_bad_params_by_their_own_names(gateway: Gateway):
