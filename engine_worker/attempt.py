@@ -26,16 +26,16 @@ from engine_worker.endings import (
 from engine_worker.frames import Frame
 from engine_worker.limits import Limits
 from engine_worker.options import WorkerOptions
-from engine_worker.outbox import ENTRY_BYTES, Entry, Outbox
-from engine_worker.outcome import checkpoint_of, outcome_of
+from engine_worker.outbox import Outbox
+from engine_worker.outcome import outcome_of
 from engine_worker.process import TERM_S, ChildProcess
 from engine_worker.recorded import recorded_outputs
+from engine_worker.said import entry_of
 from events.batch import Claimed
-from events.catalog import AnyCommand, AttemptError, Expire, Log, Partial, Progress, Report
+from events.catalog import AnyCommand, AttemptError, Expire, Report
 from events.committer import Committer, new_command_id
 from events.errors import Refused, StillAlive, Unavailable, Unstorable
-from events.log import Artifact
-from events.log import Log as LogPort
+from events.log import Artifact, Log
 from events.values import decode, storable_text
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Attempt:
         claimed: Claimed,
         *,
         worker_id: str,
-        log: LogPort,
+        log: Log,
         committer: Committer,
         options: WorkerOptions,
         on_unanswered: Callable[[], None] = lambda: None,
@@ -175,7 +175,7 @@ class Attempt:
                 if ending := self._ending(frame):
                     return ending
                 if frame.op != "best":
-                    await self._outbox.put(_entry(self.job.id, frame), mark=frame.fields.get("mark") is True)
+                    await self._outbox.put(entry_of(self.job.id, frame), mark=frame.fields.get("mark") is True)
             except (ValueError, KeyError, TypeError) as problem:  # an engine may write into our socket
                 self._stop("unusable", storable_text(f"the engine said what no event can hold: {problem}"))
                 break
@@ -295,19 +295,3 @@ async def _wait(changed: asyncio.Event, seconds: float | None) -> None:
             await changed.wait()
     except TimeoutError:
         return
-
-
-def _entry(job_id: str, frame: Frame) -> Entry:
-    fields = {name: value for name, value in frame.fields.items() if name not in {"op", "mark"}}
-    match frame.op:
-        case "progress":
-            return Entry(Progress(**fields), ENTRY_BYTES)
-        case "partial":
-            return Entry(Partial(**fields), frame.size)
-        case "log":
-            return Entry(Log(**fields), frame.size)
-        case "checkpoint":
-            event, artifact = checkpoint_of(job_id, fields["phase"], fields["duration_ms"], frame.body)
-            return Entry(event, frame.size, artifact)
-        case _:
-            raise ValueError(f"a child says {frame.op!r}")

@@ -58,11 +58,13 @@ class Claims:
 
     def log_up(self, up: bool) -> None:
         """Whether the log answers: while it does not, tickets are for others."""
-        if not up:
-            self._open.clear()
-        elif not self._open.is_set() and not self._closed:
+        if up == self._open.is_set() or self._closed:
+            return
+        if up:
             self._open.set()
-            self._slots.freed.set()
+        else:
+            self._open.clear()
+        self._slots.freed.set()  # the poll sees to the tickets
 
     async def close(self) -> None:
         """Claims no more; returns when the claim in flight, if any, has its answer."""
@@ -80,28 +82,27 @@ class Claims:
     async def _by_ticket(self, tickets: Tickets) -> None:
         while True:
             ticket = await tickets.get()
-            async with self._turn:
-                try:
-                    taken = await self._claim_for(ticket)
-                    self._give(taken)
-                    await self._settle(tickets)
-                finally:
-                    await _acknowledge(ticket)
+            engines = {ticket.engine: self._versions[ticket.engine]}
+            try:
+                if not await self._take(tickets, engines, 1) and self._may_claim:
+                    await asyncio.sleep(AGAIN_S)
+                    await self._take(tickets, engines, 1)
+            finally:
+                await _acknowledge(ticket)
 
-    async def _claim_for(self, ticket: Ticket) -> list[Claimed]:
-        engines = {ticket.engine: self._versions[ticket.engine]}
-        taken = await self._claim(engines, 1)
-        if not taken and self._may_claim:
-            await asyncio.sleep(AGAIN_S)
-            taken = await self._claim(engines, 1)
-        return taken
+    async def _take(self, tickets: Tickets, engines: Mapping[str, int], slots: int | None = None) -> int:
+        """Claims for at most `slots`, by default all that are free. Returns how many attempts it began."""
+        async with self._turn:
+            taken = await self._claim(engines, slots or self._slots.free)
+            for claimed in taken:
+                self._give(self._attempt(claimed))
+            await self._settle(tickets)
+        return len(taken)
 
     async def _by_poll(self, tickets: Tickets) -> None:
         while True:
             await self._poll_time()
-            async with self._turn:
-                self._give(await self._claim(self._versions, self._slots.free))
-                await self._settle(tickets)
+            await self._take(tickets, self._versions)
 
     async def _poll_time(self) -> None:
         every_s = self._options.poll_s if self._bus.connected else min(POLL_UNCONNECTED_S, self._options.poll_s)
@@ -136,12 +137,10 @@ class Claims:
             self.in_flight -= {number}
         return []
 
-    def _give(self, taken: list[Claimed]) -> None:
-        for claimed in taken:
-            attempt = self._attempt(claimed)
-            if self._closed:
-                attempt.release()
-            self._slots.give(attempt)
+    def _give(self, attempt: Attempt) -> None:
+        if self._closed:
+            attempt.release()
+        self._slots.give(attempt)
 
     async def _settle(self, tickets: Tickets) -> None:
         """Takes tickets only while one could be used."""

@@ -30,6 +30,7 @@ class ChildProcess:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._killed = False  # its end may not have been heard of yet
         self.attempts = 0
 
     @classmethod
@@ -65,8 +66,8 @@ class ChildProcess:
 
     @property
     def alive(self) -> bool:
-        """False once it ended or closed its socket."""
-        return self._process.returncode is None and not self._reader.at_eof()
+        """False once it ended, closed its socket or was killed."""
+        return not self._killed and self._process.returncode is None and not self._reader.at_eof()
 
     async def receive(self) -> Frame | None:
         """The next frame; None once the process is gone. What it said before it died still comes first.
@@ -96,6 +97,7 @@ class ChildProcess:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Signals the child and everything it started; returns at once."""
+        self._killed = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 

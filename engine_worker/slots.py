@@ -9,6 +9,7 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from engine_worker.attempt import Attempt
@@ -129,6 +130,6 @@ class Slots:
             "op": "setup",
             "engines": self._engines,
             "modules": list(self._options.engine_modules),
-            "path": [folder for folder in sys.path if folder],
+            "path": [str(Path(folder).absolute()) for folder in sys.path],
             "result_bytes_max": self._options.result_bytes_max,
         }

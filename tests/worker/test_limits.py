@@ -11,7 +11,7 @@ from events.catalog import AttemptError, Fail, Outcome, Release, Stop, Submitted
 from events.job import Job, evolve
 from tests.builders import a_submit
 
-FENCE = {"command_id": "c", "actor": "worker:w", "attempt": 1, "lease_id": "l"}
+FENCE: dict[str, Any] = {"command_id": "c", "actor": "worker:w", "attempt": 1, "lease_id": "l"}
 BOOM = AttemptError(type="ValueError", message="boom", code="engine_error", retryable=True)
 
 
