@@ -10,8 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from phaseline.screens import unknown_place
-from phaseline.watched import Event, PhaseView, Watched, brief
+from phaseline.watched import Event, PhaseView, Watched, brief, unknown_place
 
 REFRESH_HZ = 12
 PARTIALS_SHOWN = 6

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import click
 
 from phaseline.cli_options import Shape, is_terminal
-from phaseline.watched import Event, line
+from phaseline.watched import Event, line, unknown_place
 
 Job = dict[str, Any]
 
@@ -37,11 +37,6 @@ class Screen(Protocol):
 
     def end(self, job: Job) -> None:
         """Shows the job as it ended; called after the screen was left."""
-
-
-def unknown_place(snapshot: Job) -> str:
-    """What to tell when the sequence seen last is not in the log."""
-    return f"the stream has no such sequence; going on from seq {snapshot.get('seq', 0)} ({snapshot.get('status')})"
 
 
 class Plain:

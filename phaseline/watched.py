@@ -134,6 +134,11 @@ def line(event: Event) -> str:
     return f"{event['seq']:>5}  {event['timestamp'][11:23]}  {event['type']:<16}  {said}".rstrip()
 
 
+def unknown_place(snapshot: dict[str, Any]) -> str:
+    """What to tell when the sequence seen last is not in the log."""
+    return f"the stream has no such sequence; going on from seq {snapshot.get('seq', 0)} ({snapshot.get('status')})"
+
+
 def _words(event: Event) -> str:
     match event["type"]:
         case "submitted":

@@ -72,6 +72,11 @@ class Running:
         code = self.process.wait(PATIENCE_S)
         return Run(code, out, self.errors())
 
+    def leave(self) -> None:
+        """Closes our end of its stdout, as `head` does."""
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
     def errors(self) -> str:
         """All of stderr so far."""
         self._stderr.seek(0)

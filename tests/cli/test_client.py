@@ -9,6 +9,7 @@ from aiohttp import web
 
 from phaseline import Client
 from phaseline.client_errors import Busy, ClientError, Conflict, Invalid, NotFound, NotReachable, problem_of
+from phaseline.follow import Event
 from tests.cli.program import unused_port
 
 QUICK = {"steps": 5, "step_s": 0}
@@ -35,7 +36,7 @@ async def answering(handler):
 
 
 async def test_a_job_from_submit_to_result(client):
-    told = []
+    told: list[Event] = []
     job = await client.submit("countdown", QUICK, tags=["client"])
     follow = client.follow(job["id"], on_event=[told.append])
     seen = [event async for event in follow]
@@ -47,7 +48,8 @@ async def test_a_job_from_submit_to_result(client):
 
 
 async def test_one_of_several_callbacks_that_breaks_changes_nothing_for_the_others(client, caplog):
-    first, last = [], []
+    first: list[Event] = []
+    last: list[Event] = []
 
     def breaks(event):
         raise RuntimeError("of no use")

@@ -1,5 +1,6 @@
 """`make demo`: the first thing a newcomer runs."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -19,7 +20,9 @@ def test_the_demo_shows_a_job_a_broken_connection_and_a_decision(tmp_path):
     assert_decision(demo.out)
     for phase in ("initializing", "collecting_data", "projecting_points", "analyzing_transfers", "finalizing"):
         assert phase in demo.out
-    dropped, resumed = (int(re.search(rf"{words} seq (\d+)", demo.err)[1]) for words in ("dropped at", "resumed after"))
+    dropped, resumed = (
+        int(re.findall(rf"{words} seq (\d+)", demo.err)[0]) for words in ("dropped at", "resumed after")
+    )
     assert dropped == resumed
     seqs = [int(line.split()[0]) for line in demo.out.splitlines() if re.match(r" +\d+  \d\d:\d\d:", line)]
     assert seqs == list(range(1, len(seqs) + 1))
@@ -51,4 +54,4 @@ def replayed(text):
     run = subprocess.run(
         [*shlex.split(command), "-o", "jsonl"], env=env_of({}), capture_output=True, text=True, check=True
     )
-    return [int(re.search(r'"seq":(\d+)', line)[1]) for line in run.stdout.splitlines()]
+    return [json.loads(line)["seq"] for line in run.stdout.splitlines()]

@@ -4,6 +4,7 @@ import asyncio
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from phaseline import cli_options
 from tests.cli.program import COMMAND, env_of
@@ -28,7 +29,7 @@ def test_the_commands_of_the_page_work(up):
 
 
 def test_the_program_of_the_page_works(up, capsys):
-    names = {}
+    names: dict[str, Any] = {}
     exec(compile(blocks("python")[0], "docs/cli.md", "exec"), names)
     asyncio.run(names["main"](up.url))
     assert capsys.readouterr().out.splitlines()[-1].startswith("completed {'steps': 5")

@@ -6,7 +6,20 @@ import pytest
 
 from phaseline import Client
 from phaseline.client_errors import NotFound, StreamRefused, TimedOut
-from tests.cli.scripted import CAUGHT_UP, END, JOB, Breaks, Closes, FallsSilent, batch, event, hello, scripted
+from tests.cli.scripted import (
+    CAUGHT_UP,
+    END,
+    JOB,
+    Breaks,
+    Closes,
+    FallsSilent,
+    Frame,
+    Play,
+    batch,
+    event,
+    hello,
+    scripted,
+)
 
 
 async def seqs_of(follow):
@@ -41,7 +54,8 @@ async def test_an_event_is_delivered_only_behind_the_one_before_it():
 
 
 async def test_one_callback_that_raises_harms_neither_the_others_nor_the_stream(caplog):
-    before, after = [], []
+    before: list[Frame] = []
+    after: list[Frame] = []
 
     def breaks(event):
         raise RuntimeError(f"no {event['seq']}")
@@ -90,7 +104,7 @@ async def test_a_reset_hands_over_the_snapshot_and_goes_on_behind_it():
         ([hello(epoch="e2", resume="reset"), reset, batch(3, 4)], Breaks()),
         END,
     )
-    snapshots = []
+    snapshots: list[Frame] = []
     async with scripted(*plays) as server, Client(server.url) as client:
         assert await seqs_of(client.follow(JOB, on_reset=snapshots.append)) == [1, 2, 3, 3, 4]
         assert snapshots == [snapshot]
@@ -116,7 +130,7 @@ async def test_a_sequence_stays_with_its_epoch_until_the_snapshot_is_taken():
 
 async def test_the_connection_is_shown_as_it_is():
     plays = ([hello(), batch(1), CAUGHT_UP], Breaks()), ([hello(), CAUGHT_UP, batch(2)], Closes())
-    states = []
+    states: list[str] = []
     async with scripted(*plays) as server, Client(server.url) as client:
         await client.follow(JOB, on_connection=states.append).wait()
     assert states == ["catching_up", "live", "waiting", "catching_up", "live"]
@@ -145,8 +159,8 @@ async def test_the_server_says_when_to_come_back():
 
 
 async def test_a_limit_of_connections_names_the_wait_in_its_close_reason():
-    plays = ([], Closes(4429, "retry_after=60")), END
-    async with scripted(*plays) as server, Client(server.url) as client:
+    refused: Play = ([], Closes(4429, "retry_after=60"))
+    async with scripted(refused, END) as server, Client(server.url) as client:
         with pytest.raises(TimedOut):
             await client.follow(JOB, timeout_s=0.7).wait()
         assert len(server.queries) == 1

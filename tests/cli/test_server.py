@@ -53,7 +53,7 @@ def test_a_reader_that_leaves_the_pipe_ends_the_command_quietly(fresh_up):
     job_id = submitted(fresh_up, "-p", "steps=1000")
     with running("follow", job_id, PHASELINE_URL=fresh_up.url) as follow:
         follow.lines(2)
-        follow.process.stdout.close()
+        follow.leave()
         follow.process.wait(60)
         assert "Traceback" not in follow.errors()
 
