@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.runtime ## Run a job in this terminal and watch it, then clean up
+demo: $(VENV)/.runtime ## Run an analysis in this terminal and watch it, broken connection included
 	@$(BIN)/phaseline demo
 
 up: $(VENV)/.runtime ## Run everything in one process, with no servers, and keep its data

@@ -1,6 +1,6 @@
 """The composition root: the one place that names concrete adapters and owns processes' lifetimes and signals.
 
-Each `run_…` is a whole process: it returns the exit code. `serving` is `phaseline up` inside a running loop.
+Each `run_…` is a whole process: it returns the exit code 0, or raises what the command line explains. `serving` is `phaseline up` inside a running loop.
 """
 
 import asyncio
@@ -150,17 +150,24 @@ async def spine(settings: Settings) -> AsyncIterator[Spine]:
 async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
     """The gateway on its port; yields its URL."""
     origins = frozenset(_words(settings.allowed_origins))
-    deps = Deps(
-        parts.log, parts.bus, parts.committer, parts.engines, allowed_origins=origins, version=VERSION
-    )
+    deps = Deps(parts.log, parts.bus, parts.committer, parts.engines, allowed_origins=origins, version=VERSION)
     runner = web.AppRunner(make_app(deps), access_log=None, handle_signals=False)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        await _bind(runner, settings)
         host, port = runner.addresses[0][:2]
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
         await runner.cleanup()
+
+
+async def _bind(runner: web.AppRunner, settings: Settings) -> None:
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as failure:
+        raise Misconfigured(
+            f"cannot listen on {settings.host}:{settings.port} ({failure.strerror}); choose another --port, 0 picks one"
+        ) from failure
 
 
 def make_bus(settings: Settings) -> Bus:
@@ -291,12 +298,5 @@ def _run(process: Coroutine[Any, Any, None], settings: Settings) -> int:
     )
     for noisy in ("aiormq", "aio_pika", "alembic", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
-        asyncio.run(process)
-    except PhaselineError as problem:
-        sys.stderr.write(f"phaseline: {problem}\n")
-        return 1
-    except OSError as problem:
-        sys.stderr.write(f"phaseline: {problem.strerror or problem}\n")
-        return 1
+    asyncio.run(process)
     return 0

@@ -31,5 +31,7 @@ class Settings(BaseSettings):
     outage_grace_s: float = Field(30.0, ge=0, description="engines go on this long without a database")
     event_partitions: int = Field(1, ge=1, le=1024, description="routing keys of the hints, for sharding gateways")
     result_bytes_max: int = Field(16 * 1024 * 1024, ge=1024, description="largest result an engine may return")
-    engine_modules: str = Field("", description="comma-separated modules that declare engines beside the installed ones")
+    engine_modules: str = Field(
+        "", description="comma-separated modules that declare engines beside the installed ones"
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
