@@ -26,6 +26,9 @@ WINDOW = 32  # confirms in flight: 20–50 saturate one event loop, 200 gain not
 HINTS_BYTES_MAX = 4 * 1024 * 1024  # waiting in this process while a window is out
 CONTROLS_MAX = 256
 TICKETS_MAX = 1000  # an engine; the sweeper asks for no more either
+# Tries of what was not taken. 3.10.8 nacks what reaches a quorum queue while another process is making it too (two of
+# ten times); a full queue nacks as well, so it is soon given up.
+TICKET_PAUSES_S = (0.05, 0.2, 0.0)
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +155,7 @@ class ControlLane(_ExchangeLane):
 
 
 class TicketLane(Lane):
-    """Tickets to be announced, as counts. Persistent, confirmed, sent once more when their queue was missing."""
+    """Tickets to be announced, as counts. Persistent, confirmed, tried again when their queue was not ready."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,27 +209,30 @@ def _raise_broken(results: Iterable[Exception | None]) -> None:
 
 
 async def _announce(session: Session, channel: AbstractChannel, engine: str, count: int) -> None:
-    returned = await _send_tickets(session, channel, engine, count)
-    if returned:  # somebody deleted the queue since
-        await make_ticket_queue(session, engine)
-        await _send_tickets(session, channel, engine, returned)
+    for pause_s in TICKET_PAUSES_S:
+        count, missing = await _send_tickets(session, channel, engine, count)
+        if not count:
+            return
+        if missing:  # somebody deleted the queue since
+            await make_ticket_queue(session, engine)
+        await asyncio.sleep(pause_s)
+    log.debug("%d tickets of %s were not taken: their queue is full", count, engine)
 
 
-async def _send_tickets(session: Session, channel: AbstractChannel, engine: str, count: int) -> int:
-    """How many came back because their queue is missing."""
-    returned = 0
-    for start in range(0, count, WINDOW):
+async def _send_tickets(session: Session, channel: AbstractChannel, engine: str, count: int) -> tuple[int, bool]:
+    """How many were not taken, and whether that is because their queue is missing."""
+    left = count
+    while left:
         sends = (
             channel.default_exchange.publish(_ticket(), ticket_queue(engine), mandatory=True)
-            for _ in range(min(WINDOW, count - start))
+            for _ in range(min(WINDOW, left))
         )
         results = await outcomes(session, sends)
         _raise_broken(results)
-        returned += sum(isinstance(failure, PublishError) for failure in results)
-        if any(failure and not isinstance(failure, PublishError) for failure in results):
-            log.debug("the ticket queue of %s is full, or just being made", engine)
-            break
-    return returned
+        left -= results.count(None)
+        if any(results):
+            return left, any(isinstance(failure, PublishError) for failure in results)
+    return 0, False
 
 
 def _ticket() -> Message:
