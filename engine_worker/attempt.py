@@ -36,7 +36,7 @@ from events.catalog import AnyCommand, AttemptError, Expire, Report
 from events.committer import Committer, new_command_id
 from events.errors import Refused, StillAlive, Unavailable, Unstorable
 from events.log import Artifact, Log
-from events.values import decode, storable_text
+from events.values import decode, encode, storable_text
 
 _log = logging.getLogger(__name__)
 
@@ -146,10 +146,9 @@ class Attempt:
             "version": self.job.engine_version,
             "attempt": self.job.attempt,
             "params": decode(self._params),
-            "recorded": recorded,
             "deadline": self.limits.deadline,
         }
-        await child.send(fields)
+        await child.send(fields, encode(recorded))
         if self.limits.cancelled:
             child.tell(op="cancel")
         if self._draining:

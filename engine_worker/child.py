@@ -29,7 +29,7 @@ from engine_worker.failure import ResultTooLarge, SaidTooLarge, failed_fields, i
 from engine_worker.frames import Frame, Garbled, pack, read_frame
 from events.declaration import Engine, find_engine
 from events.record import DATA_BYTES_MAX
-from events.values import encode, jsonable
+from events.values import decode, encode, jsonable
 
 SAID_BYTES_MAX = DATA_BYTES_MAX - 16 * 1024  # leaves room for the event's other fields
 WATCHDOG_S = 1.0  # how long after the deadline the watchdog ends a process whose engine never lets go of the GIL
@@ -98,7 +98,7 @@ class Child:
             lambda said: self._say(context, said),
             job_id=fields["job_id"],
             attempt=fields["attempt"],
-            recorded=fields["recorded"],
+            recorded=decode(run.body) if run.body else {},
             deadline=fields["deadline"],
         )
         self._context = context

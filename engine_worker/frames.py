@@ -1,7 +1,8 @@
 """How parent and child speak over their socket: length-prefixed frames, the same in both directions. PURE.
 
 A frame is two big-endian 32-bit lengths, a JSON object (`{"op": …}`) and a body: the exact JSON bytes of a value that
-may be large (result, checkpoint, best), which the parent can store without decoding it. No body is no value.
+may be large (result, checkpoint, best; towards the child what earlier attempts recorded), which the parent can store
+without decoding it. No body is no value.
 """
 
 import struct

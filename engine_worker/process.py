@@ -83,11 +83,11 @@ class ChildProcess:
         if not self._writer.is_closing():
             self._writer.write(pack(fields))
 
-    async def send(self, fields: dict[str, Any]) -> None:
+    async def send(self, fields: dict[str, Any], body: bytes = b"") -> None:
         """A longer one; waits until the child took it. A child that is gone says so at the next `receive`."""
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(SEND_S):
-                self._writer.write(pack(fields))
+                self._writer.write(pack(fields, body))
                 await self._writer.drain()
 
     async def watch(self) -> None:

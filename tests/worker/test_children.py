@@ -15,7 +15,7 @@ from events.declaration import Phase
 from tests.worker.scene import MODULES, gone
 
 SETUP = {"op": "setup", "engines": [], "modules": MODULES, "path": sys.path, "result_bytes_max": 1000}
-RUN = {"op": "run", "job_id": "j", "version": 1, "attempt": 1, "params": {}, "recorded": {}, "deadline": None}
+RUN = {"op": "run", "job_id": "j", "version": 1, "attempt": 1, "params": {}, "deadline": None}
 
 
 @asynccontextmanager

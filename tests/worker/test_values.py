@@ -85,7 +85,7 @@ async def test_a_result_over_the_limit_fails_the_job_at_once(scene: Scene):
     assert (error.code, error.message) == ("result_too_large", "the result is 1002 bytes of JSON, at most 1000 fit")
 
 
-@pytest.mark.parametrize("size", [10, 300_000])
+@pytest.mark.parametrize("size", [10, 300_000, 6_000_000])
 async def test_a_recorded_phase_is_not_computed_again_after_a_crash(scene: Scene, size: int):
     async with scene.worker():
         stream = await scene.end(await scene.submit("resuming", number=size))
