@@ -15,18 +15,22 @@ from sqlalchemy import NullPool, create_engine
 import migrations
 from events.batch import Committed
 from events.bus_memory import MemoryBus
+from events.bus_rabbit import RabbitBus
 from events.committer import Committer
 from events.errors import LogUnavailable
+from events.log_postgres import PostgresLog
 from events.log_sqlite import SqliteLog
 from gateway.app import make_app
 from gateway.deps import Deps
-from tests.gateway.driving import ENGINES, Driver, Gateway, Storage
+from phaseline import database
+from tests.gateway.driving import ENGINES, Driver, Gateway, Storage, eventually
+from tests.stores import postgres_settings
 
 _CALLS = frozenset({"transaction", "now", "head", "heads", "read", "job", "jobs", "find_key", "artifact", "engines"})
 
 
-class BreakableLog(SqliteLog):
-    """The log on SQLite, out of reach on demand: a file has no server to stop."""
+class Breakable:
+    """Puts a real log out of reach on demand, for what streams do then; real servers die in tests/faults."""
 
     _down = False
 
@@ -37,6 +41,14 @@ class BreakableLog(SqliteLog):
         if name in _CALLS and object.__getattribute__(self, "_down"):
             raise LogUnavailable
         return object.__getattribute__(self, name)
+
+
+class BreakableSqlite(Breakable, SqliteLog):
+    pass
+
+
+class BreakablePostgres(Breakable, PostgresLog):
+    pass
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +66,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def sqlite_and_memory(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Storage]:
     path = folder / "log.db"
     shutil.copy(request.getfixturevalue("migrated"), path)
-    log, bus = BreakableLog(path), MemoryBus()
+    log, bus = BreakableSqlite(path), MemoryBus()
     await log.open()
     await bus.open()
     try:
@@ -64,10 +76,35 @@ async def sqlite_and_memory(request: pytest.FixtureRequest, folder: Path) -> Asy
         await log.close()
 
 
-STORAGES = {"sqlite-memory": sqlite_and_memory}
+@asynccontextmanager
+async def postgres_and_rabbit(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Storage]:
+    settings = await postgres_settings(request.getfixturevalue("postgres"), folder)
+    await database.migrate(settings)
+    vhost = await asyncio.to_thread(request.getfixturevalue("rabbit").create_vhost)
+    assert settings.database_url is not None
+    log, bus = BreakablePostgres(settings.database_url), RabbitBus(vhost, name="test gateway")
+    await log.open()
+    await bus.open()
+    try:
+        await eventually(lambda: bus.connected)
+        yield Storage(log, bus, log.interrupt)
+    finally:
+        await bus.close()
+        await log.close()
 
 
-@pytest.fixture(params=list(STORAGES))
+STORAGES = {"sqlite-memory": sqlite_and_memory, "postgres-rabbit": postgres_and_rabbit}
+# What streams promise must hold on both; the rest asks nothing of a storage that the contract tests do not.
+ON_EVERY_STORAGE = {"test_full", "test_classic"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "storage" in metafunc.fixturenames:
+        everywhere = metafunc.module.__name__.rpartition(".")[2] in ON_EVERY_STORAGE
+        metafunc.parametrize("storage", list(STORAGES) if everywhere else ["sqlite-memory"], indirect=True)
+
+
+@pytest.fixture
 async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
     async with STORAGES[request.param](request, tmp_path) as opened:
         yield opened

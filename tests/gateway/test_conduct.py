@@ -63,6 +63,27 @@ async def test_a_ping_is_answered(gateway: Gateway, driver: Driver):
         assert frame.data == b"are you there"
 
 
+async def test_only_a_peer_that_answered_before_is_held_to_answer(
+    gateway: Gateway, driver: Driver, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gateway.connection.PING_S", 0.1)
+    monkeypatch.setattr("gateway.connection.PONG_S", 0.3)
+    target = gateway.server.make_url(url(await driver.submit()))
+    async with (
+        gateway.session.ws_connect(target, autoping=False) as mute,
+        gateway.session.ws_connect(target, autoping=False) as faded,
+        asyncio.timeout(10),
+    ):
+        while (frame := await faded.receive()).type is not aiohttp.WSMsgType.PING:
+            pass
+        await faded.pong(frame.data)
+        while (frame := await faded.receive()).type is not aiohttp.WSMsgType.CLOSE:
+            pass
+        assert frame.data == 4408
+        kinds = [(await mute.receive()).type for _ in range(6)]
+        assert kinds == [aiohttp.WSMsgType.TEXT] * 3 + [aiohttp.WSMsgType.PING] * 3
+
+
 async def test_bytes_that_are_no_utf8_close_with_1007(gateway: Gateway, driver: Driver):
     job_id = await driver.submit()
     async with gateway.stream(url(job_id)) as stream:
