@@ -134,9 +134,11 @@ def _in_context(name: str) -> bool:
     kept = True
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if line and not line.startswith("#"):
-            pattern = line.removeprefix("!").removeprefix("**/")
+            pattern = line.removeprefix("!")
             parts = name.split("/")
-            above = {"/".join(parts[:end]) for end in range(1, len(parts) + 1)} | set(parts)
+            above = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+            if pattern.startswith("**/"):
+                above, pattern = parts, pattern.removeprefix("**/")
             if any(fnmatch.fnmatch(path, pattern) for path in above):
                 kept = line.startswith("!")
     return kept
