@@ -157,7 +157,8 @@ class Connection:
             await self._socket.send_frame(self.heartbeat(), WSMsgType.TEXT)
         if now >= self._ping_at:
             self._ping_at = now + PING_S
-            self._pong_by = now + PONG_S if self._answered else None
+            if self._answered and self._pong_by is None:
+                self._pong_by = now + PONG_S
             await self._socket.ping()
 
     @property
