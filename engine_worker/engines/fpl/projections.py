@@ -10,8 +10,8 @@ A simple, open model, for each fixture:
   and price promise, a line fitted on the same snapshot;
 - fixture factor: goals expected of his club for an attacker, of the opponent for a defender, over the average.
 
-On the 33 gameweeks of 2023/24, not used to choose a constant, the squared error of players who played lately was 2.91² against 3.21² of
-the API's own `ep_next`, slope 0.98 against 0.47, bias −0.12.
+On the 33 gameweeks of 2023/24, not used to choose a constant, the root mean squared error over players who played
+lately was 2.91 against 3.21 of the API's own `ep_next`, slope 0.98 against 0.47, bias −0.12.
 
 Percentiles come from a distribution with the same mean: zero or appearance points, plus a negative binomial rest
 whose spread was chosen so that a player expected to score four has P10/P50/P90 near 1/2/8. P10 to P90 held 80 % of
