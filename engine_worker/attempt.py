@@ -32,7 +32,7 @@ from engine_worker.process import TERM_S, ChildProcess
 from engine_worker.recorded import recorded_outputs
 from engine_worker.said import entry_of
 from events.batch import Claimed
-from events.catalog import AnyCommand, AttemptError, Expire, Report
+from events.catalog import AnyCommand, AttemptError, Expire, Outcome, Report
 from events.committer import Committer, new_command_id
 from events.errors import Refused, StillAlive, Unavailable, Unstorable
 from events.log import Artifact, Log
@@ -259,10 +259,11 @@ class Attempt:
             _log.info("attempt %d of job %s ended unheard: %s", self.job.attempt, self.job.id, problem)
 
     async def _end(self, ending: Ending) -> None:
-        if self._why == "total_timeout" and not isinstance(ending, Returned) and await self._expired():
-            return
         returned = isinstance(ending, Returned)
         outcome, artifact = outcome_of(self.job.id, ending.body if isinstance(ending, Returned) else self._best)
+        artifacts = [artifact] if artifact else []
+        if self._why == "total_timeout" and not returned and await self._expired(outcome, artifacts):
+            return
         seen = Circumstances(
             self._fence(),
             self._draw(),
@@ -273,16 +274,20 @@ class Attempt:
             outcome,
         )
         command = finish(seen.fence, outcome) if returned else command_for(ending, self.job, seen)
-        await self._execute(command, [artifact] if artifact else [])
+        await self._execute(command, artifacts)
 
-    async def _expired(self) -> bool:
+    async def _expired(self, best: Outcome, artifacts: Sequence[Artifact]) -> bool:
         """A job over its total time is nobody's failure; False when the database does not think it is over yet."""
         fence = self._fence()
         command = Expire(
-            command_id=fence["command_id"], actor=self._actor, attempt=self.job.attempt, cause="total_timeout"
+            command_id=fence["command_id"],
+            actor=self._actor,
+            attempt=self.job.attempt,
+            cause="total_timeout",
+            best=best,
         )
         try:
-            await self._execute(command)
+            await self._execute(command, artifacts)
         except StillAlive:
             return False
         return True

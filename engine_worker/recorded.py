@@ -15,12 +15,9 @@ async def recorded_outputs(log: Log, job: Job) -> dict[str, Any]:
     """
     checkpoints: dict[str, Checkpoint] = {}
     wanted = set(decode(job.recorded_phases))
-    after = 0
-    while wanted and after < job.last_seq and (page := await log.read(job.id, after)):
-        for recorded in page:
-            if recorded.type == "checkpoint" and isinstance(event := recorded.event(), Checkpoint):
-                checkpoints[event.phase] = event
-        after = page[-1].seq
+    for recorded in await log.checkpoints(job.id) if wanted else []:
+        if isinstance(event := recorded.event(), Checkpoint):
+            checkpoints[event.phase] = event
     outputs = {}
     for phase in wanted & set(checkpoints):
         ref = checkpoints[phase].output_ref

@@ -26,7 +26,7 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """"One job of this engine is due." `ack` is the last act of a claim, before the work."""
+    """ "One job of this engine is due." `ack` is the last act of a claim, before the work."""
 
     engine: str
     ack: Callable[[], Awaitable[None]]
@@ -65,9 +65,7 @@ class Bus(Protocol):
     def publish(self, epoch: str, lines: Sequence[bytes]) -> None:
         """Hands over freshly committed lines; never waits, drops when its bounded buffer is full."""
 
-    def tail(
-        self, on_hint: Callable[[Hint], None], on_bound: Callable[[], None]
-    ) -> AbstractAsyncContextManager[None]:
+    def tail(self, on_hint: Callable[[Hint], None], on_bound: Callable[[], None]) -> AbstractAsyncContextManager[None]:
         """Calls `on_hint` for each hint while the block lasts; `on_bound` after every (re)connect, since anything
         before it may be lost."""
 

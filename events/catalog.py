@@ -358,6 +358,7 @@ class Expire(Command):
     attempt: int
     cause: Literal["lost", "attempt_timeout", "stall_timeout", "total_timeout", "start_timeout", "cancel_grace"]
     draw: float = 0.0
+    best: Outcome = Outcome()  # what the engine had offered, when its own worker says the job is overdue
 
 
 class Cancel(Command):

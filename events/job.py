@@ -217,23 +217,22 @@ def _expired(job: Job, command: Expire, now: int) -> AnyEvent:
         raise StillAlive
     if command.cause == "lost":
         if job.cancel_mode:
-            return _cancelled(job)
+            return _cancelled(job, command.best)
         losses = job.losses + 1
         if losses >= job.max_losses:
             message = f"the worker was lost {losses} times; the job may be taking it down"
             return _error(message, "lost", job.failures, losses)
         return Interrupted(reason="lost")
     if command.cause == "cancel_grace" or job.cancel_mode:
-        return _cancelled(job)
+        return _cancelled(job, command.best)
     limit_s = {"start_timeout": job.start_s, "attempt_timeout": job.attempt_s, "total_timeout": job.total_s}.get(
         command.cause, job.stall_s
     )
     message = timeout_message(command.cause, limit_s)
     if command.cause in {"start_timeout", "total_timeout"}:
-        return _error(message, command.cause, job.failures, job.losses)
-    return _failed(
-        job, AttemptError(type="Timeout", message=message, code=command.cause, retryable=True), command.draw, now
-    )
+        return _error(message, command.cause, job.failures, job.losses, command.best)
+    error = AttemptError(type="Timeout", message=message, code=command.cause, retryable=True)
+    return _failed(job, error, command.draw, now, command.best)
 
 
 def _overdue(job: Job, cause: str, now: int) -> bool:

@@ -211,6 +211,9 @@ class Log(Protocol):
     async def read_back(self, job_id: str, before: int, limit: int) -> list[Recorded]:
         """At most `limit` events below sequence `before`, newest first."""
 
+    async def checkpoints(self, job_id: str) -> list[Recorded]:
+        """The `checkpoint` events of a job, in order, without reading the rest of its stream into memory."""
+
     async def feed(self, cursor: str, limit: int, tenant: str | None = None) -> FeedPage:
         """Events of the whole log after `cursor` ("" for the start), complete once committed: no event appears
         later below a cursor already returned."""

@@ -195,6 +195,11 @@ class SqlLog:
         query = select(*RECORDED).where(e.job_id == job_id, e.seq < before).order_by(e.seq.desc()).limit(limit)
         return [to_recorded(row) for row in await self._rows(query)]
 
+    async def checkpoints(self, job_id: str) -> list[Recorded]:
+        e = t.events.c
+        query = select(*RECORDED).where(e.job_id == job_id, e.type == "checkpoint").order_by(e.seq)
+        return [to_recorded(row) for row in await self._rows(query)]
+
     async def job(self, job_id: str, tenant: str | None = None) -> JobRow | None:
         query = select(*JOB_ROW).where(t.jobs.c.id == job_id)
         if tenant is not None:

@@ -63,12 +63,8 @@ async def _submitted(log: Log, job_id: str) -> Submitted:
 async def _recorded(log: Log, job_id: str, phases: tuple[str, ...]) -> tuple[Checkpoint, ...]:
     """The last checkpoint of each of these phases, in the order of the phases."""
     found: dict[str, Checkpoint] = {}
-    after = 0
-    while phases and (page := await log.read(job_id, after)):
-        after = page[-1].seq
-        for recorded in page:
-            if recorded.type == "checkpoint":
-                event = recorded.event()
-                assert isinstance(event, Checkpoint)
-                found[event.phase] = event
+    for recorded in await log.checkpoints(job_id) if phases else []:
+        event = recorded.event()
+        assert isinstance(event, Checkpoint)
+        found[event.phase] = event
     return tuple(found[name] for name in phases if name in found)

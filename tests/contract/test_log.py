@@ -218,6 +218,8 @@ async def test_a_rerun_gets_checkpoints_and_its_own_artifacts(log: Log, running:
     assert await log.artifact(row.job.id, "abc") == body
     claimed = next(c for c in await running.claim(slots=9) if c.job.id == row.job.id)
     assert claimed.job.progress == 25.0
+    assert [event.type for event in await log.checkpoints(row.job.id)] == ["checkpoint"]
+    assert await log.checkpoints(first.job.id) == []
 
 
 # ---- claiming

@@ -215,6 +215,14 @@ def test_a_timeout_is_judged_again_when_it_is_applied(
     assert cause in stream.rows[-1].data
 
 
+def test_a_total_timeout_keeps_the_best_its_worker_knew() -> None:
+    stream = Stream(timeouts={"total_s": 1})
+    stream.start()
+    best = Outcome(present=True, value={"plan": 1})
+    stream.apply(an_expiry(1, "total_timeout").model_copy(update={"best": best}))
+    assert stream.rows[-1].event().results == {"plan": 1}  # type: ignore[union-attr]
+
+
 def test_reopening_starts_over_under_the_same_id() -> None:
     stream = Stream(max_attempts=1, timeouts={"total_s": 1000.0})
     stream.start()
