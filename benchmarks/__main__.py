@@ -21,16 +21,15 @@ from rich.table import Table
 from benchmarks import floors, spine, system
 from benchmarks.measure import Results
 from events.announce import Announcer
-from events.bus_rabbit import RabbitBus
 from events.log import Log
 from phaseline import database
 from phaseline.settings import Settings
 from tests.builders import Committing, committing
 from tests.installation import Installation, api, on_servers, running
 from tests.servers import Servers
+from tests.stores import open_bus, open_log
 
 PACKAGES = ("aio-pika", "aiohttp", "asyncpg", "pydantic", "SQLAlchemy")
-BOUND_S = 30.0
 
 
 async def measure(servers: Servers, *, quick: bool) -> Results:
@@ -71,27 +70,22 @@ async def _whole_system(
 @contextlib.asynccontextmanager
 async def writing(settings: Settings) -> AsyncIterator[tuple[Log, Committing]]:
     """A committer of our own on the same log, announcing over RabbitMQ as a worker does."""
-    log = database.make_log(settings)
-    await log.open()
-    bus = RabbitBus(str(settings.rabbitmq_url), name="bench")
-    await bus.open()
-    try:
-        async with asyncio.timeout(BOUND_S):
-            while not bus.connected:
-                await asyncio.sleep(0.05)
-        async with committing(log) as running_committer:
-            announcer = Announcer(bus)
-            announcer.epoch = log.epoch
-            running_committer.committer._on_committed = announcer  # noqa: SLF001 same wiring as compose
-            yield log, running_committer
-    finally:
-        await bus.close()
-        await log.close()
+    async with (
+        open_log(settings) as log,
+        open_bus(str(settings.rabbitmq_url), "bench") as bus,
+        committing(log) as running_committer,
+    ):
+        announcer = Announcer(bus)
+        announcer.epoch = log.epoch
+        running_committer.committer._on_committed = announcer  # noqa: SLF001 same wiring as compose
+        yield log, running_committer
 
 
 def show(results: Results, console: Console) -> None:
     """The table."""
-    table = Table("figure", "unit", "measured", "against its floor", "what it is", title="median (min–max), or p50 / p99")
+    table = Table(
+        "figure", "unit", "measured", "against its floor", "what it is", title="median (min–max), or p50 / p99"
+    )
     for figure in results.figures:
         table.add_row(figure.name, figure.unit, figure.shown(), results.ratio(figure), figure.note)
     console.print(table)

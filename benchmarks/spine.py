@@ -44,9 +44,7 @@ async def _committer(running: Committing, jobs: list[Any], seconds: float, *, wo
         fence = {"actor": "worker:w1", "attempt": 1, "lease_id": claimed.job.lease_id}
         while time.monotonic() < end:
             said = (Progress(progress=0.0, phase="collecting_data", message="counting", done=1, total=2),)
-            await running.committer.execute(
-                claimed.job.id, Report(command_id=new_command_id(), said=said, **fence)
-            )
+            await running.committer.execute(claimed.job.id, Report(command_id=new_command_id(), said=said, **fence))
             count += 1
 
     began = time.monotonic()

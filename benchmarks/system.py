@@ -26,7 +26,9 @@ async def idle_start(http: Api, results: Results, jobs: int) -> None:
         began = await _result(http, job_id)
         waits.append((began - sent) / 1e6)
     results.add(
-        Figure("idle submit to engine code", "ms", waits, "from before the POST to the engine's first line", latency=True)
+        Figure(
+            "idle submit to engine code", "ms", waits, "from before the POST to the engine's first line", latency=True
+        )
     )
 
 
@@ -94,7 +96,9 @@ async def _replay_once(url: str, job_id: str, events: int, query: str) -> float:
             while seen < events:
                 message = await socket.receive()
                 # Counted without parsing: the bench's own JSON decoding is not what is measured.
-                seen += message.data.count('"seq":') if '"type":"batch"' in message.data[:40] else '"actor"' in message.data
+                seen += (
+                    message.data.count('"seq":') if '"type":"batch"' in message.data[:40] else '"actor"' in message.data
+                )
     return events / (time.monotonic() - began)
 
 

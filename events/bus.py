@@ -26,7 +26,7 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """ "One job of this engine is due." `ack` is the last act of a claim, before the work."""
+    """Says that one job of this engine is due. `ack` is the last act of a claim, before the work."""
 
     engine: str
     ack: Callable[[], Awaitable[None]]

@@ -11,7 +11,7 @@ from events.bus_rabbit import RabbitBus
 from phaseline import database
 from phaseline.settings import Settings
 from tests.installation import Api, Installation, api, embedded, on_servers, running
-from tests.stores import postgres_settings
+from tests.stores import open_bus, open_log, postgres_settings
 
 # Engines for tests, and leases short enough that a takeover fits into a test.
 ENVIRONMENT = {
@@ -53,23 +53,15 @@ async def http(installation: Installation) -> AsyncIterator[Api]:
 
 async def copy_is_complete(settings: Settings, rabbit_url: str) -> None:
     """Every event of the log is in the RabbitMQ stream, read by someone who knows only CloudEvents."""
-    log = database.make_log(settings)
-    await log.open()
-    bus = RabbitBus(rabbit_url, name="reader of the copy")
-    await bus.open()
-    try:
+    async with open_log(settings) as log, open_bus(rabbit_url, "reader of the copy") as bus:
+        recorded = {(row.job_id, row.seq) for row in (await log.feed("", 100_000)).events}
         async with asyncio.timeout(COPY_BOUND_S):
-            while not bus.connected:
-                await asyncio.sleep(0.05)
-            while True:
-                recorded = {(row.job_id, row.seq) for row in (await log.feed("", 100_000)).events}
-                copied = {_key(message) async for message in bus.read_copy()} if await bus.copy_exists() else set()
-                if recorded <= copied:
-                    return
-                await asyncio.sleep(0.1)
-    finally:
-        await bus.close()
-        await log.close()
+            while not recorded <= await _copied(bus):  # noqa: ASYNC110 a stream in another process
+                await asyncio.sleep(0.1)  # the leader copies once a sweep
+
+
+async def _copied(bus: RabbitBus) -> set[tuple[str, int]]:
+    return {_key(message) async for message in bus.read_copy()} if await bus.copy_exists() else set()
 
 
 def _key(message: bytes) -> tuple[str, int]:

@@ -193,10 +193,9 @@ async def test_the_job_as_it_stood_at_any_sequence(installation: Installation, h
     viewer = await Viewer(installation.url, job_id).follow()
     first = await http.get(f"/api/v1/jobs/{job_id}?at=1")
     assert (first["status"], first["seq"], first["progress"]) == ("queued", 1, 0.0)
-    for event in viewer.events:
-        then = await http.get(f"/api/v1/jobs/{job_id}?at={event['seq']}")
-        assert then["seq"] == event["seq"]
-    assert then == await http.get(f"/api/v1/jobs/{job_id}")
+    then = [await http.get(f"/api/v1/jobs/{job_id}?at={event['seq']}") for event in viewer.events]
+    assert [job["seq"] for job in then] == viewer.seqs
+    assert then[-1] == await http.get(f"/api/v1/jobs/{job_id}")
     await http.get(f"/api/v1/jobs/{job_id}?at={len(viewer.events) + 1}", 404)
 
 

@@ -13,12 +13,11 @@ import pytest
 
 from events.bus import Bus
 from events.bus_memory import MemoryBus
-from events.bus_rabbit import RabbitBus
 from events.log import Log
 from events.sweeper import Pulse, Sweeper, SweeperOptions
 from tests.builders import Committing, a_finish, a_report, committing, progress, story, whole_stream
 from tests.servers import PostgresServer, RabbitServer
-from tests.stores import open_log, postgres_settings, sqlite_settings
+from tests.stores import open_bus, open_log, postgres_settings, sqlite_settings
 
 BOUND_S = 30.0
 FAST = SweeperOptions(sweep_s=0.1, leader_s=1.0, lease_s=0.5)
@@ -115,22 +114,23 @@ async def test_every_event_is_in_the_copy_and_a_lost_copy_is_made_whole_again(
 ) -> None:
     settings = await postgres_settings(postgres, tmp_path)
     url = await asyncio.to_thread(rabbit.create_vhost)
-    bus = RabbitBus(url, name="test")
-    async with open_log(settings) as log, committing(log) as running:
-        await bus.open()
-        async with sweeping(running, bus):
-            claimed = await running.started()
-            await running.committer.execute(claimed.job.id, a_report(claimed, progress(), progress(20.0)))
-            await running.committer.execute(claimed.job.id, a_finish(claimed, {"x": 1}))
-            wanted = {(row.job_id, row.seq) for row in await whole_stream(log, claimed.job.id)}
+    async with (
+        open_log(settings) as log,
+        committing(log) as running,
+        open_bus(url, "test") as bus,
+        sweeping(running, bus),
+    ):
+        claimed = await running.started()
+        await running.committer.execute(claimed.job.id, a_report(claimed, progress(), progress(20.0)))
+        await running.committer.execute(claimed.job.id, a_finish(claimed, {"x": 1}))
+        wanted = {(row.job_id, row.seq) for row in await whole_stream(log, claimed.job.id)}
 
-            async def complete() -> bool:
-                return await bus.copy_exists() and wanted <= set(map(key_of, [m async for m in bus.read_copy()]))
+        async def complete() -> bool:
+            return await bus.copy_exists() and wanted <= set(map(key_of, [m async for m in bus.read_copy()]))
 
-            await until(complete)
-            await delete_stream(url)
-            await until(complete)
-        await bus.close()
+        await until(complete)
+        await delete_stream(url)
+        await until(complete)
 
 
 def key_of(message: bytes) -> tuple[str, int]:
