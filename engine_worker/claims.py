@@ -18,7 +18,7 @@ from events.bus import Bus, Ticket, Tickets
 from events.committer import Committer
 from events.errors import LeaseLost, Unavailable
 
-AGAIN_S = 0.03  # an empty claim is tried once more: the ticket may have overtaken what it announces
+AGAIN_S = 0.03  # after an empty claim a poll follows: whoever held the job's row may have given it back
 POLL_UNCONNECTED_S = 1.0
 ACK_S = 1.0  # then the work begins all the same
 
@@ -53,6 +53,7 @@ class Claims:
         self._open = asyncio.Event()
         self._closed = False
         self._taking = True
+        self._again: asyncio.TimerHandle | None = None
         self._numbers = itertools.count()
         self.in_flight: frozenset[int] = frozenset()
 
@@ -84,11 +85,20 @@ class Claims:
             ticket = await tickets.get()
             engines = {ticket.engine: self._versions[ticket.engine]}
             try:
-                if not await self._take(tickets, engines, 1) and self._may_claim:
-                    await asyncio.sleep(AGAIN_S)
-                    await self._take(tickets, engines, 1)
+                if not await self._take(tickets, engines, 1):
+                    self._look_again_soon()
             finally:
                 await _acknowledge(ticket)
+
+    def _look_again_soon(self) -> None:
+        """The ticket itself is not kept meanwhile: the next one would wait behind it, and most empty claims only mean
+        that a poll was quicker."""
+        if self._again is None and self._may_claim:
+            self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._again = None
+        self._slots.freed.set()
 
     async def _take(self, tickets: Tickets, engines: Mapping[str, int], slots: int | None = None) -> int:
         """Claims for at most `slots`, by default all that are free. Returns how many attempts it began."""
