@@ -14,6 +14,8 @@ from gateway.engines import EngineBook
 from gateway.hub import Hub
 from gateway.problems import problems
 
+HUB_END_S = 10.0  # the bus says goodbye to its server within a few seconds
+
 log = logging.getLogger(__name__)
 
 
@@ -60,7 +62,8 @@ async def _run_hub(app: web.Application) -> AsyncIterator[None]:
     task.add_done_callback(_report)
     yield
     task.cancel()
-    await asyncio.wait({task})
+    if (await asyncio.wait({task}, timeout=HUB_END_S))[1]:
+        log.error("the hub did not end within %g s", HUB_END_S)
 
 
 def _report(task: asyncio.Task[None]) -> None:
