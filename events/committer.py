@@ -62,14 +62,16 @@ class Committer:
         command: Submit,
         *,
         tenant: str,
+        job_id: str | None = None,
         source_job_id: str | None = None,
         wait_s: float = ANSWER_S,
     ) -> tuple[JobRow, bool]:
-        """Makes a job; returns its row and whether an earlier submit with the same key had made it.
+        """Makes a job; returns its row and whether an earlier submit with the same key had made it. Give a `job_id`
+        from `new_job_id` when the command's own events must name it.
 
         Raises `KeyReused`, `Unstorable`, `LogUnavailable`, `Overloaded`.
         """
-        job_id = self.new_job_id()
+        job_id = job_id or self.new_job_id()
         if not await self._store.accepts(job_id):
             raise LogUnavailable("no partition exists for new jobs; run `phaseline db migrate` or start a worker")
         item = Item(job_id, tenant, command, source_job_id=source_job_id)

@@ -255,6 +255,10 @@ def _told_apart() -> Iterator[None]:
         if task is None or task.cancelling() <= before:
             raise
         raise asyncio.CancelledError from failure
+    else:
+        # It also swallows a cancel altogether while it declares: the block then ends as if nobody had asked.
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 async def _connect(url: str, purpose: str) -> Session:

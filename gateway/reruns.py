@@ -27,6 +27,7 @@ async def rerun(request: web.Request) -> web.Response:
     before = _phases_before(engine, body.from_phase)
     log = request.app[DEPS].log
     source = await _submitted(log, row.job.id)
+    job_id = request.app[DEPS].committer.new_job_id()
     draft = Draft(
         params=decode(row.params) if body.params is None else body.params,
         priority=source.priority,
@@ -36,7 +37,8 @@ async def rerun(request: web.Request) -> web.Response:
         tags=source.tags,
         rerun_of=row.job.id,
         from_phase=body.from_phase,
-        reused=await _recorded(log, row.job.id, before),
+        reused=tuple(_moved(checkpoint, job_id) for checkpoint in await _recorded(log, row.job.id, before)),
+        job_id=job_id,
     )
     new, replay = await accept(request, engine, draft, ask)
     return made(new, replay=replay)
@@ -50,6 +52,15 @@ def _phases_before(engine: KnownEngine, from_phase: str | None) -> tuple[str, ..
         message = f"{from_phase!r} is no phase of {engine.row.name}; its phases are {', '.join(names)}"
         raise invalid([("from_phase", message)])
     return names[: names.index(from_phase)]
+
+
+def _moved(checkpoint: Checkpoint, job_id: str) -> Checkpoint:
+    """The checkpoint as the new job's own: its bytes are copied, so their address names the new job too."""
+    ref = checkpoint.output_ref
+    if ref is None:
+        return checkpoint
+    url = f"/api/v1/jobs/{job_id}/artifacts/{ref.sha256}"
+    return checkpoint.model_copy(update={"output_ref": ref.model_copy(update={"url": url})})
 
 
 async def _submitted(log: Log, job_id: str) -> Submitted:

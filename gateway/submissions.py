@@ -29,6 +29,7 @@ class Draft:
     rerun_of: str | None = None
     from_phase: str | None = None
     reused: tuple[Checkpoint, ...] = ()
+    job_id: str | None = None  # when `reused` names it
 
 
 async def replayed(request: web.Request, asked: Asked) -> JobRow | None:
@@ -63,7 +64,9 @@ async def accept(request: web.Request, engine: KnownEngine, draft: Draft, asked:
     )
     command = Submit(command_id=new_command_id(), actor=who.actor, submitted=submitted, reused=draft.reused)
     source = draft.rerun_of if draft.reused else None
-    return await request.app[DEPS].committer.submit(command, tenant=who.tenant, source_job_id=source)
+    return await request.app[DEPS].committer.submit(
+        command, tenant=who.tenant, job_id=draft.job_id, source_job_id=source
+    )
 
 
 def _idempotency(asked: Asked) -> Idempotency | None:

@@ -72,9 +72,10 @@ def nested(params: Poison, context: Context) -> Nested:
 
 
 class Counted(BaseModel):
-    """A number to go on from."""
+    """A number to go on from, and how much the first phase records."""
 
     start: int = 1
+    bulk: int = 0
 
 
 @engine("phased", version=1, phases=PHASES)
@@ -82,12 +83,14 @@ def phased(params: Counted, context: Context) -> dict[str, Any]:
     """Records two phases; each says in which attempt and job it was computed."""
 
     def made() -> dict[str, Any]:
-        return {"job": context.job_id, "attempt": context.attempt, "start": params.start}
+        bulk = "x" * params.bulk
+        return {"job": context.job_id, "attempt": context.attempt, "start": params.start, "bulk": bulk}
 
     first = context.phase("collecting_data", made)
     second = context.phase("analyzing", made)
     context.phase("finalizing")
-    return {"first": first, "second": second, "start": params.start}
+    sizes = [len(first.pop("bulk")), len(second.pop("bulk"))]
+    return {"first": first, "second": second, "start": params.start, "sizes": sizes}
 
 
 @engine("suicidal", version=1, phases=PHASES)

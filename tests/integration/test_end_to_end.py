@@ -112,6 +112,20 @@ async def test_a_rerun_from_a_phase_reuses_what_was_recorded(installation: Insta
     assert viewer.events[0]["rerun_of"] == job_id
 
 
+async def test_a_rerun_owns_the_large_outputs_it_reuses(installation: Installation, http: Api) -> None:
+    size = 300_000
+    job_id = await http.submit("phased", {"bulk": size})
+    await Viewer(installation.url, job_id).follow()
+    rerun = await http.post(f"/api/v1/jobs/{job_id}/rerun", {"from_phase": "finalizing", "params": {"bulk": 1}}, 202)
+    viewer = await Viewer(installation.url, rerun["id"]).follow()
+    assert viewer.events[-1]["results"]["sizes"] == [size, size]
+    for checkpoint in (event for event in viewer.events if event["type"] == "checkpoint"):
+        ref = checkpoint["output_ref"]
+        assert rerun["id"] in ref["url"]
+        async with http.session.get(f"{http.url}{ref['url']}") as answer:
+            assert hashlib.sha256(await answer.read()).hexdigest() == ref["sha256"] == checkpoint["digest"]
+
+
 async def test_an_attempt_after_a_crash_goes_on_from_its_checkpoint(installation: Installation, http: Api) -> None:
     job_id = await http.submit("suicidal", {}, timeouts={"attempt_s": 60})
     viewer = await Viewer(installation.url, job_id).follow()
