@@ -96,7 +96,7 @@ def _tell_the_end(watching: _Dropping, data_dir: Path, job_id: str) -> None:
     )
     _say("Replay the stream, now or later, without a server:")
     click.echo(f"  {command('jobs', 'events', job_id, '--data-dir', str(data_dir))}")
-    _say("See the same in a browser, with your own jobs:")
+    _say("Keep the server, with this data, for jobs of your own:")
     click.echo(f"  {command('up', '--data-dir', str(data_dir))}")
 
 
