@@ -66,8 +66,14 @@ class ChildProcess:
 
     @property
     def alive(self) -> bool:
-        """False once it ended, closed its socket or was killed."""
-        return not self._killed and self._process.returncode is None and not self._reader.at_eof()
+        """False once it ended, closed its socket or was killed. Asks the kernel: the loop may not have heard yet, and
+        an attempt handed to a dead child would be blamed for its death."""
+        if self._killed or self._process.returncode is not None or self._reader.at_eof():
+            return False
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:  # reaped between our look and now
+            return False
 
     async def receive(self) -> Frame | None:
         """The next frame; None once the process is gone. What it said before it died still comes first.
