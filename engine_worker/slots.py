@@ -16,6 +16,7 @@ from engine_worker.attempt import Attempt
 from engine_worker.endings import Ending, Returned
 from engine_worker.options import WorkerOptions
 from engine_worker.process import ChildFailed, ChildProcess
+from engine_worker.reconcile import Key
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Slots:
         self._children: set[ChildProcess] = set()
         self._closed = False
         self._ready = 0  # slots whose child waits for an attempt
-        self.running: dict[str, Attempt] = {}  # by job id, from the claim to the end
+        self.running: dict[Key, Attempt] = {}  # from the claim to the end; a job's next attempt may come before the end
         self.freed = asyncio.Event()  # a slot got ready
         self._emptied = asyncio.Event()  # nothing runs any more
 
@@ -45,7 +46,7 @@ class Slots:
     def give(self, attempt: Attempt) -> None:
         """Runs an attempt in a free slot. Raises `asyncio.QueueFull` when there is none."""
         self._waiting.put_nowait(attempt)
-        self.running[attempt.job.id] = attempt
+        self.running[attempt.key] = attempt
 
     def extend(self) -> None:
         """Tells every child how long it may live."""
@@ -98,7 +99,7 @@ class Slots:
         try:
             return self._fit(child, await self._run(attempt, child))
         finally:
-            self.running.pop(attempt.job.id, None)
+            self.running.pop(attempt.key, None)
             if not self.running:
                 self._emptied.set()
 

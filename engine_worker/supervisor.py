@@ -255,12 +255,10 @@ class Supervisor:
         the beat says it again."""
         try:
             said = decode(words)
-            attempt = self._slots.running.get(said["job_id"])
-            if attempt is None:
-                return
-            if said["op"] == "stop":
-                attempt.forget()
-            elif said["op"] == "cancel" and said["attempt"] == attempt.job.attempt:
-                attempt.cancel(time.monotonic() + float(said["grace_s"]))
+            for attempt in [one for one in self._slots.running.values() if one.job.id == said["job_id"]]:
+                if said["op"] == "stop":
+                    attempt.forget()
+                elif said["op"] == "cancel" and said["attempt"] == attempt.job.attempt:
+                    attempt.cancel(time.monotonic() + float(said["grace_s"]))
         except (ValueError, KeyError, TypeError) as problem:
             _log.warning("a control message that says nothing: %s", problem)

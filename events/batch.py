@@ -29,6 +29,7 @@ class Item:
     command: AnyCommand
     artifacts: Sequence[Artifact] = ()
     source_job_id: str | None = None  # whose artifacts a rerun copies
+    doubtful: bool = False  # a transaction with it had no answer: it may be recorded already
     texts: dict[int, str] = field(default_factory=dict)  # id(event) -> JSON text encoded before queueing
     rows: list[Recorded] = field(default_factory=list)
     row: JobRow | None = None  # for a submit: the job that now has the key
@@ -71,14 +72,15 @@ def new_lease_id() -> str:
     return str(uuid.uuid4())
 
 
-async def commit_batch(tx: Transaction, items: Sequence[Item], claims: Sequence[Claim], *, rerun: bool) -> Committed:
-    """Runs a batch inside an open transaction. With `rerun` a command recorded before answers with that."""
+async def commit_batch(tx: Transaction, items: Sequence[Item], claims: Sequence[Claim]) -> Committed:
+    """Runs a batch inside an open transaction. A doubtful command that was recorded before answers with that."""
     submits = [item for item in items if isinstance(item.command, Submit)]
     others = [item for item in items if not isinstance(item.command, Submit)]
     jobs = await tx.lock(sorted({item.job_id for item in others})) if others else {}
     now = await tx.now()
     done = Committed(now)
-    before = await tx.recorded({item.command.command_id: item.job_id for item in items}) if rerun else {}
+    doubtful = {item.command.command_id: item.job_id for item in items if item.doubtful}
+    before = await tx.recorded(doubtful) if doubtful else {}
     pending = [item for item in items if not _answered(item, before)]
     await _insert(tx, [item for item in submits if item in pending], now, done)
     await _decide(tx, [item for item in others if item in pending], jobs, now, done)

@@ -8,19 +8,19 @@ recorded. Claims are never run again: the beat gives back what they left.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import uuid_utils
 
 from events.batch import Claim, Claimed, Committed, Item, commit_batch, encode_early
 from events.catalog import AnyCommand, Expire, Report, Submit
 from events.clock import Clock
-from events.errors import Contended, LogUnavailable, Overloaded, PhaselineError, Unavailable, Unstorable
+from events.errors import LogUnavailable, Overloaded, PhaselineError, Unavailable, Unstorable
 from events.log import Artifact, JobRow, Log
 from events.record import Recorded
 
@@ -29,7 +29,11 @@ BATCH_BYTES_MAX = 4 * 1024 * 1024
 QUEUE_COMMANDS_MAX = 10_000
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
 TRANSACTION_S = 5.0  # at it the connection is dropped and the outcome is unknown
+HELD_AGAIN_S = 0.5  # between two tries of commands whose rows somebody else holds
+ONE_BY_ONE_S = 0.5  # then the next batch has its turn
 ANSWER_S = 10.0  # how long a caller waits before it hears `LogUnavailable`
+
+Claims = Sequence[tuple[Claim, "asyncio.Future[list[Claimed]]"]]
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +53,8 @@ class Committer:
         self._clock = clock or Clock()
         self._offset_ms = 0  # the database's clock minus ours, for ids made before queueing
         self._queue: deque[_Waiting] = deque()
+        self._held: list[_Waiting] = []  # of jobs whose rows somebody else holds, each job's in order
+        self._held_at = 0.0  # when they are tried again
         self._claims: list[tuple[Claim, asyncio.Future[list[Claimed]]]] = []
         self._bytes = 0
         self._work = asyncio.Event()
@@ -122,7 +128,7 @@ class Committer:
     @property
     def waiting(self) -> int:
         """Commands not yet committed."""
-        return len(self._queue)
+        return len(self._queue) + len(self._held)
 
     # -- the task
 
@@ -130,14 +136,24 @@ class Committer:
         """Commits until cancelled, then fails what still waits with `LogUnavailable`."""
         try:
             while True:
-                await self._work.wait()
+                await self._wake()
                 batch, claims = self._take()
-                await self._commit(batch, claims)
+                if batch or claims:
+                    await self._commit(batch, claims)
+                if self._held and self._held_at <= asyncio.get_running_loop().time():
+                    await self._try_held()
                 async with self._room:
                     self._room.notify_all()
         finally:
             self._closed = True
             self._fail_rest()
+
+    async def _wake(self) -> None:
+        """Returns when there is work, or when the held commands are due."""
+        until = self._held_at if self._held else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._work.wait()
 
     async def _enter(self, item: Item, wait_s: float) -> None:
         if self._closed:
@@ -159,13 +175,18 @@ class Committer:
             raise item.error
 
     def _has_room(self, size: int) -> bool:
-        return not self._queue or (len(self._queue) < QUEUE_COMMANDS_MAX and self._bytes + size <= QUEUE_BYTES_MAX)
+        waiting = len(self._queue) + len(self._held)
+        return not waiting or (waiting < QUEUE_COMMANDS_MAX and self._bytes + size <= QUEUE_BYTES_MAX)
 
-    def _take(self) -> "tuple[list[_Waiting], list[tuple[Claim, asyncio.Future[list[Claimed]]]]]":
+    def _take(self) -> "tuple[list[_Waiting], Claims]":
         batch: list[_Waiting] = []
+        held = {waiting.item.job_id for waiting in self._held}
         size = 0
         while self._queue and len(batch) < BATCH_COMMANDS_MAX and (not batch or size < BATCH_BYTES_MAX):
             waiting = self._queue.popleft()
+            if waiting.item.job_id in held:
+                self._held.append(waiting)  # behind its job's earlier commands
+                continue
             self._bytes -= waiting.size
             if not waiting.abandoned:
                 batch.append(waiting)
@@ -176,74 +197,95 @@ class Committer:
             self._work.clear()
         return batch, claims
 
-    async def _commit(
-        self, batch: "list[_Waiting]", claims: Sequence[tuple[Claim, asyncio.Future[list[Claimed]]]]
-    ) -> None:
-        """Runs a batch to an end for each of its commands, however often the database fails in between."""
+    async def _commit(self, batch: "list[_Waiting]", claims: Claims) -> None:
+        """Commits a batch. While the database does not answer nothing else could go on either, so it stays here; what
+        only some of its commands stand in the way of is sorted out one by one."""
         tries = 0
-        rerun = False
         while batch or claims:
             try:
-                await self._transact([w.item for w in batch], [claim for claim, _ in claims], rerun=rerun)
-            except Contended:
-                _fail_claims(claims, LogUnavailable())
-                batch = await self._one_by_one(batch, rerun=rerun)
-            except Unavailable as outage:
+                await self._transact([waiting.item for waiting in batch], [claim for claim, _ in claims])
+            except LogUnavailable as outage:
                 _log.warning("a batch of %d commands has no answer yet: %s", len(batch), outage)
+            except Exception as problem:  # whose fault it is shows one by one
+                _log.debug("a batch of %d commands is taken apart: %s", len(batch), problem)
                 _fail_claims(claims, LogUnavailable())
-                rerun = True
-            except PhaselineError:
-                _fail_claims(claims, LogUnavailable())
-                batch = await self._one_by_one(batch, rerun=rerun)
+                self._hold(await self._one_by_one(batch))
+                return
             else:
                 _answer(batch, claims)
                 return
+            _fail_claims(claims, LogUnavailable())
             claims = ()
             batch = [waiting for waiting in batch if not waiting.abandoned]
             tries += 1
             if batch:
                 await asyncio.sleep(random.uniform(0.02, min(1.0, 0.05 * 2**tries)))  # noqa: S311 jitter
 
-    async def _one_by_one(self, batch: "list[_Waiting]", *, rerun: bool) -> "list[_Waiting]":
+    def _hold(self, waiting: "list[_Waiting]") -> None:
+        """Keeps commands whose rows somebody else holds at the head of their jobs' lines; other jobs go on."""
+        self._held += waiting
+        self._bytes += sum(one.size for one in waiting)
+        self._held_at = asyncio.get_running_loop().time() + HELD_AGAIN_S
+
+    async def _try_held(self) -> None:
+        trying, self._held = self._held, []
+        self._bytes -= sum(one.size for one in trying)
+        self._hold(await self._one_by_one([one for one in trying if not one.abandoned]))
+
+    async def _one_by_one(self, batch: "list[_Waiting]") -> "list[_Waiting]":
         """One bad row must not fail its neighbours. Returns those to try again, each job's in their order."""
         again: list[_Waiting] = []
+        untried: list[_Waiting] = []
         held: set[str] = set()
+        enough = asyncio.get_running_loop().time() + ONE_BY_ONE_S
         for waiting in batch:
             if waiting.item.job_id in held:
                 again.append(waiting)
                 continue
+            if asyncio.get_running_loop().time() > enough:
+                untried.append(waiting)
+                continue
             try:
-                await self._transact([waiting.item], [], rerun=rerun)
+                await self._transact([waiting.item], [], patient=False)
             except Unavailable:
                 held.add(waiting.item.job_id)
                 again.append(waiting)
+                continue
             except PhaselineError as problem:
                 waiting.item.error = problem
-                _answer([waiting], ())
-            else:
-                _answer([waiting], ())
-        return again
+            except Exception:  # our own mistake about one command must not end the writing of all others
+                _log.exception("a command of job %s broke", waiting.item.job_id)
+                waiting.item.error = PhaselineError(
+                    "this command cannot be carried out; the log of the process says why"
+                )
+            _answer([waiting], ())
+        return untried + again  # those nobody has tried yet go first next time
 
-    async def _transact(self, items: Sequence[Item], claims: Sequence[Claim], *, rerun: bool) -> None:
+    async def _transact(self, items: Sequence[Item], claims: Sequence[Claim], *, patient: bool = True) -> None:
         for item in items:
             item.rows, item.error, item.row, item.replayed = [], None, None, False
         for claim in claims:
             claim.taken.clear()
         try:
-            async with asyncio.timeout(TRANSACTION_S), self._store.transaction() as tx:
-                done = await commit_batch(tx, items, claims, rerun=rerun)
-        except TimeoutError as late:
-            raise LogUnavailable("the transaction had no answer in time; its outcome is unknown") from late
+            async with asyncio.timeout(TRANSACTION_S), self._store.transaction(patient=patient) as tx:
+                done = await commit_batch(tx, items, claims)
+        except (TimeoutError, LogUnavailable) as lost:
+            for item in items:
+                item.doubtful = True
+            if isinstance(lost, TimeoutError):
+                raise LogUnavailable("the transaction had no answer in time; its outcome is unknown") from lost
+            raise
         self._offset_ms = done.now - self._clock.now_ms()
         if done.events:
             self._on_committed(done)
 
     def _fail_rest(self) -> None:
-        for waiting in self._queue:
+        for waiting in (*self._queue, *self._held):
             if not waiting.future.done():
                 waiting.future.set_exception(LogUnavailable("this process is closing"))
         _fail_claims(self._claims, LogUnavailable("this process is closing"))
         self._queue.clear()
+        self._held.clear()
         self._claims.clear()
 
 
@@ -259,7 +301,7 @@ class _Waiting:
         self.abandoned = False
 
 
-def _answer(batch: Sequence[_Waiting], claims: Sequence[tuple[Claim, "asyncio.Future[list[Claimed]]"]]) -> None:
+def _answer(batch: Sequence[_Waiting], claims: Claims) -> None:
     for waiting in batch:
         if not waiting.future.done():
             waiting.future.set_result(None)
@@ -272,7 +314,7 @@ def _answer(batch: Sequence[_Waiting], claims: Sequence[tuple[Claim, "asyncio.Fu
             future.set_result(claim.taken)
 
 
-def _fail_claims(claims: Sequence[tuple[Claim, "asyncio.Future[Any]"]], error: PhaselineError) -> None:
+def _fail_claims(claims: Claims, error: PhaselineError) -> None:
     for _, future in claims:
         if not future.done():
             future.set_exception(error)

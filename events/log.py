@@ -187,8 +187,9 @@ class Log(Protocol):
     async def close(self) -> None:
         """Gives every connection back; may be called twice."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Commits at the end of the block, rolls back on an exception. One at a time per process."""
+    def transaction(self, *, patient: bool = True) -> AbstractAsyncContextManager[Transaction]:
+        """Commits at the end of the block, rolls back on an exception. One at a time per process. Raises `Contended`
+        when somebody else holds a row, at once unless `patient`; `LogUnavailable` when the outcome is unknown."""
 
     async def accepts(self, job_id: str) -> bool:
         """False when no partition can take this job's events: refuse before anything is queued."""

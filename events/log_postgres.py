@@ -65,9 +65,11 @@ class PostgresLog(SqlLog):
             await engine.dispose()
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, patient: bool = True) -> AsyncIterator[Transaction]:
         try:
             async with self._writer.begin() as connection:
+                if not patient:
+                    await connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
                 yield PostgresTransaction(connection, self._epoch_number)
         except (SQLAlchemyError, OSError) as error:
             raise self._translate(error) from error

@@ -62,7 +62,8 @@ class SqliteLog(SqlLog):
         await self._writer.dispose()
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, patient: bool = True) -> AsyncIterator[Transaction]:
+        del patient  # one writer: nobody else holds a row
         async with self._writing(60.0) as connection:
             yield SqliteTransaction(connection, self._epoch_number)
 

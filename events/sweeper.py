@@ -18,7 +18,7 @@ from events.catalog import Expire
 from events.clock import Clock
 from events.cloudevents import cloudevent, event_id
 from events.committer import Committer, new_command_id
-from events.errors import BusUnavailable, PhaselineError, Refused, Unavailable
+from events.errors import BusUnavailable, Refused, Unavailable
 from events.log import Log, Overdue
 
 OVERDUE_MAX = 500  # jobs expired in one pass
@@ -74,7 +74,7 @@ class Sweeper:
                 _log.debug("sweep %s waits for RabbitMQ: %s", name, away)
             except Unavailable as away:
                 _log.warning("sweep %s: %s", name, away)
-            except PhaselineError:
+            except Exception:  # a boundary: one kind of repair that breaks must not end the others, or the process
                 _log.exception("sweep %s failed and is tried again", name)
             await asyncio.sleep(period_s * random.uniform(0.8, 1.0))  # noqa: S311 jitter, so that processes spread
 
@@ -120,7 +120,8 @@ class Sweeper:
             return
         if not await self._bus.copy_exists():
             # First the cursor, then the stream: a crash in between copies again instead of leaving a hole.
-            await self._store.save_cursor("copy", self._holder, "")
+            if not await self._store.save_cursor("copy", self._holder, ""):
+                return  # another process leads by now, and decides what to copy
             await self._bus.make_copy()
         cursor = await self._store.cursor("copy") or ""
         while True:

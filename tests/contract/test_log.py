@@ -110,10 +110,12 @@ async def test_a_batch_run_again_after_an_unknown_outcome_doubles_nothing(log: L
         batch.Item(running.committer.new_job_id(), "default", a_submit(key="k")),
     ]
     async with log.transaction() as tx:
-        await batch.commit_batch(tx, items, [], rerun=False)
+        await batch.commit_batch(tx, items, [])
     first = [item.rows for item in items]
+    for item in items:
+        item.doubtful = True
     async with log.transaction() as tx:  # its sender never heard of the first
-        done = await batch.commit_batch(tx, items, [], rerun=True)
+        done = await batch.commit_batch(tx, items, [])
     assert (done.events, [item.rows for item in items]) == ([], first)
     assert len(await whole_stream(log, claimed.job.id)) == 3
 
@@ -163,7 +165,7 @@ async def test_the_feed_never_skips_a_transaction_that_commits_late(store_settin
     async with slow.transaction() as tx:
         item = batch.Item("01a20ca3-8f44-71e6-954e-9ff94174bd64", "default", a_submit())
         item.job_id = Committer(slow).new_job_id()
-        await batch.commit_batch(tx, [item], [], rerun=False)
+        await batch.commit_batch(tx, [item], [])
         async with committing(quick) as other:
             await other.submit()
         page = await log.feed(cursor, 10)
