@@ -94,6 +94,12 @@ class Event(Frozen):
     version: ClassVar[int] = 1
 
 
+def _either(fields: dict[str, Any], name: str, ref: Ref | None) -> dict[str, Any]:
+    """A value may be null: whether it or its reference is left out is decided by the reference alone."""
+    del fields[f"{name}_ref" if ref is None else name]
+    return fields
+
+
 class Submitted(Event):
     """The job was accepted; always sequence 1."""
 
@@ -141,13 +147,16 @@ class Progress(Event):
 class Checkpoint(Event):
     """A phase's output was recorded; `digest` is the hex SHA-256 of its exact JSON bytes."""
 
-    omitted = frozenset({"output_ref"})
     type: Literal["checkpoint"] = "checkpoint"
     phase: str
     output: Any = None
     output_ref: Ref | None = None
     digest: str
     duration_ms: int
+
+    @model_serializer(mode="wrap")
+    def _one_of_two(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _either(serialize(self), "output", self.output_ref)
 
 
 class Partial(Event):
@@ -202,10 +211,7 @@ class Complete(Event):
 
     @model_serializer(mode="wrap")
     def _one_of_two(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = serialize(self)
-        # A result may be null: which of the two is absent is decided by the reference alone.
-        del fields["results_ref" if self.results_ref is None else "results"]
-        return fields
+        return _either(serialize(self), "results", self.results_ref)
 
 
 class Error(Event):

@@ -28,6 +28,8 @@ BEATERS = 2
 WEEK_MS = 7 * 24 * 3600 * 1000  # one partition of `events`; a job's UUIDv7 begins with its time
 WEEKS_AHEAD = 4
 CONNECT_S = 5.0
+COMMAND_S = 6.0  # above the deadlines of reads and transactions, which name themselves
+CLOSE_S = 1.0
 # A lock nobody gives back, or a transaction nobody ends, must not stop every writer.
 SERVER_SETTINGS = {
     "application_name": "phaseline",
@@ -62,7 +64,10 @@ class PostgresLog(SqlLog):
 
     async def close(self) -> None:
         for engine in (self._writer, self._beater, self._reader):
-            await engine.dispose()
+            # A frozen server answers no goodbye; the sockets close with the process.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await engine.dispose()
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, patient: bool = True) -> AsyncIterator[Transaction]:
@@ -232,5 +237,7 @@ def _engine(url: str, size: int) -> AsyncEngine:
         pool_size=size,
         max_overflow=0,
         pool_timeout=CONNECT_S,
-        connect_args={"timeout": CONNECT_S, "server_settings": SERVER_SETTINGS},
+        # The command timeout also bounds what the driver does behind our backs, such as the rollback of a connection
+        # that is given back in mid-statement: against a frozen server that waited for ever.
+        connect_args={"timeout": CONNECT_S, "command_timeout": COMMAND_S, "server_settings": SERVER_SETTINGS},
     )

@@ -36,6 +36,7 @@ from phaseline.settings import Settings
 
 BOOT_WAIT_S = 60.0  # how long a process waits for its database at boot before it gives up
 RETRY_S = 0.5
+SHUTDOWN_S = 16.0  # viewers are sent away within 10 s, their sockets close within 5 more
 VERSION = importlib.metadata.version("phaseline")
 
 _log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
     """The gateway on its port; yields its URL."""
     origins = frozenset(_words(settings.allowed_origins))
     deps = Deps(parts.log, parts.bus, parts.committer, parts.engines, allowed_origins=origins, version=VERSION)
-    runner = web.AppRunner(make_app(deps), access_log=None, handle_signals=False)
+    runner = web.AppRunner(make_app(deps), access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
         await _bind(runner, settings)
@@ -298,5 +299,12 @@ def _run(process: Coroutine[Any, Any, None], settings: Settings) -> int:
     )
     for noisy in ("aiormq", "aio_pika", "alembic", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    asyncio.run(process)
+    asyncio.run(_ended_in_peace(process))
     return 0
+
+
+async def _ended_in_peace(process: Coroutine[Any, Any, None]) -> None:
+    """SIGTERM before a process listens for it itself, while it waits for its database, is no failure either."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(process)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

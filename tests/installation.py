@@ -55,12 +55,15 @@ class Installation:
         return await self._end(signal.SIGTERM, names or self.commands)
 
     async def _end(self, number: signal.Signals, names: tuple[str, ...]) -> list[int]:
-        ending = [process for name in names if (process := self.processes.pop(name, None))]
-        for process in ending:
+        ending = {name: self.processes[name] for name in names if name in self.processes}
+        for process in ending.values():
             if process.returncode is None:
                 process.send_signal(number)
         async with asyncio.timeout(BOUND_S):
-            return list(await asyncio.gather(*(process.wait() for process in ending)))
+            codes = list(await asyncio.gather(*(process.wait() for process in ending.values())))
+        for name in ending:
+            del self.processes[name]  # not before: whoever cleans up must still find one that will not end
+        return codes
 
     async def _answers(self) -> None:
         async with asyncio.timeout(BOUND_S), aiohttp.ClientSession() as session:
