@@ -3,8 +3,6 @@
 import io
 from typing import Any
 
-import pytest
-
 from engine_worker.engines.fpl.sources import Reading, source_named
 from tests.installation import Api, Installation
 
@@ -66,15 +64,14 @@ BAD_ANALYSES = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_ANALYSES)
-async def test_a_bad_analysis_is_refused_naming_the_field_and_nothing_is_stored(
-    installation: Installation, http: Api, name: str
+async def test_bad_analyses_are_refused_naming_the_field_and_nothing_is_stored(
+    installation: Installation, http: Api
 ) -> None:
-    make, field, words = BAD_ANALYSES[name]
-    problem = await http.post("/api/v1/analyze", make(), 422)
-    assert any(field in error["field"] for error in problem["errors"]), problem
-    told = " ".join(error["message"] for error in problem["errors"]).lower()
-    assert not words or any(word in told for word in words.split("|")), problem
+    for name, (make, field, words) in BAD_ANALYSES.items():
+        problem = await http.post("/api/v1/analyze", make(), 422)
+        assert any(field in error["field"] for error in problem["errors"]), (name, problem)
+        told = " ".join(error["message"] for error in problem["errors"]).lower()
+        assert not words or any(word in told for word in words.split("|")), (name, problem)
     assert (await http.get("/api/v1/jobs"))["jobs"] == []
 
 
@@ -83,30 +80,27 @@ async def test_a_valid_squad_of_ones_own_is_decided(installation: Installation, 
     assert (await http.get(f"/api/v1/analyze/{made['analysis_id']}"))["status"] in {"queued", "running", "completed"}
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "field"),
-    [
-        (b"{", 400, ""),
-        (b'{"engine": "countdown", "params": {}, "tags": ["\xff"]}', 400, ""),
-        (b'{"engine": "countdown", "params": {"steps": 1, "x": "' + b"y" * 2 * 1024 * 1024 + b'"}}', 413, ""),
-        (b'{"engine": "nothing_like_it", "params": {}}', 404, "engine"),
-        (b'{"engine": "countdown", "params": {"steps": "many"}}', 422, "params.steps"),
-        (b'{"engine": "countdown", "params": {"stepz": 1}}', 422, "params.stepz"),
-        (b'{"engine": "countdown", "params": {}, "tags": ["a\\u0000b"]}', 422, "tags"),
-        (b'{"engine": "countdown", "params": {}, "tags": ["\\ud800"]}', 422, "tags"),
-        (b'{"engine": "countdown", "params": {}, "priority": "urgent"}', 422, "priority"),
-        (b'{"engine": "countdown", "params": {}, "not_before": "2026-01-01T00:00:00"}', 422, "not_before"),
-    ],
-)
-async def test_a_bad_job_is_refused_with_a_problem(
-    installation: Installation, http: Api, body: bytes, status: int, field: str
-) -> None:
-    async with http.session.post(
-        f"{http.url}/api/v1/jobs", data=io.BytesIO(body), headers={"Content-Type": "application/json"}
-    ) as answer:
-        problem = await answer.json(content_type="application/problem+json")
-    assert (answer.status, problem["status"]) == (status, status), problem
-    if field:
-        assert any(error["field"].startswith(field) for error in problem["errors"]), problem
+BAD_JOBS: list[tuple[bytes, int, str]] = [
+    (b"{", 400, ""),
+    (b'{"engine": "countdown", "params": {}, "tags": ["\xff"]}', 400, ""),
+    (b'{"engine": "countdown", "params": {"steps": 1, "x": "' + b"y" * 2 * 1024 * 1024 + b'"}}', 413, ""),
+    (b'{"engine": "nothing_like_it", "params": {}}', 404, "engine"),
+    (b'{"engine": "countdown", "params": {"steps": "many"}}', 422, "params.steps"),
+    (b'{"engine": "countdown", "params": {"stepz": 1}}', 422, "params.stepz"),
+    (b'{"engine": "countdown", "params": {}, "tags": ["a\\u0000b"]}', 422, "tags"),
+    (b'{"engine": "countdown", "params": {}, "tags": ["\\ud800"]}', 422, "tags"),
+    (b'{"engine": "countdown", "params": {}, "priority": "urgent"}', 422, "priority"),
+    (b'{"engine": "countdown", "params": {}, "not_before": "2026-01-01T00:00:00"}', 422, "not_before"),
+]
+
+
+async def test_bad_jobs_are_refused_with_a_problem_and_nothing_is_stored(installation: Installation, http: Api) -> None:
+    for body, status, field in BAD_JOBS:
+        async with http.session.post(
+            f"{http.url}/api/v1/jobs", data=io.BytesIO(body), headers={"Content-Type": "application/json"}
+        ) as answer:
+            problem = await answer.json(content_type="application/problem+json")
+        assert (answer.status, problem["status"]) == (status, status), problem
+        assert not field or any(error["field"].startswith(field) for error in problem["errors"]), problem
     assert (await http.get("/api/v1/jobs"))["jobs"] == []
     await http.get(f"/api/v1/jobs/{UNKNOWN}", 404)
