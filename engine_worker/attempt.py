@@ -5,6 +5,7 @@ then comes the ending: exactly one command, none when the attempt was lost meanw
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -32,7 +33,7 @@ from engine_worker.process import TERM_S, ChildProcess
 from engine_worker.recorded import recorded_outputs
 from engine_worker.said import entry_of
 from events.batch import Claimed
-from events.catalog import AnyCommand, AttemptError, Expire, Outcome, Report
+from events.catalog import AnyCommand, AttemptError, Expire, Fail, Outcome, Report
 from events.committer import Committer, new_command_id
 from events.errors import Refused, StillAlive, Unavailable, Unstorable
 from events.log import Artifact, Log
@@ -250,6 +251,16 @@ class Attempt:
         await child.stop(term_s=0.0 if self._why == "lost" else TERM_S)
 
     # -- the ending
+
+    async def broke(self, problem: BaseException) -> None:
+        """The worker itself could not carry the attempt on. It counts as a failure: given back it would break the same
+        way again, for ever."""
+        while isinstance(problem, BaseExceptionGroup):
+            problem = problem.exceptions[0]
+        message = storable_text(f"the worker could not carry the attempt on: {type(problem).__name__}: {problem}")
+        error = AttemptError(type=type(problem).__name__, message=message, code="engine_error", retryable=True)
+        with contextlib.suppress(Refused, Unavailable):
+            await self._execute(Fail(**self._fence(), error=error, draw=self._draw()))
 
     async def _conclude(self, ending: Ending) -> None:
         try:

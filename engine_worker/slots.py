@@ -108,8 +108,9 @@ class Slots:
         child.attempts += 1
         try:
             return await attempt.run(child)
-        except Exception:  # a boundary: our own mistake about one attempt must not end the others
-            _log.exception("attempt %d of job %s broke; the job is given back", attempt.job.attempt, attempt.job.id)
+        except Exception as problem:  # a boundary: our own mistake about one attempt must not end the others
+            _log.exception("attempt %d of job %s broke", attempt.job.attempt, attempt.job.id)
+            await attempt.broke(problem)
             return None
 
     def _fit(self, child: ChildProcess, ending: Ending | None) -> bool:

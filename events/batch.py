@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from events.catalog import AnyCommand, AnyEvent, Expire, Fenced, Report, Start, Submit
+from events.catalog import AnyCommand, AnyEvent, Expire, Fenced, Report, Start, Submit, Submitted
 from events.errors import KeyReused, LeaseLost, PhaselineError, Refused, StillAlive, UnknownJob
 from events.job import Job, decide, record
 from events.log import Artifact, JobRow, Transaction
@@ -113,7 +113,8 @@ async def _insert(tx: Transaction, submits: Sequence[Item], now: int, done: Comm
         events = decide(None, item.command, now)
         job, rows = _record(None, item, events, item.tenant or "", now)
         made[item.job_id] = (job, rows)
-        item.row = _job_row(job, item.command)
+        if isinstance(item.command, Submit):
+            item.row = job_row(job, item.command.submitted)
     ordered = sorted(
         submits, key=lambda item: (item.tenant or "", (item.row and item.row.key_sha256) or "", item.job_id)
     )
@@ -233,10 +234,8 @@ def _record(
     return changed, rows
 
 
-def _job_row(job: Job, command: AnyCommand) -> JobRow:
-    if not isinstance(command, Submit):
-        raise TypeError("only a submit makes a job")
-    submitted = command.submitted
+def job_row(job: Job, submitted: Submitted) -> JobRow:
+    """A job's whole row: its state, and what never changes after `submitted`."""
     key = submitted.idempotency
     return JobRow(
         job=job,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST_MS = 253_402_300_799_999  # the last instant RFC 3339 can write
 
 
 class Clock:
@@ -33,7 +34,8 @@ def rfc3339(instant_ms: int) -> str:
 def parse_instant(text: Any) -> int:
     """Milliseconds of an RFC 3339 time with an offset, or of an int already in milliseconds.
 
-    Raises `ValueError` for anything else: a time without an offset would mean another instant elsewhere.
+    Raises `ValueError` for anything else: a time without an offset would mean another instant elsewhere, one outside
+    1970 to 9999 could not be written again.
     """
     if isinstance(text, int) and not isinstance(text, bool):
         return text
@@ -42,7 +44,10 @@ def parse_instant(text: Any) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a time needs an offset, such as 2026-11-24T08:00:00Z")
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    instant = (moment - _EPOCH) // timedelta(milliseconds=1)
+    if not 0 <= instant <= LATEST_MS:
+        raise ValueError("a time must lie between 1970 and 9999, in UTC")
+    return instant
 
 
 Instant = Annotated[int, BeforeValidator(parse_instant), PlainSerializer(rfc3339, return_type=str)]

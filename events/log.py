@@ -274,4 +274,4 @@ class Log(Protocol):
         """Makes what partitions the coming days need; nothing on SQLite."""
 
     async def rebuild(self, job: JobRow) -> None:
-        """Rewrites one job's row, for `db rebuild`."""
+        """Rewrites what never changes of one job's row, for `db rebuild`; its state is saved in a transaction."""

@@ -6,7 +6,7 @@ An adapter adds its engine, how it locks, inserts in bulk and reads the whole lo
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import (
@@ -378,7 +378,7 @@ class SqlLog:
         return True
 
     async def rebuild(self, job: JobRow) -> None:
-        columns = job_columns(job)
+        columns = {name: value for name, value in job_columns(job).items() if name not in (*t.CHANGING, "id")}
         async with self._writing(READ_S) as connection:
             await connection.execute(update(t.jobs).where(t.jobs.c.id == job.job.id).values(**columns))
 
@@ -480,8 +480,3 @@ def same_row(a: JobRow, b: JobRow) -> list[str]:
     """Names of the columns in which two rows of one job differ."""
     left, right = job_columns(a), job_columns(b)
     return [name for name in left if left[name] != right[name]]
-
-
-def with_state(row: JobRow, job: Job) -> JobRow:
-    """The row with another lifecycle state."""
-    return replace(row, job=job)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pydantic_core
 
-# pydantic's serialiser recurses; JSON nested deeper than this is refused instead of risking the C stack.
-DEPTH_MAX = 200
+# Parsers stop at about 200 levels, and a value is nested a few more inside its event, its page and its job.
+DEPTH_MAX = 100
+DIGITS_MAX = 1000  # of an integer: Python and most clients refuse to read numbers of some thousands of digits
+_INTEGER_BITS_MAX = int(DIGITS_MAX * 3.3219)
 # Key that marks an object the serialiser did not know, so that its path can be named; no storable key has a NUL.
 _UNKNOWN = "\x00unknown"
 
@@ -117,5 +119,8 @@ def _problems(plain: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
     elif isinstance(plain, float):
         if not math.isfinite(plain):
             yield path, f"{plain} is not JSON"
+    elif isinstance(plain, int):
+        if plain.bit_length() > _INTEGER_BITS_MAX:
+            yield path, f"an integer of more than {DIGITS_MAX} digits"
     elif isinstance(plain, str) and (problem := text_problem(plain)):
         yield path, problem

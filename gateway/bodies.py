@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 from pydantic import BaseModel, ValidationError
 
 from events.values import encode, first_problem
@@ -28,7 +28,10 @@ class Asked:
 async def read_object(request: web.Request, *, optional: bool = False) -> dict[str, Any]:
     """The body as plain JSON. 400 when it is no JSON, 413 over 1 MiB, 422 when it is no object or holds what no log
     can keep. With `optional` an empty body is `{}`."""
-    body = await request.read()
+    try:
+        body = await request.read()
+    except (web.RequestPayloadError, http_exceptions.HttpProcessingError) as failure:
+        raise Problem(400, "not_readable", f"The body cannot be read: {failure}") from None
     if not body and optional:
         return {}
     try:

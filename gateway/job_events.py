@@ -86,6 +86,8 @@ async def _ndjson(
     page = await store.read(job_id, after, limit=min(PAGE_MAX, limit))
     response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
     await response.prepare(request)
+    if request.method == "HEAD":
+        return response
     last = min(head_seq, after + limit)
     try:
         while page:

@@ -1,6 +1,6 @@
 """The database's own commands: migrate, check, rebuild. Each opens what it needs and closes it again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -8,10 +8,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import migrations
+from events.batch import job_row
+from events.catalog import Submitted
 from events.job import fold
 from events.log import JobRow, Log
 from events.log_postgres import PostgresLog, asyncpg_url
-from events.log_sql import same_row, with_state
+from events.log_sql import same_row
 from events.log_sqlite import SqliteLog
 from events.record import Recorded
 from phaseline.settings import Settings
@@ -59,42 +61,54 @@ async def check(settings: Settings) -> list[str]:
     log = make_log(settings)
     await log.open()
     try:
-        return [problem async for row in log.all_jobs() for problem in await differences(log, row)]
+        return [problem async for row in log.all_jobs() for problem in await differences(log, row.job.id)]
     finally:
         await log.close()
 
 
 async def rebuild(settings: Settings) -> int:
-    """Rewrites every row that differs from its events; returns how many did."""
+    """Rewrites every row that differs from its events, each under its lock; returns how many did."""
     log = make_log(settings)
     await log.open()
     rewritten = 0
     try:
         async for row in log.all_jobs():
-            if await differences(log, row):
-                await log.rebuild(await folded(log, row))
+            if await differences(log, row.job.id):
+                async with log.transaction() as tx:
+                    await tx.lock([row.job.id])  # nothing is appended while its events are read
+                    right = row_after(await whole_stream(log, row.job.id))
+                    await tx.save([right.job])
+                await log.rebuild(right)
                 rewritten += 1
     finally:
         await log.close()
     return rewritten
 
 
-async def folded(log: Log, row: JobRow) -> JobRow:
-    """The row as its events say it must be."""
-    events = await whole_stream(log, row.job.id)
-    job = fold(events)
-    if job is None:
-        raise ValueError(f"job {row.job.id} has no events")
-    return with_state(row, job)
-
-
-async def differences(log: Log, row: JobRow) -> list[str]:
-    """How one job's row differs from the fold of its events."""
+async def differences(log: Log, job_id: str) -> list[str]:
+    """How one job's row differs from the fold of its events. The job may be running: the events are read first, so a
+    consistent row is at their end or beyond it."""
+    events = await whole_stream(log, job_id)
+    row = await log.job(job_id)
+    if row is None:
+        return []  # removed meanwhile
+    through = max(len(events), row.job.last_seq)
+    while len(events) < through and (page := await log.read(job_id, len(events))):
+        events += page
     try:
-        right = await folded(log, row)
+        right = row_after(events[:through])
     except ValueError as broken:
-        return [f"job {row.job.id}: {broken}"]
-    return [f"job {row.job.id}: column {name} differs from the events" for name in same_row(row, right)]
+        return [f"job {job_id}: {broken}"]
+    return [f"job {job_id}: column {name} differs from the events" for name in same_row(row, right)]
+
+
+def row_after(events: Sequence[Recorded]) -> JobRow:
+    """The row a job must have after these events. Raises `ValueError` when they are no stream."""
+    job = fold(events)
+    submitted = events[0].event() if events else None
+    if job is None or not isinstance(submitted, Submitted):
+        raise ValueError("has no events")
+    return job_row(job, submitted)
 
 
 async def whole_stream(log: Log, job_id: str) -> list[Recorded]:

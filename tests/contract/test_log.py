@@ -40,7 +40,7 @@ from tests.builders import (
 async def rows_are_folds(log: Log) -> AsyncIterator[None]:
     """After every test here: each job's row equals the fold of its events."""
     yield
-    problems = [problem async for row in log.all_jobs() for problem in await database.differences(log, row)]
+    problems = [problem async for row in log.all_jobs() for problem in await database.differences(log, row.job.id)]
     assert problems == []
 
 
@@ -398,11 +398,13 @@ async def test_rebuild_makes_a_spoilt_row_right_again(log: Log, running: Committ
     await running.committer.execute(claimed.job.id, a_failure(claimed))
     row = await log.job(claimed.job.id)
     assert row is not None
-    spoilt = log_sql.with_state(row, replace(row.job, status="running", progress=99.0))
-    await log.rebuild(spoilt)
+    async with log.transaction() as tx:
+        await tx.save([replace(row.job, status="running", progress=99.0)])
+    await log.rebuild(replace(row, tags=("spoilt",)))
     assert {problem.split(" column ")[1].split()[0] for problem in await database.check(store_settings)} == {
         "status",
         "progress",
+        "tags",
     }
     assert await database.rebuild(store_settings) == 1
     assert await database.check(store_settings) == []

@@ -255,3 +255,16 @@ async def test_a_bad_query_is_nothing_to_a_classic_stream(gateway: Gateway, driv
     async with gateway.stream(f"/api/v1/analyze/{await driver.submit()}/stream?heartbeat=x") as stream:
         (frame,) = normal([await stream.frame()])
     assert frame["phase"] == "queued"
+
+
+async def test_a_body_that_does_not_unpack_is_refused(gateway: Gateway):
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    assert_problem(await gateway.call("POST", "/api/v1/jobs", data=b"not gzip", headers=headers), 400)
+
+
+async def test_a_head_request_gets_no_body(gateway: Gateway, driver: Driver):
+    job_id = await driver.submit()
+    path = f"/api/v1/jobs/{job_id}"
+    answer = await gateway.call("HEAD", f"{path}/events", headers={"Accept": "application/x-ndjson"})
+    assert (answer.status, answer.body) == (200, b"")
+    assert (await gateway.get(path)).status == 200

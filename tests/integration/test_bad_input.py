@@ -91,6 +91,10 @@ BAD_JOBS: list[tuple[bytes, int, str]] = [
     (b'{"engine": "countdown", "params": {}, "tags": ["\\ud800"]}', 422, "tags"),
     (b'{"engine": "countdown", "params": {}, "priority": "urgent"}', 422, "priority"),
     (b'{"engine": "countdown", "params": {}, "not_before": "2026-01-01T00:00:00"}', 422, "not_before"),
+    (b'{"engine": "countdown", "params": {}, "not_before": "0001-01-01T00:00:00Z"}', 422, "not_before"),
+    (b'{"engine": "countdown", "params": {}, "not_before": "9999-12-31T23:00:00-14:00"}', 422, "not_before"),
+    (b'{"engine": "countdown", "params": {"steps": ' + b"[" * 150 + b"]" * 150 + b"}}", 422, "params.steps"),
+    (b'{"engine": "countdown", "params": {"steps": 1' + b"0" * 1500 + b"}}", 422, "params.steps"),
 ]
 
 

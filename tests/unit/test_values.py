@@ -73,6 +73,11 @@ def test_what_is_not_json_is_refused_with_its_path(value: Any, path: str) -> Non
     assert refusal.value.path.startswith(path)
 
 
+def test_an_integer_no_reader_would_take_is_refused() -> None:
+    with pytest.raises(Unserializable, match=r"value\.n: an integer of more than 1000 digits"):
+        jsonable({"n": 10**1001})
+
+
 def test_nesting_has_a_bound() -> None:
     deep: Any = 1
     for _ in range(DEPTH_MAX + 5):

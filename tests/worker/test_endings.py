@@ -211,6 +211,19 @@ async def test_an_idle_child_that_dies_is_replaced_and_no_job_is_blamed(scene: S
         ]
 
 
+async def test_an_attempt_the_worker_cannot_carry_on_counts_as_a_failure(scene: Scene, monkeypatch: pytest.MonkeyPatch):
+    def breaks(*_: object) -> None:
+        raise RuntimeError("told to break")
+
+    monkeypatch.setattr("engine_worker.attempt.outcome_of", breaks)
+    async with scene.worker():
+        stream = await scene.end(await scene.submit("printing", max_attempts=1))
+    error = stream[-1].event()
+    assert isinstance(error, Error)
+    assert (error.code, error.failures) == ("engine_error", 1)
+    assert "told to break" in error.message
+
+
 WORKER = """
 import asyncio, sys
 from pathlib import Path
