@@ -119,12 +119,12 @@ class PostgresLog(SqlLog):
 
     async def feed(self, cursor: str, limit: int, tenant: str | None = None) -> FeedPage:
         """Ordered by (epoch, xid, pos) below the oldest running transaction: a plain identity would skip events of a
-        transaction that commits late."""
+        transaction that commits late. The text of `xid` has a name of its own: ordered by it, 999 came after 1000."""
         epoch, xid, pos = map(int, cursor.split(":")) if cursor else (0, 0, 0)
         rows = await self._raw(
-            f"SELECT epoch, xid::text, pos, {_RECORDED} FROM events "
+            f"SELECT epoch, xid::text AS xid_text, pos, {_RECORDED} FROM events "
             "WHERE (epoch, xid, pos) > ($1, $2::text::xid8, $3) AND xid < pg_snapshot_xmin(pg_current_snapshot()) "
-            "AND ($5::text IS NULL OR tenant = $5) ORDER BY epoch, xid, pos LIMIT $4",
+            "AND ($5::text IS NULL OR tenant = $5) ORDER BY epoch, events.xid, pos LIMIT $4",
             epoch, str(xid), pos, limit, tenant,
         )  # fmt: skip
         last = f"{rows[-1][0]}:{rows[-1][1]}:{rows[-1][2]}" if rows else f"{epoch}:{xid}:{pos}"

@@ -48,8 +48,8 @@ class SqliteLog(SqlLog):
         self.epoch = ""
         self._epoch_number = 0
         self._turn = asyncio.Lock()
-        self._reader = _engine(path, pool_size=READERS, begin="BEGIN")
-        self._writer = _engine(path, begin="BEGIN IMMEDIATE", poolclass=StaticPool)
+        self._reader = sqlite_engine(path, pool_size=READERS, begin="BEGIN")
+        self._writer = sqlite_engine(path, begin="BEGIN IMMEDIATE", poolclass=StaticPool)
 
     async def open(self) -> None:
         if not self._path.exists():
@@ -136,7 +136,8 @@ class SqliteTransaction(SqlTransaction):
 _CHANGING: dict[str, Any] = {name: bindparam(f"new_{name}") for name in t.CHANGING}
 
 
-def _engine(path: Path, *, begin: str, **options: Any) -> AsyncEngine:
+def sqlite_engine(path: Path, *, begin: str, **options: Any) -> AsyncEngine:
+    """An engine whose transactions begin with `begin`; DDL takes part in them."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", **options)
 
     @event.listens_for(engine.sync_engine, "connect")

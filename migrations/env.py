@@ -14,6 +14,7 @@ context.configure(
     connection=connection,
     target_metadata=metadata,
     render_as_batch=connection.dialect.name == "sqlite",
+    transactional_ddl=True,  # of SQLite alembic assumes otherwise; a killed migration would leave half a schema
     transaction_per_migration=True,
 )
 with context.begin_transaction():

@@ -141,7 +141,7 @@ async def spine(settings: Settings) -> AsyncIterator[Spine]:
         announcer.epoch = log.epoch
         await bus.open()
         async with _background(committer.run()), _background(sweeper.run()):
-            yield Spine(log, bus, committer, installed_engines(_words(settings.engine_modules)))
+            yield Spine(log, bus, committer, _engines(settings))
     finally:
         await bus.close()
         await log.close()
@@ -169,6 +169,13 @@ async def _bind(runner: web.AppRunner, settings: Settings) -> None:
         raise Misconfigured(
             f"cannot listen on {settings.host}:{settings.port} ({failure.strerror}); choose another --port, 0 picks one"
         ) from failure
+
+
+def _engines(settings: Settings) -> Mapping[str, Engine]:
+    try:
+        return installed_engines(_words(settings.engine_modules))
+    except (ImportError, ValueError) as problem:
+        raise Misconfigured(f"PHASELINE_ENGINE_MODULES or an installed package: {problem}") from problem
 
 
 def make_bus(settings: Settings) -> Bus:

@@ -10,11 +10,12 @@ from sqlalchemy.pool import NullPool
 import migrations
 from events.batch import job_row
 from events.catalog import Submitted
+from events.errors import PhaselineError
 from events.job import fold
 from events.log import JobRow, Log
 from events.log_postgres import PostgresLog, asyncpg_url
 from events.log_sql import same_row
-from events.log_sqlite import SqliteLog
+from events.log_sqlite import SqliteLog, sqlite_engine
 from events.record import Recorded
 from phaseline.settings import Settings
 
@@ -23,7 +24,12 @@ SQLITE_FILE = "phaseline.db"
 
 def sqlite_path(settings: Settings) -> Path:
     """Where the embedded database lies; its folder is made."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise PhaselineError(
+            f"cannot make the data directory {settings.data_dir} ({failure.strerror}); choose another --data-dir"
+        ) from failure
     return settings.data_dir.resolve() / SQLITE_FILE
 
 
@@ -45,10 +51,10 @@ async def downgrade(settings: Settings, revision: str) -> None:
 
 
 async def _on_connection(settings: Settings, work: Callable[[Connection], None]) -> None:
-    url = (
-        asyncpg_url(settings.database_url) if settings.database_url else f"sqlite+aiosqlite:///{sqlite_path(settings)}"
-    )
-    engine = create_async_engine(url, poolclass=NullPool)
+    if settings.database_url:
+        engine = create_async_engine(asyncpg_url(settings.database_url), poolclass=NullPool)
+    else:
+        engine = sqlite_engine(sqlite_path(settings), begin="BEGIN IMMEDIATE", poolclass=NullPool)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(work)

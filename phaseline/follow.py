@@ -143,6 +143,7 @@ class Follow:
             async with asyncio.timeout(self._at_most(limit_s)):
                 frame = await link.socket.receive()
         except TimeoutError as silence:
+            self._at_most(limit_s)  # raises when it is the caller's time that is over, not the connection
             raise Lost(f"nothing arrived for {limit_s:.0f} s") from silence
         match frame.type:
             case aiohttp.WSMsgType.TEXT:

@@ -17,7 +17,7 @@ PHASES = {"initializing": 10, "collecting_data": 25, "counting": 50, "evaluating
 class Countdown(BaseModel):
     """`steps` of `step_s` seconds each, spread over the phases."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     steps: int = Field(10, ge=1, le=100_000, description="how many steps to count down")
     step_s: float = Field(0.1, ge=0, le=3600, description="seconds each step takes")
     fail_at: int | None = Field(None, ge=1, description="the step at which the engine raises")

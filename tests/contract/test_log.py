@@ -176,6 +176,30 @@ async def test_the_feed_never_skips_a_transaction_that_commits_late(store_settin
     await quick.close()
 
 
+async def test_the_feed_is_in_the_order_of_transactions_as_numbers(log: Log, running: Committing) -> None:
+    """Page by page, across the point where their ids get a digit longer."""
+    job_id = await running.submit()
+    [first] = await whole_stream(log, job_id)
+    if log.name == "postgresql":
+        columns = "version, attempt, actor, tenant, at, command_id, size, data, digest, epoch"
+        async with log._writer.begin() as connection:  # type: ignore[attr-defined]
+            for seq, xid in ((2, 100), (3, 99), (4, 9)):
+                await connection.exec_driver_sql(
+                    f"INSERT INTO events (job_id, seq, type, {columns}, xid) "
+                    f"SELECT job_id, {seq}, 'log', {columns}, '{xid}'::xid8 FROM events WHERE seq = 1"
+                )
+        seen, cursor = [], ""
+        while (page := await log.feed(cursor, 1)).events:
+            seen += [row.seq for row in page.events]
+            cursor = page.cursor
+        assert seen == [4, 3, 2, 1]
+        async with log._writer.begin() as connection:  # type: ignore[attr-defined]
+            await connection.exec_driver_sql("ALTER TABLE events DISABLE TRIGGER ALL")
+            await connection.exec_driver_sql("DELETE FROM events WHERE seq > 1")
+            await connection.exec_driver_sql("ALTER TABLE events ENABLE TRIGGER ALL")
+    assert (await log.feed("", 10)).events == [first]
+
+
 # ---- submitting
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from events.log import EngineRow
+from events.values import DEPTH_MAX
 from tests.gateway.driving import Answer, Driver, Gateway, normal
 
 UNKNOWN = "01a20cae-f0fd-7c5c-90af-8d1914daffc9"
@@ -165,7 +166,7 @@ async def test_a_wrong_field_is_422_with_its_path_and_stores_nothing(gateway: Ga
         (rb'{"engine":"fpl","params":{"team_id":7},"tags":["\u0000"]}', "tags[0]"),
         (
             b'{"engine":"fpl","params":{"team_id":7,"deep":' + b"[" * 300 + b"]" * 300 + b"}}",
-            "params.deep" + "[0]" * 199,
+            "params.deep" + "[0]" * (DEPTH_MAX - 1),
         ),
     ],
 )

@@ -79,6 +79,36 @@ async def test_processes_that_migrate_at_once_wait_for_each_other(settings: Sett
     assert await on_connection(settings, migrations.current) == tables.REVISION
 
 
+DIES = """
+import asyncio, os, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+made = 0
+
+@event.listens_for(Engine, "after_cursor_execute")
+def count(connection, cursor, statement, *rest):
+    global made
+    made += statement.lstrip().upper().startswith(("CREATE", "INSERT"))
+    if made == int(sys.argv[1]):
+        os._exit(9)
+
+from phaseline import database
+from phaseline.settings import Settings
+asyncio.run(database.migrate(Settings()))
+"""
+
+
+@pytest.mark.parametrize("statement", [2, 9, 14])
+async def test_a_migration_killed_half_way_leaves_nothing_behind(settings: Settings, statement: int) -> None:
+    environment = {"PHASELINE_DATA_DIR": str(settings.data_dir)}
+    if settings.database_url:
+        environment["PHASELINE_DATABASE_URL"] = settings.database_url
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", DIES, str(statement), env=environment)
+    assert await killed.wait() == 9
+    await database.migrate(settings)
+    assert await on_connection(settings, differences) == []
+
+
 async def test_migrations_keep_the_triggers_that_make_events_append_only(settings: Settings) -> None:
     await database.migrate(settings)
     query = (
