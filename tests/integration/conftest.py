@@ -3,9 +3,11 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from events.bus_rabbit import RabbitBus
 from phaseline import database
@@ -26,14 +28,33 @@ ENVIRONMENT = {
 COPY_BOUND_S = 30.0
 
 
-@pytest.fixture(params=["embedded", "servers"])
-async def installation(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Installation]:
-    """A running Phaseline. After the test every row is the fold of its events, and the copy holds every event."""
+SHAPES = ["embedded", "servers"]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SHAPES)
+async def installation(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Installation]:
+    """A running Phaseline that the tests of a module share; none of them ends its processes."""
+    async with _installed(request, tmp_path_factory.mktemp("shared")) as made:
+        yield made
+
+
+@pytest.fixture(params=SHAPES)
+async def own_installation(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Installation]:
+    """A running Phaseline for one test, to kill and to stop."""
+    async with _installed(request, tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def _installed(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Installation]:
+    """Afterwards every row is the fold of its events, and the copy holds every event."""
     if request.param == "embedded":
-        made = embedded(tmp_path, **ENVIRONMENT)
-        settings = Settings(data_dir=tmp_path, database_url=None, rabbitmq_url=None)
+        made = embedded(folder, **ENVIRONMENT)
+        settings = Settings(data_dir=folder, database_url=None, rabbitmq_url=None)
     else:
-        settings = await postgres_settings(request.getfixturevalue("postgres"), tmp_path)
+        settings = await postgres_settings(request.getfixturevalue("postgres"), folder)
         await database.migrate(settings)
         rabbit_url = await asyncio.to_thread(request.getfixturevalue("rabbit").create_vhost)
         made = on_servers(str(settings.database_url), rabbit_url, **ENVIRONMENT)
@@ -46,7 +67,7 @@ async def installation(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
 
 @pytest.fixture
 async def http(installation: Installation) -> AsyncIterator[Api]:
-    """The HTTP interface of the installation."""
+    """The HTTP interface of the shared installation."""
     async with api(installation.url) as http:
         yield http
 

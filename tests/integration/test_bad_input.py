@@ -75,11 +75,6 @@ async def test_bad_analyses_are_refused_naming_the_field_and_nothing_is_stored(
     assert (await http.get("/api/v1/jobs"))["jobs"] == []
 
 
-async def test_a_valid_squad_of_ones_own_is_decided(installation: Installation, http: Api) -> None:
-    made = await http.post("/api/v1/analyze", analysis(squad_of(), horizon=1), 202)
-    assert (await http.get(f"/api/v1/analyze/{made['analysis_id']}"))["status"] in {"queued", "running", "completed"}
-
-
 BAD_JOBS: list[tuple[bytes, int, str]] = [
     (b"{", 400, ""),
     (b'{"engine": "countdown", "params": {}, "tags": ["\xff"]}', 400, ""),
@@ -108,3 +103,8 @@ async def test_bad_jobs_are_refused_with_a_problem_and_nothing_is_stored(install
         assert not field or any(error["field"].startswith(field) for error in problem["errors"]), problem
     assert (await http.get("/api/v1/jobs"))["jobs"] == []
     await http.get(f"/api/v1/jobs/{UNKNOWN}", 404)
+
+
+async def test_a_valid_squad_of_ones_own_is_decided(installation: Installation, http: Api) -> None:
+    made = await http.post("/api/v1/analyze", analysis(squad_of(), horizon=1), 202)
+    assert (await http.get(f"/api/v1/analyze/{made['analysis_id']}"))["status"] in {"queued", "running", "completed"}

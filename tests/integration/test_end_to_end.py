@@ -42,33 +42,37 @@ async def test_every_viewer_sees_the_same_stream_early_late_and_in_pages(install
     assert early.events[-1]["type"] == "complete"
 
 
-async def test_a_job_outlives_kill_9_of_everything_and_viewers_resume(installation: Installation, http: Api) -> None:
-    job_id = await http.submit("countdown", LONG)
-    viewer = Viewer(installation.url, job_id)
-    await viewer.follow(until=6)
-    following = asyncio.create_task(viewer.follow_to_the_end())
-    await installation.kill()
-    await installation.start()
-    await following
-    assert viewer.seqs == list(range(1, len(viewer.events) + 1))
-    assert [e["reason"] for e in viewer.events if e["type"] == "interrupted"] == ["lost"]
-    assert viewer.events[-1]["type"] == "complete"
-    assert viewer.events == await http.events(job_id)
+async def test_a_job_outlives_kill_9_of_everything_and_viewers_resume(own_installation: Installation) -> None:
+    installation = own_installation
+    async with api(installation.url) as http:
+        job_id = await http.submit("countdown", LONG)
+        viewer = Viewer(installation.url, job_id)
+        await viewer.follow(until=6)
+        following = asyncio.create_task(viewer.follow_to_the_end())
+        await installation.kill()
+        await installation.start()
+        await following
+        assert viewer.seqs == list(range(1, len(viewer.events) + 1))
+        assert [e["reason"] for e in viewer.events if e["type"] == "interrupted"] == ["lost"]
+        assert viewer.events[-1]["type"] == "complete"
+        assert viewer.events == await http.events(job_id)
 
 
-async def test_a_drained_worker_gives_its_job_back_and_loses_nothing(installation: Installation, http: Api) -> None:
-    installation.environment["PHASELINE_DRAIN_S"] = "0.3"
-    await installation.stop()
-    await installation.start()
-    job_id = await http.submit("countdown", LONG)
-    viewer = Viewer(installation.url, job_id)
-    await viewer.follow(until=5)
-    assert await installation.stop() == [0] * len(installation.commands)
-    await installation.start()
-    await viewer.follow_to_the_end()
-    assert [e["reason"] for e in viewer.events if e["type"] == "interrupted"] == ["drained"]
-    job = await http.get(f"/api/v1/jobs/{job_id}")
-    assert (job["status"], job["failures"], job["losses"]) == ("completed", 0, 0)
+async def test_a_drained_worker_gives_its_job_back_and_loses_nothing(own_installation: Installation) -> None:
+    installation = own_installation
+    async with api(installation.url) as http:
+        installation.environment["PHASELINE_DRAIN_S"] = "0.3"
+        await installation.stop()
+        await installation.start()
+        job_id = await http.submit("countdown", LONG)
+        viewer = Viewer(installation.url, job_id)
+        await viewer.follow(until=5)
+        assert await installation.stop() == [0] * len(installation.commands)
+        await installation.start()
+        await viewer.follow_to_the_end()
+        assert [e["reason"] for e in viewer.events if e["type"] == "interrupted"] == ["drained"]
+        job = await http.get(f"/api/v1/jobs/{job_id}")
+        assert (job["status"], job["failures"], job["losses"]) == ("completed", 0, 0)
 
 
 async def test_fifty_viewers_who_join_at_random_moments_all_see_one_to_n(installation: Installation, http: Api) -> None:
