@@ -49,9 +49,9 @@ async def measure(servers: Servers, *, quick: bool) -> Results:
         await _whole_system(installation, writer, results, scale, repeats)
         await spine.append_rates(writer, url, results, seconds=seconds, repeats=repeats)
         events = 5_000 * scale
-        job_id = await spine.long_stream(writer, log, events)
-        await floors.page_reads(url, job_id, results, repeats)
-        await system.replay(installation.url, job_id, events, results, repeats)
+        streams = [await spine.long_stream(writer, log, events) for _ in range(repeats)]
+        await floors.page_reads(url, streams[0], results, repeats)
+        await system.replay(installation.url, streams, events, results)
         await installation.stop()
     return results
 
