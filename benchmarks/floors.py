@@ -7,6 +7,7 @@ from typing import Any
 import aio_pika
 import aiohttp
 import asyncpg
+from aio_pika.abc import AbstractIncomingMessage
 from aiohttp import web
 
 from benchmarks.measure import Figure, Results
@@ -24,7 +25,11 @@ async def publish_to_consume(url: str, results: Results, messages: int) -> None:
         queue = await receiving.declare_queue(exclusive=True)
         await queue.bind("floor", "p.#")
         arrived: asyncio.Queue[int] = asyncio.Queue(1)
-        await queue.consume(lambda _: arrived.put_nowait(time.perf_counter_ns()), no_ack=True)  # type: ignore[arg-type,func-returns-value]
+
+        async def arrive(_: AbstractIncomingMessage) -> None:
+            arrived.put_nowait(time.perf_counter_ns())
+
+        await queue.consume(arrive, no_ack=True)
         for _ in range(messages):
             sent = time.perf_counter_ns()
             await exchange.publish(aio_pika.Message(MESSAGE), "p.0", mandatory=False)

@@ -9,10 +9,9 @@ from typing import Any
 import asyncpg
 
 from benchmarks.measure import Figure, Results
-from events.catalog import Progress, Report
-from events.committer import new_command_id
+from events.catalog import Progress
 from events.log import Log
-from tests.builders import Committing
+from tests.builders import Committing, a_report
 
 BATCH = 100
 OURS = "written_by_the_bench"  # an engine no worker runs: these jobs are ours
@@ -41,10 +40,9 @@ async def _committer(running: Committing, jobs: list[Any], seconds: float, *, wo
     async def write(number: int) -> None:
         nonlocal count
         claimed = jobs[number % len(jobs)]
-        fence = {"actor": "worker:w1", "attempt": 1, "lease_id": claimed.job.lease_id}
         while time.monotonic() < end:
             said = (Progress(progress=0.0, phase="collecting_data", message="counting", done=1, total=2),)
-            await running.committer.execute(claimed.job.id, Report(command_id=new_command_id(), said=said, **fence))
+            await running.committer.execute(claimed.job.id, a_report(claimed, *said))
             count += 1
 
     began = time.monotonic()
@@ -92,10 +90,9 @@ async def _insert_for(connection: Any, seconds: float) -> float:
 async def long_stream(running: Committing, log: Log, events: int) -> str:
     """A finished-looking job with about `events` events; returns its id."""
     claimed = await running.started(OURS)
-    fence = {"actor": "worker:w1", "attempt": 1, "lease_id": claimed.job.lease_id}
     said = tuple(
         Progress(progress=0.0, phase="collecting_data", message="counting", done=n, total=events) for n in range(500)
     )
     while (head := await log.head(claimed.job.id)) is not None and head.seq < events:
-        await running.committer.execute(claimed.job.id, Report(command_id=new_command_id(), said=said, **fence))
+        await running.committer.execute(claimed.job.id, a_report(claimed, *said))
     return claimed.job.id

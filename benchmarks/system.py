@@ -9,9 +9,8 @@ import aiohttp
 from benchmarks.measure import Figure, Results
 from benchmarks.spine import OURS
 from events.batch import Committed
-from events.catalog import Progress, Report
-from events.committer import new_command_id
-from tests.builders import Committing
+from events.catalog import Progress
+from tests.builders import Committing, a_report
 from tests.installation import Api, Installation
 
 BOUND_S = 120.0
@@ -44,7 +43,7 @@ async def noop_jobs(http: Api, results: Results, jobs: int, repeats: int) -> Non
                 return await http.submit("noop", {}, tags=["bench"])
 
         ids = await asyncio.gather(*(one() for _ in range(jobs)))
-        await _all_done(http, set(ids))
+        await all_done(http, set(ids))
         rates.append(jobs / (time.monotonic() - began))
     results.add(
         Figure("no-op jobs", "jobs/s", rates, f"{jobs} jobs over HTTP, 5 events each, state queryable, 2 slots")
@@ -69,8 +68,7 @@ async def commit_to_socket(running: Committing, url: str, results: Results, even
         await _frame(socket, "caught_up")
         for number in range(events):
             said = (Progress(progress=0.0, phase="collecting_data", done=number),)
-            fence = {"actor": "worker:w1", "attempt": 1, "lease_id": claimed.job.lease_id}
-            await running.committer.execute(claimed.job.id, Report(command_id=new_command_id(), said=said, **fence))
+            await running.committer.execute(claimed.job.id, a_report(claimed, *said))
             frame = await _frame(socket, "progress")
             waits.append((time.perf_counter_ns() - committed_at[frame["seq"]]) / 1e6)
     results.add(
@@ -122,7 +120,7 @@ async def _frame(socket: Any, kind: str) -> dict[str, Any]:
                 return frame
 
 
-async def _all_done(http: Api, ids: set[str]) -> None:
+async def all_done(http: Api, ids: set[str]) -> None:
     """Waits for the last of these jobs: the newest still waiting is followed, then the list is asked again."""
     async with asyncio.timeout(BOUND_S):
         for status in ("queued", "running"):
