@@ -12,7 +12,7 @@ import pytest_asyncio
 from events.bus_rabbit import RabbitBus
 from phaseline import database
 from phaseline.settings import Settings
-from tests.installation import Api, Installation, api, embedded, on_servers, running
+from tests.installation import Api, Installation, api, embedded, free_port, on_servers, running
 from tests.stores import open_bus, open_log, postgres_settings
 
 # Engines for tests, and leases short enough that a takeover fits into a test.
@@ -28,7 +28,8 @@ ENVIRONMENT = {
 COPY_BOUND_S = 30.0
 
 
-SHAPES = ["embedded", "servers"]
+# `rabbitmq_away`: on PostgreSQL, and nobody answers where RabbitMQ should be. Slower, and nothing else.
+SHAPES = ["embedded", "servers", "rabbitmq_away"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=SHAPES)
@@ -56,11 +57,14 @@ async def _installed(request: pytest.FixtureRequest, folder: Path) -> AsyncItera
     else:
         settings = await postgres_settings(request.getfixturevalue("postgres"), folder)
         await database.migrate(settings)
-        rabbit_url = await asyncio.to_thread(request.getfixturevalue("rabbit").create_vhost)
+        if request.param == "servers":
+            rabbit_url = await asyncio.to_thread(request.getfixturevalue("rabbit").create_vhost)
+        else:
+            rabbit_url = f"amqp://127.0.0.1:{free_port()}/"
         made = on_servers(str(settings.database_url), rabbit_url, **ENVIRONMENT)
     async with running(made):
         yield made
-        if not made.embedded and "gateway" in made.processes:
+        if request.param == "servers":
             await copy_is_complete(settings, made.environment["PHASELINE_RABBITMQ_URL"])
     assert await database.check(settings) == []
 
