@@ -251,14 +251,15 @@ class Supervisor:
             await asyncio.Event().wait()  # until cancelled
 
     def _on_words(self, words: bytes) -> None:
-        """`{"op": "cancel", "job_id", "attempt", "grace_s"}` or `{"op": "stop", "job_id"}`; anything else is ignored:
-        the beat says it again."""
+        """`{"op": "cancel", "job_id", "attempt", "grace_s"}` or `{"op": "stop", "job_id", "attempt"}`; anything
+        else is ignored: the beat says it again."""
         try:
             said = decode(words)
-            for attempt in [one for one in self._slots.running.values() if one.job.id == said["job_id"]]:
+            named = (said["job_id"], said["attempt"])
+            for attempt in [one for one in self._slots.running.values() if one.key[:2] == named]:
                 if said["op"] == "stop":
                     attempt.forget()
-                elif said["op"] == "cancel" and said["attempt"] == attempt.job.attempt:
+                elif said["op"] == "cancel":
                     attempt.cancel(time.monotonic() + float(said["grace_s"]))
         except (ValueError, KeyError, TypeError) as problem:
             _log.warning("a control message that says nothing: %s", problem)

@@ -23,8 +23,8 @@ class Announcer:
                 due[job.engine] = due.get(job.engine, 0) + 1
         for engine, count in due.items():
             self._bus.publish_tickets(engine, count)
-        for job_id, worker_id in committed.taken_from.items():
-            self._bus.send_control(worker_id, encode({"op": "stop", "job_id": job_id}))
+        for job_id, (worker_id, attempt) in committed.taken_from.items():
+            self._bus.send_control(worker_id, encode({"op": "stop", "job_id": job_id, "attempt": attempt}))
         for recorded in committed.events:
             job_or_none = committed.jobs.get(recorded.job_id)
             if recorded.type == "cancel_requested" and job_or_none and job_or_none.worker_id:

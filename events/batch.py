@@ -64,7 +64,8 @@ class Committed:
     now: int = 0
     events: list[Recorded] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
-    taken_from: dict[str, str] = field(default_factory=dict)  # job -> worker that lost it to a cancel or an expiry
+    # job -> (worker, attempt) that lost it to a cancel or an expiry
+    taken_from: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
 def new_lease_id() -> str:
@@ -74,23 +75,23 @@ def new_lease_id() -> str:
 
 async def commit_batch(tx: Transaction, items: Sequence[Item], claims: Sequence[Claim]) -> Committed:
     """Runs a batch inside an open transaction. A doubtful command that was recorded before answers with that."""
-    submits = [item for item in items if isinstance(item.command, Submit)]
-    others = [item for item in items if not isinstance(item.command, Submit)]
-    jobs = await tx.lock(sorted({item.job_id for item in others})) if others else {}
+    existing = sorted({item.job_id for item in items if not isinstance(item.command, Submit)})
+    jobs = await tx.lock(existing) if existing else {}
     now = await tx.now()
     done = Committed(now)
     doubtful = {item.command.command_id: item.job_id for item in items if item.doubtful}
     before = await tx.recorded(doubtful) if doubtful else {}
     pending = [item for item in items if not _answered(item, before)]
-    await _insert(tx, [item for item in submits if item in pending], now, done)
-    await _decide(tx, [item for item in others if item in pending], jobs, now, done)
+    await _insert(tx, [item for item in pending if isinstance(item.command, Submit)], now, done)
+    others = [item for item in pending if not isinstance(item.command, Submit)]
+    await _decide(tx, others, jobs, now, done)
     for item in pending:
         if item.artifacts and item.error is None:
             await tx.put_artifacts(item.artifacts)
     if done.events:
         await tx.append(done.events)
-    if changed := [job for job_id, job in done.jobs.items() if job_id in jobs]:
-        await tx.save(changed)
+    if decided := {item.job_id for item in others if item.rows and item.error is None}:
+        await tx.save([job for job_id, job in done.jobs.items() if job_id in decided])
     if claims:
         await _claim(tx, claims, now, done)
     return done
@@ -154,7 +155,7 @@ async def _decide(tx: Transaction, items: Sequence[Item], jobs: Mapping[str, Job
             done.jobs[job.id] = changed
             done.events += item.rows
             if job.worker_id and not changed.worker_id and not isinstance(item.command, Fenced):
-                done.taken_from[job.id] = job.worker_id
+                done.taken_from[job.id] = (job.worker_id, job.attempt)
 
 
 async def _live_holders(tx: Transaction, items: Sequence[Item], jobs: Mapping[str, Job], now: int) -> set[str]:

@@ -6,7 +6,6 @@ bytes as a viewer. Rules: CloudEvents 1.0.2 core and JSON format; extension name
 
 from urllib.parse import quote
 
-from events.catalog import EVENT_TYPES
 from events.clock import rfc3339
 from events.record import Recorded, upcast
 from events.values import encode
@@ -22,7 +21,7 @@ def event_id(recorded: Recorded) -> str:
 
 def cloudevent(recorded: Recorded) -> bytes:
     """One structured CloudEvent, the event in its type's current version."""
-    current = recorded if recorded.version == EVENT_TYPES[recorded.type].version else upcast(recorded)
+    current = upcast(recorded)
     return (
         f'{{"specversion":"1.0","id":"{event_id(current)}","source":{_source(current.tenant)},'
         f'"type":"phaseline.job.{current.type}","subject":"{current.job_id}","time":"{rfc3339(current.at)}",'

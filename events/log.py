@@ -19,6 +19,7 @@ from events.record import Recorded
 
 PAGE_BYTES_MAX = 256 * 1024
 PAGE_EVENTS_MAX = 500
+FEED_BYTES_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +217,8 @@ class Log(Protocol):
         """The `checkpoint` events of a job, in order, without reading the rest of its stream into memory."""
 
     async def feed(self, cursor: str, limit: int, tenant: str | None = None) -> FeedPage:
-        """Events of the whole log after `cursor` ("" for the start), complete once committed: no event appears
-        later below a cursor already returned."""
+        """Events of the whole log after `cursor` ("" for the start), at most `limit` and `FEED_BYTES_MAX` but always
+        one. Complete: no event appears later below a cursor already returned."""
 
     # -- reading jobs
     async def job(self, job_id: str, tenant: str | None = None) -> JobRow | None:
@@ -267,8 +268,8 @@ class Log(Protocol):
     async def overdue(self, limit: int) -> list[Overdue]:
         """Jobs past a deadline and running jobs without a live worker."""
 
-    async def due_counts(self) -> dict[str, int]:
-        """Number of due queued jobs by engine."""
+    async def due_counts(self) -> dict[tuple[str, int], int]:
+        """Number of due queued jobs by engine and version, those that must run alone left out: polls find them."""
 
     async def make_partitions(self) -> None:
         """Makes what partitions the coming days need; nothing on SQLite."""

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from events import tables as t
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable, WrongRevision
 from events.job import Job
-from events.log import Artifact, FeedPage, JobRow, Transaction
+from events.log import FEED_BYTES_MAX, Artifact, FeedPage, JobRow, Transaction
 from events.log_sql import SqlLog, SqlTransaction, event_columns, job_columns, to_job, to_job_row, to_recorded
 from events.record import Recorded
 
@@ -121,12 +121,9 @@ class PostgresLog(SqlLog):
         """Ordered by (epoch, xid, pos) below the oldest running transaction: a plain identity would skip events of a
         transaction that commits late. The text of `xid` has a name of its own: ordered by it, 999 came after 1000."""
         epoch, xid, pos = map(int, cursor.split(":")) if cursor else (0, 0, 0)
-        rows = await self._raw(
-            f"SELECT epoch, xid::text AS xid_text, pos, {_RECORDED} FROM events "
-            "WHERE (epoch, xid, pos) > ($1, $2::text::xid8, $3) AND xid < pg_snapshot_xmin(pg_current_snapshot()) "
-            "AND ($5::text IS NULL OR tenant = $5) ORDER BY epoch, events.xid, pos LIMIT $4",
-            epoch, str(xid), pos, limit, tenant,
-        )  # fmt: skip
+        rows = await self._raw(_FEED, epoch, str(xid), pos, limit, tenant, FEED_BYTES_MAX)
+        if not rows and (later := (await self._raw("SELECT min(epoch) FROM events WHERE epoch > $1", epoch))[0][0]):
+            return await self.feed(f"{later}:0:-1", limit, tenant)
         last = f"{rows[-1][0]}:{rows[-1][1]}:{rows[-1][2]}" if rows else f"{epoch}:{xid}:{pos}"
         return FeedPage([to_recorded(row[3:]) for row in rows], last)
 
@@ -210,6 +207,17 @@ _JOB_TYPES = _types_of(
 _EVENT_TYPES = _types_of([column.name for column in t.events.c if column.name != "pos"], t.events.c)
 _SAVE_TYPES = _types_of(["id", *t.CHANGING], t.jobs.c)
 _RECORDED = ", ".join(f"{name}::text" if name == "job_id" else name for name in Recorded.__slots__)
+_NAMES = ", ".join(Recorded.__slots__)
+# One epoch at a time: the planner takes a row comparison's first column for its selectivity, and would read and sort
+# everything behind the cursor for each page. The window runs over the limited rows only.
+_FEED = (
+    f"SELECT epoch, xid_text, pos, {_NAMES} FROM ("
+    "SELECT p.*, sum(size) OVER w AS total, row_number() OVER w AS nth FROM ("
+    f"SELECT epoch, xid, xid::text AS xid_text, pos, size, {_RECORDED} FROM events "
+    "WHERE epoch = $1 AND (xid, pos) > ($2::text::xid8, $3) AND xid < pg_snapshot_xmin(pg_current_snapshot()) "
+    "AND ($5::text IS NULL OR tenant = $5) ORDER BY events.xid, pos LIMIT $4"
+    ") p WINDOW w AS (ORDER BY xid, pos)) q WHERE total <= $6 OR nth = 1 ORDER BY xid, pos"
+)
 # A plain update lock would also block readers of foreign keys; there are none, and this one is lighter.
 _LOCK = (
     f"SELECT {', '.join(f'{name}::text' if name == 'id' else name for name in t.LIFECYCLE)} FROM jobs "

@@ -364,11 +364,12 @@ class SqlLog:
         query = select(found).where(found.c.cause.is_not(None)).limit(limit)
         return [Overdue(str(row.id), row.attempt, row.cause) for row in await self._rows(query)]
 
-    async def due_counts(self) -> dict[str, int]:
+    async def due_counts(self) -> dict[tuple[str, int], int]:
         j = t.jobs.c
-        due = func.coalesce(j.not_before, 0) <= self._now_sql()
-        rows = await self._rows(select(j.engine, func.count()).where(j.status == "queued", due).group_by(j.engine))
-        return dict(map(tuple, rows))
+        due = and_(j.status == "queued", func.coalesce(j.not_before, 0) <= self._now_sql(), j.losses < CAREFUL)
+        counted = select(j.engine, j.engine_version, func.count().label("due")).where(due)
+        rows = await self._rows(counted.group_by(j.engine, j.engine_version))
+        return {(row.engine, row.engine_version): row.due for row in rows}
 
     async def make_partitions(self) -> None:
         return None

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, event, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, bindparam, event, func, insert, literal, or_, select, update
 from sqlalchemy import Integer as SqlInteger
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,7 +20,7 @@ from sqlalchemy.pool import StaticPool
 from events import tables as t
 from events.errors import LogUnavailable, PhaselineError
 from events.job import Job
-from events.log import Artifact, FeedPage, JobRow, Transaction
+from events.log import FEED_BYTES_MAX, Artifact, FeedPage, JobRow, Transaction
 from events.log_sql import (
     RECORDED,
     SqlLog,
@@ -93,8 +93,12 @@ class SqliteLog(SqlLog):
         # One writer: the order of `pos` is the order of commits.
         after = int(cursor.split(":")[1]) if cursor else 0
         e = t.events.c
-        query = select(e.pos, *RECORDED).where(e.pos > after).order_by(e.pos).limit(limit)
-        rows = await self._rows(query if tenant is None else query.where(e.tenant == tenant))
+        keys = select(e.pos, e.size).where(e.pos > after).order_by(e.pos).limit(limit)
+        page = (keys if tenant is None else keys.where(e.tenant == tenant)).subquery()
+        total = func.sum(page.c.size).over(order_by=page.c.pos).label("total")
+        sized = select(page.c.pos, total, func.row_number().over(order_by=page.c.pos).label("nth")).subquery()
+        fits = or_(sized.c.total <= FEED_BYTES_MAX, sized.c.nth == 1)
+        rows = await self._rows(select(e.pos, *RECORDED).join(sized, sized.c.pos == e.pos).where(fits).order_by(e.pos))
         last = rows[-1].pos if rows else after
         return FeedPage([to_recorded(row[1:]) for row in rows], f"{self._epoch_number}:{last}")
 

@@ -43,7 +43,7 @@ class Recorded:
 
     def line(self) -> bytes:
         """The event as every client gets it, one line of JSON, `job_id` first so that a reader can slice it."""
-        recorded = self if self.version == EVENT_TYPES[self.type].version else upcast(self)
+        recorded = upcast(self)
         head = (
             f'{{"job_id":"{recorded.job_id}","seq":{recorded.seq},"type":"{recorded.type}",'
             f'"attempt":{recorded.attempt},"timestamp":"{rfc3339(recorded.at)}","actor":{_quoted(recorded.actor)}'
@@ -69,10 +69,12 @@ def encode_event(event: Event) -> str:
 
 
 def upcast(recorded: Recorded) -> Recorded:
-    """The event in its type's current version; the same object when it already is."""
-    current = EVENT_TYPES[recorded.type].version
-    if recorded.version == current:
+    """The event in its type's current version; the same object when it already is, and when it comes from a newer
+    build: a type or version unknown here goes out as it is."""
+    known = EVENT_TYPES.get(recorded.type)
+    if known is None or recorded.version >= known.version:
         return recorded
+    current = known.version
     fields = decode(recorded.data)
     for version in range(recorded.version, current):
         fields = UPCASTERS[recorded.type, version](fields)

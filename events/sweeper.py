@@ -76,6 +76,7 @@ class Sweeper:
                 _log.warning("sweep %s: %s", name, away)
             except Exception:  # a boundary: one kind of repair that breaks must not end the others, or the process
                 _log.exception("sweep %s failed and is tried again", name)
+                await asyncio.sleep(self._options.leader_s)  # lets the lease go: another process may be able to
             await asyncio.sleep(period_s * random.uniform(0.8, 1.0))  # noqa: S311 jitter, so that processes spread
 
     async def expire(self) -> None:
@@ -83,6 +84,10 @@ class Sweeper:
         if not self._pulse.steady():
             return
         found = await self._store.overdue(OVERDUE_MAX)
+        # Judged again, this pass counted: the database may have stood still while it was asked.
+        self._pulse.feel(self._clock.monotonic(), await self._store.now())
+        if not self._pulse.steady():
+            return
         async with asyncio.TaskGroup() as group:
             for overdue in found:
                 group.create_task(self._expire(overdue))
@@ -108,10 +113,22 @@ class Sweeper:
         """Tickets may be lost, doubled or eaten: a queue holds about as many as jobs are due."""
         if not self._bus.connected:
             return
-        for engine, due in (await self._store.due_counts()).items():
+        for engine, due in await self._claimable():
             waiting = await self._bus.ticket_count(engine)
             if waiting is not None and waiting < min(due, TICKETS_MAX):
                 self._bus.publish_tickets(engine, min(due, TICKETS_MAX) - waiting)
+
+    async def _claimable(self) -> list[tuple[str, int]]:
+        """Due jobs by engine, of versions a living worker runs: a ticket for any other is an empty claim."""
+        counts = await self._store.due_counts()
+        if not counts:
+            return []
+        run = {declared for worker in await self._store.workers() for declared in worker.engines.items()}
+        by_engine: dict[str, int] = {}
+        for (engine, version), due in counts.items():
+            if (engine, version) in run:
+                by_engine[engine] = by_engine.get(engine, 0) + due
+        return list(by_engine.items())
 
     async def copy(self) -> None:
         """Copies the log to the RabbitMQ stream up to its end. The cursor advances after the confirms: complete,

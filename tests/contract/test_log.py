@@ -154,6 +154,27 @@ async def test_the_feed_returns_every_event_once_from_any_cursor(log: Log, runni
     assert [row.tenant for row in (await log.feed("", 10, "other")).events] == ["other"]
 
 
+async def test_a_feed_page_is_cut_by_bytes_but_always_holds_one(log: Log, running: Committing) -> None:
+    claimed = await running.started()
+    large = Partial(phase="p", name="n", value="x" * 600_000)
+    for _ in range(3):
+        await running.committer.execute(claimed.job.id, a_report(claimed, large))
+    sizes, cursor = [], ""
+    while (page := await log.feed(cursor, 500)).events:
+        sizes.append(len(page.events))
+        cursor = page.cursor
+    assert sizes == [3, 1, 1]
+
+
+async def test_a_job_changed_in_the_batch_that_makes_it_is_what_its_events_say(log: Log, running: Committing) -> None:
+    job_id = running.committer.new_job_id()
+    await asyncio.gather(
+        running.committer.submit(a_submit(), tenant="default", job_id=job_id),
+        running.committer.execute(job_id, a_cancel()),
+    )
+    assert story(await whole_stream(log, job_id)) == [(1, "submitted"), (2, "cancelled")]
+
+
 async def test_the_feed_never_skips_a_transaction_that_commits_late(store_settings: Settings, log: Log) -> None:
     """Two writers; the one that began first commits last. A plain serial cursor would step over its events."""
     if log.name == "sqlite":
@@ -283,7 +304,7 @@ async def test_a_worker_without_a_live_lease_claims_nothing(log: Log, running: C
         await running.committer.claim("never-beat", {"countdown": 1}, 1, idle=True)
     with pytest.raises(LeaseLost):
         await running.claim("late", lease_s=0.0)
-    assert await log.due_counts() == {"countdown": 1}
+    assert await log.due_counts() == {("countdown", 1): 1}
 
 
 async def test_a_job_that_lost_two_workers_is_claimed_only_by_an_idle_one_and_alone(running: Committing) -> None:
@@ -337,7 +358,7 @@ async def test_a_running_job_without_a_live_worker_is_overdue_and_a_living_one_i
     assert (overdue.job_id, overdue.attempt, overdue.cause) == (claimed.job.id, 1, "lost")
     [row] = await running.committer.execute(claimed.job.id, an_expiry(1))
     assert row.type == "interrupted"
-    assert running.committed[-1].taken_from == {claimed.job.id: "w1"}
+    assert running.committed[-1].taken_from == {claimed.job.id: ("w1", 1)}
 
 
 async def test_deadlines_are_found_with_their_cause(log: Log, running: Committing, store_settings: Settings) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from events import record as codec
 from events.catalog import EVENT_TYPES, AnyEvent, Log, Partial, Progress
+from events.cloudevents import cloudevent
 from events.errors import Unstorable
 from events.record import Recorded, encode_event, job_id_of, seq_of
 from events.values import decode
@@ -82,3 +83,10 @@ def test_an_old_version_is_upcast_on_reading_and_the_stored_bytes_stay(monkeypat
     assert old.event() == Progress(progress=12.5, phase="a")
     assert b'"progress":12.5' in old.line()
     assert old.data == '{"percent":12.5,"phase":"a"}'
+
+
+def test_an_event_of_a_newer_build_goes_out_as_it_is() -> None:
+    for kind, version in (("paused", 1), ("progress", 9)):
+        row = Recorded(JOB, 2, kind, version, 1, "worker:w", "default", 0, "c", '{"until":"later"}')
+        assert row.line().endswith(b'"until":"later"}')
+        assert decode(cloudevent(row))["data"] == {"until": "later"}
