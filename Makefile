@@ -18,8 +18,9 @@ demo: $(VENV)/.runtime ## Run an analysis in this terminal and watch it, broken 
 up: $(VENV)/.runtime ## Run everything in one process, with no servers, and keep its data
 	@$(BIN)/phaseline up
 
+# Two processes, each with servers of its own: the tests wait more than they compute.
 test: $(VENV)/.dev ## Run the tests against private PostgreSQL and RabbitMQ servers; ARGS="-k name" narrows
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 # The checks are independent, so they run side by side; --output-sync keeps each one's lines together.
 check: $(VENV)/.dev ## Lint, format, types and import rules, in under half a minute

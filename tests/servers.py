@@ -13,6 +13,7 @@ import abc
 import asyncio
 import concurrent.futures
 import contextlib
+import fcntl
 import glob
 import importlib.util
 import json
@@ -503,9 +504,7 @@ class Servers:
 def _find_postgres() -> PostgresServer:
     if url := os.environ.get("PHASELINE_TEST_POSTGRES_URL"):
         return PostgresServer(url)
-    return _private_postgres(
-        _installed_postgres() or (_apt("postgresql") and _installed_postgres()) or _wheel_postgres()
-    )
+    return _private_postgres(_installed(_installed_postgres, "postgresql") or _wheel_postgres())
 
 
 def _find_postgres_18() -> PostgresServer:
@@ -525,7 +524,7 @@ def _private_postgres(bin_folder: Path | None) -> PostgresServer:
 def _find_rabbit() -> RabbitServer:
     if url := os.environ.get("PHASELINE_TEST_RABBITMQ_URL"):
         return RabbitServer(url)
-    found = _installed_rabbit() or (_apt("rabbitmq-server") and _installed_rabbit())
+    found = _installed(_installed_rabbit, "rabbitmq-server")
     if not found:
         raise ServerUnavailable(
             "These tests need RabbitMQ. Install rabbitmq-server (3.10 or later; looked for in /usr/lib/rabbitmq/bin and "
@@ -583,7 +582,12 @@ def _installed_rabbit() -> Path | None:
     return None
 
 
-_apt_lock = threading.Lock()
+def _installed(find: Callable[[], Path | None], package: str) -> Path | None:
+    """What `find` finds, after installing the package if need be. One process of a run looks at a time: another might
+    see a package that is half unpacked."""
+    with (Path(tempfile.gettempdir()) / "phaseline-tests-install.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # per open file: it keeps threads apart too
+        return find() or (find() if _apt(package) else None)
 
 
 def _apt(package: str) -> bool:
@@ -592,16 +596,15 @@ def _apt(package: str) -> bool:
     may = os.geteuid() == 0 and shutil.which("apt-get") and os.environ.get("PHASELINE_TEST_APT", "1") != "0"
     if not may:
         return False
-    with _apt_lock:
-        print(
-            f"tests: installing Debian's package {package} (PHASELINE_TEST_APT=0 forbids it)",
-            file=sys.__stderr__,
-            flush=True,
-        )
-        install = ["install", "-y", "-q", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", package]
-        with _no_service_starts():
-            _apt_get("update", "-q")  # may fail while another apt runs; what is listed may do
-            return _apt_get(*install)
+    print(
+        f"tests: installing Debian's package {package} (PHASELINE_TEST_APT=0 forbids it)",
+        file=sys.__stderr__,
+        flush=True,
+    )
+    install = ["install", "-y", "-q", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", package]
+    with _no_service_starts():
+        _apt_get("update", "-q")  # may fail while another apt runs; what is listed may do
+        return _apt_get(*install)
 
 
 def _apt_get(*words: str) -> bool:
