@@ -11,7 +11,7 @@ from benchmarks.spine import OURS
 from events.batch import Committed
 from events.catalog import Progress
 from tests.builders import Committing, a_report
-from tests.installation import Api, Installation
+from tests.installation import Api
 
 BOUND_S = 120.0
 
@@ -130,8 +130,3 @@ async def all_done(http: Api, ids: set[str]) -> None:
                 if not waiting:
                     break
                 await _result(http, waiting[0])
-
-
-async def drain(installation: Installation) -> None:
-    """Ends the processes politely."""
-    await installation.stop()

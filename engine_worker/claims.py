@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from engine_worker.attempt import Attempt
 from engine_worker.options import WorkerOptions
 from engine_worker.slots import Slots
-from events.batch import CAREFUL_LOSSES, Claimed
+from events.batch import Claimed
 from events.bus import Bus, Ticket, Tickets
 from events.committer import Committer
 from events.errors import LeaseLost, Unavailable
+from events.job import CAREFUL_LOSSES
 
 AGAIN_S = 0.03  # after an empty claim a poll follows: whoever held the job's row may have given it back
 POLL_UNCONNECTED_S = 1.0

@@ -15,7 +15,7 @@ def outcome_of(job_id: str, body: bytes) -> tuple[Outcome, Artifact | None]:
     if not body:
         return Outcome(), None
     value, ref, artifact = _stored(job_id, body, f"/api/v1/jobs/{job_id}/results")
-    return Outcome(present=True, value=value, ref=ref), artifact
+    return Outcome(value=value, ref=ref), artifact
 
 
 def checkpoint_of(job_id: str, phase: str, duration_ms: int, body: bytes) -> tuple[Checkpoint, Artifact | None]:

@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 
 from events.catalog import AnyCommand, AnyEvent, Expire, Fenced, Report, Start, Submit, Submitted
 from events.errors import KeyReused, LeaseLost, PhaselineError, Refused, StillAlive, UnknownJob
-from events.job import Job, decide, record
+from events.job import CAREFUL_LOSSES, Job, decide, record
 from events.log import Artifact, JobRow, Transaction
 from events.record import Recorded, encode_event
 from events.values import encode
-
-# A job that lost its worker this often is claimed only by an idle worker, alone: a poison job takes no neighbour.
-CAREFUL_LOSSES = 2
 
 
 @dataclass(eq=False, slots=True)

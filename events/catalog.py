@@ -289,9 +289,8 @@ TERMINAL: frozenset[str] = frozenset({"complete", "error", "cancelled"})
 
 
 class Outcome(Frozen):
-    """A result to keep in a terminal event: inline or by reference; `value` may be null when `present`."""
+    """A result to keep in a terminal event: inline or by reference."""
 
-    present: bool = False
     value: Any = None
     ref: Ref | None = None
 

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 import uuid_utils
 
 from events.batch import Claim, Claimed, Committed, Item, commit_batch, encode_early
-from events.catalog import AnyCommand, Expire, Report, Submit
+from events.catalog import AnyCommand, Submit
 from events.clock import Clock
-from events.errors import LogUnavailable, Overloaded, PhaselineError, Unavailable, Unstorable
+from events.errors import LogUnavailable, Overloaded, PhaselineError, Unavailable
 from events.log import Artifact, JobRow, Log
 from events.record import Recorded
 
@@ -323,6 +323,3 @@ def _fail_claims(claims: Claims, error: PhaselineError) -> None:
 def new_command_id() -> str:
     """An id for a command: running it again answers with what was recorded."""
     return str(uuid.uuid4())
-
-
-__all__ = ["Claimed", "Committer", "Expire", "Report", "Unstorable", "new_command_id"]

@@ -64,10 +64,6 @@ class Engine:
     check: Callable[[Any], None] | None = None
     summary: str = ""
 
-    def end_of(self, phase: str) -> float:
-        """The percent at which `phase` ends. Raises `KeyError` for a phase this engine did not declare."""
-        return next(declared.until for declared in self.phases if declared.name == phase)
-
 
 def engine(
     name: str,

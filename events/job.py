@@ -66,6 +66,8 @@ TRANSITIONS: dict[str | None, dict[str, Status]] = {
     "cancelled": {"reopened": "queued"},
 }
 
+# A job that lost its worker this often is claimed only by an idle worker, alone: a poison job takes no neighbour.
+CAREFUL_LOSSES = 2
 BACKOFF_BASE_S = 5.0
 BACKOFF_MAX_S = 600.0
 PRIORITY_STEP_MS = 60_000  # one class of priority outweighs this much waiting, so that nobody starves

@@ -32,7 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from events import tables as t
 from events.catalog import FINAL
 from events.errors import LogUnavailable, PhaselineError, Unstorable, WrongRevision
-from events.job import Job
+from events.job import CAREFUL_LOSSES, Job
 from events.log import (
     PAGE_BYTES_MAX,
     PAGE_EVENTS_MAX,
@@ -366,7 +366,7 @@ class SqlLog:
 
     async def due_counts(self) -> dict[tuple[str, int], int]:
         j = t.jobs.c
-        due = and_(j.status == "queued", func.coalesce(j.not_before, 0) <= self._now_sql(), j.losses < CAREFUL)
+        due = and_(j.status == "queued", func.coalesce(j.not_before, 0) <= self._now_sql(), j.losses < CAREFUL_LOSSES)
         counted = select(j.engine, j.engine_version, func.count().label("due")).where(due)
         rows = await self._rows(counted.group_by(j.engine, j.engine_version))
         return {(row.engine, row.engine_version): row.due for row in rows}
@@ -439,11 +439,8 @@ class SqlTransaction:
             func.coalesce(j.not_before, 0) <= now,
         )
         if not careful:
-            query = query.where(j.losses < CAREFUL)
+            query = query.where(j.losses < CAREFUL_LOSSES)
         return query.order_by(j.rank).limit(limit)
-
-
-CAREFUL = 2  # same as batch.CAREFUL_LOSSES, asserted by a test: adapters do not import the flow above them
 
 
 def event_columns(recorded: Recorded, epoch_number: int) -> dict[str, Any]:

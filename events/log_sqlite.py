@@ -35,7 +35,6 @@ from events.record import Recorded
 
 BUSY_MS = 5000  # another process (a backup, `db check`) may hold the file this long
 READERS = 4
-FEED_FORM = 2  # parts of a cursor: epoch, pos
 
 
 class SqliteLog(SqlLog):

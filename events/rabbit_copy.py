@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
+from events.cloudevents import CONTENT_TYPE
 from events.errors import BusUnavailable
 from events.rabbit_consume import acknowledge, on_gone
 from events.rabbit_link import CALL_S, Session
@@ -93,7 +94,7 @@ def _copy_message(message_id: str, body: bytes) -> Message:
     return Message(
         body,
         message_id=message_id,
-        content_type="application/cloudevents+json",
+        content_type=CONTENT_TYPE,
         delivery_mode=DeliveryMode.PERSISTENT,
     )
 

@@ -50,7 +50,7 @@ def a_report(claimed: Claimed, *said: Said) -> Report:
 
 def a_finish(claimed: Claimed, value: Any = None) -> Finish:
     """The engine of a claimed job returned `value`."""
-    return Finish(**_fence(claimed), outcome=Outcome(present=True, value=value))
+    return Finish(**_fence(claimed), outcome=Outcome(value=value))
 
 
 def a_failure(claimed: Claimed, *, retryable: bool = True, draw: float = 0.0) -> Fail:

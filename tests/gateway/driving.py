@@ -146,11 +146,11 @@ class Attempt:
         await self.driver.run(self.job_id, self._command(Report, said=(said,)), Artifact(self.job_id, sha256, body))
 
     async def finish(self, results: Any) -> None:
-        await self.driver.run(self.job_id, self._command(Finish, outcome=Outcome(present=True, value=results)))
+        await self.driver.run(self.job_id, self._command(Finish, outcome=Outcome(value=results)))
 
     async def finish_apart(self, body: bytes, sha256: str) -> None:
         ref = Ref(url=f"/api/v1/jobs/{self.job_id}/results", sha256=sha256, size=len(body))
-        command = self._command(Finish, outcome=Outcome(present=True, ref=ref))
+        command = self._command(Finish, outcome=Outcome(ref=ref))
         await self.driver.run(self.job_id, command, Artifact(self.job_id, sha256, body))
 
     async def fail(self, message: str = "no data") -> None:

@@ -74,7 +74,7 @@ class Stream:
         return self.apply(Fail(**self.fence(), error=error, draw=draw, retry_after_s=retry_after_s))
 
     def finish(self, value: Any = 1) -> list[str]:
-        return self.apply(Finish(**self.fence(), outcome=Outcome(present=True, value=value)))
+        return self.apply(Finish(**self.fence(), outcome=Outcome(value=value)))
 
 
 def test_a_job_that_goes_well_is_submitted_started_moves_and_completes() -> None:
@@ -145,7 +145,7 @@ def test_a_stale_worker_changes_nothing() -> None:
     stream.start(lease="new")
     for command in (
         Report(**stale, said=(progress(),)),
-        Finish(**stale, outcome=Outcome(present=True)),
+        Finish(**stale, outcome=Outcome()),
         Stop(**stale),
         Release(**stale, reason="released"),
     ):
@@ -168,7 +168,7 @@ def test_after_a_cancel_any_end_but_complete_is_cancelled(end: str) -> None:
     assert stream.apply(a_cancel()) == []
     ends: dict[str, Callable[[], list[str]]] = {
         "fail": stream.fail,
-        "stop": lambda: stream.apply(Stop(**stream.fence(), best=Outcome(present=True, value="best"))),
+        "stop": lambda: stream.apply(Stop(**stream.fence(), best=Outcome(value="best"))),
         "release": lambda: stream.apply(Release(**stream.fence(), reason="drained")),
         "lost": lambda: stream.apply(an_expiry(1)),
         "cancel_grace": lambda: stream.apply(an_expiry(1, "cancel_grace"), after_ms=30_001),
@@ -190,7 +190,7 @@ def test_force_cancels_a_running_job_at_once_and_fences_its_worker() -> None:
     fence = stream.fence()
     assert stream.apply(a_cancel("force")) == ["cancelled"]
     with pytest.raises(LeaseLost):
-        stream.apply(Finish(**fence, outcome=Outcome(present=True)))
+        stream.apply(Finish(**fence, outcome=Outcome()))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_timeout_is_judged_again_when_it_is_applied(
 def test_a_total_timeout_keeps_the_best_its_worker_knew() -> None:
     stream = Stream(timeouts={"total_s": 1})
     stream.start()
-    best = Outcome(present=True, value={"plan": 1})
+    best = Outcome(value={"plan": 1})
     stream.apply(an_expiry(1, "total_timeout").model_copy(update={"best": best}))
     assert stream.rows[-1].event().results == {"plan": 1}  # type: ignore[union-attr]
 
@@ -301,13 +301,13 @@ def _play(stream: Stream, word: str, after_ms: int) -> None:
         "checkpoint": Report(**fence, said=(checkpoint,)),
         "fail": Fail(**fence, error=error, draw=0.1),
         "fail_final": Fail(**fence, error=error, draw=0.1),
-        "finish": Finish(**fence, outcome=Outcome(present=True, value=None)),
+        "finish": Finish(**fence, outcome=Outcome(value=None)),
         "stop": Stop(**fence),
         "drain": Release(**fence, reason="drained"),
         "cancel": a_cancel(),
         "force": a_cancel("force"),
         "reopen": a_reopen(),
-        "stale": Finish(**fence | {"lease_id": "stale"}, outcome=Outcome(present=True)),
+        "stale": Finish(**fence | {"lease_id": "stale"}, outcome=Outcome()),
     }
     stream.apply(made.get(word) or an_expiry(stream.state.attempt, word), after_ms)
 

@@ -94,7 +94,7 @@ def test_what_is_said_of_an_ending(ending: Any, circumstances: dict[str, Any], e
 def test_an_end_without_a_word_is_explained(
     ending: Any, circumstances: dict[str, Any], code: str, retryable: bool, message: str
 ):
-    best = Outcome(present=True, value=1)
+    best = Outcome(value=1)
     job = a_job(attempt_s=3.0, stall_s=2.0, total_s=4.0)
     command = command_for(ending, job, Circumstances(FENCE, 0.5, best=best, **circumstances))
     assert isinstance(command, Fail)
