@@ -153,6 +153,7 @@ async def test_last_k_begins_with_the_last_k_events(gateway: Gateway, driver: Dr
 async def test_a_terminal_event_followed_by_reopened_is_passed_over(gateway: Gateway, driver: Driver):
     attempt = await driver.started()
     async with gateway.stream(url(attempt.job_id)) as first:
+        await first.until("caught_up")
         await attempt.fail()
         frames, code = await first.rest()
         assert (seen(frames)[-1], code) == ((3, "error"), 4000)
