@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test check bench lock
+.PHONY: help demo up test test-all tutorial soak sim check screenshots bench lock
 
 help: ## Show these commands
-	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## Run an analysis in this terminal and watch it, broken connection included
 	@$(BIN)/phaseline demo
@@ -20,7 +20,16 @@ up: $(VENV)/.runtime ## Run everything in one process, with no servers, and keep
 
 # Two processes, each with servers of its own: the tests wait more than they compute.
 test: $(VENV)/.dev ## Run the tests against private PostgreSQL and RabbitMQ servers; ARGS="-k name" narrows
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not slow' $(ARGS)
+
+test-all: $(VENV)/.dev ## Run the slow tests too: long outages, large jobs, many kills
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+tutorial: $(VENV)/.dev ## Do what docs/tutorial.md says, in a clean clone, with a browser; prints how long it took
+	@$(BIN)/python -m tests.tutorial
+
+soak: $(VENV)/.dev ## Break everything at random: MINUTES=1 SEED=<drawn>; then hold the run against every promise
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),1) $(if $(SEED),--seed $(SEED))
 
 # The checks are independent, so they run side by side; --output-sync keeps each one's lines together.
 check: $(VENV)/.dev ## Lint, format, types and import rules, in under half a minute
@@ -37,8 +46,32 @@ check-format:
 check-imports:
 	@$(BIN)/lint-imports --no-logo
 
-bench: $(VENV)/.dev ## Measure, and print the figures with the machine they are for
-	@$(BIN)/python -m benchmarks $(ARGS)
+# One seed is one run, down to the last step, as long as Python and the locked packages stay the same.
+SEEDS ?= 500
+sim: $(VENV)/.dev ## Simulate whole installations whose parts die: SEEDS=500, or SEED=7 for one with its schedule
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) $(ARGS))
+
+# Of a Phaseline that runs, such as `make up`.
+screenshots: $(VENV)/.dev ## Picture each page, wide and narrow, light and dark: URL=http://127.0.0.1:8000 OUT=.data/screenshots
+	@$(BIN)/python -m tests.browser.screenshots --url $(or $(URL),http://127.0.0.1:8000) --out $(or $(OUT),.data/screenshots)
+
+bench: $(VENV)/.dev peers ## Measure beside peers and floors: QUICK=1 in minutes, ROWS="noop fivephase", ARGS=--missing
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS) $(ROWS)
+
+# Optional: a peer that cannot be installed is a line in the table that says so. Nothing of ours needs them.
+.PHONY: peers
+peers: $(VENV)/.dev
+	@$(MAKE) --no-print-directory $(VENV)-peers/.peers || echo 'bench: without the peers written in Python' >&2
+	@$(MAKE) --no-print-directory benchmarks/peers/node_modules || echo 'bench: without the peers on node' >&2
+
+$(VENV)-peers/.peers: benchmarks/peers/requirements.lock
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip -qq --disable-pip-version-check install --no-compile --require-hashes --requirement $<
+	@touch $@
+
+benchmarks/peers/node_modules: benchmarks/peers/package.json
+	npm install --prefix benchmarks/peers --no-package-lock --no-audit --no-fund --silent
+	@touch $@
 
 # Not overwritten: PostgreSQL and RabbitMQ keep the password of their first start. Hexadecimal, as it stands in URLs.
 .env: ## Draw the passwords compose.yaml asks for, once
@@ -52,6 +85,7 @@ lock: ## Resolve the dependencies again (needs uv)
 	uv pip compile pyproject.toml --group build --group dev $(LOCK) \
 		--constraints build-constraints.tmp --output-file requirements-dev.lock
 	rm build-constraints.tmp
+	uv pip compile benchmarks/peers/requirements.in $(LOCK) --output-file benchmarks/peers/requirements.lock
 LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
 

@@ -1,124 +1,134 @@
-"""`make bench` (about two minutes) or `make bench ARGS=--quick`: measures, prints a table, writes JSON.
+"""`make bench` (under 40 minutes), `make bench QUICK=1` (under 3), `make bench ROWS="noop fivephase"` (those only).
 
-Everything runs on this machine in one run, on a private PostgreSQL with fsync on and a private RabbitMQ: compare the
-figures with the floors beside them, not with another machine's.
+Everything runs on this machine in one run, on a private PostgreSQL with fsync on and a private RabbitMQ. Each row of
+figures is measured with its floors and its peers in turns, and stands for itself: its table is printed and kept as soon
+as it is there, so an interrupted run goes on with the rows that are missing.
 """
 
 import argparse
 import asyncio
-import contextlib
-import importlib.metadata
-import json
 import os
-import platform
+import sys
 import tempfile
-from collections.abc import AsyncIterator
+import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+import aiormq
+import asyncpg
 
-from benchmarks import floors, spine, system
+from benchmarks import costs, dispatch, streams
+from benchmarks.bench import Bench, Row
 from benchmarks.measure import Results
-from events.announce import Announcer
-from events.log import Log
-from phaseline import database
-from phaseline.settings import Settings
-from tests.builders import Committing, committing
-from tests.installation import Installation, api, on_servers, running
+from benchmarks.report import Report, machine
+from benchmarks.scale import arithmetic
 from tests.servers import Servers
-from tests.stores import open_bus, open_log
 
-PACKAGES = ("aio-pika", "aiohttp", "asyncpg", "pydantic", "SQLAlchemy")
-
-
-async def measure(servers: Servers, *, quick: bool) -> Results:
-    """Runs everything once and returns the figures in the order shown."""
-    results = Results()
-    scale, seconds, repeats = (1, 0.5, 3) if quick else (4, 2.0, 5)
-    url = servers.postgres().create_database()
-    rabbit_url = servers.rabbit().create_vhost()
-    settings = Settings(database_url=url, rabbitmq_url=rabbit_url, data_dir=Path(tempfile.gettempdir()))
-    await database.migrate(settings)
-    await floors.publish_to_consume(rabbit_url, results, 200 * scale)
-    await floors.bare_sends(results, 5_000 * scale, repeats)
-    installation = on_servers(
-        url, rabbit_url, PHASELINE_ENGINE_MODULES="benchmarks.engines", PHASELINE_SLOTS="2", PHASELINE_LOG_LEVEL="ERROR"
-    )
-    async with running(installation), writing(settings) as (log, writer):
-        await _whole_system(installation, writer, results, scale, repeats)
-        await spine.append_rates(writer, url, results, seconds=seconds, repeats=repeats)
-        events = 5_000 * scale
-        streams = [await spine.long_stream(writer, log, events) for _ in range(repeats)]
-        await floors.page_reads(url, streams[0], results, repeats)
-        await system.replay(installation.url, streams, events, results)
-        await installation.stop()
-    return results
+FOLDER = Path(".data/bench")
+DOCS = Path("docs")
+BEGIN, END = "<!-- begin: printed by make bench -->", "<!-- end: printed by make bench -->"
+ROWS: tuple[Row, ...] = (
+    dispatch.Start("start", "from an idle submit to running code"),
+    dispatch.Noop("noop", "jobs that do nothing"),
+    dispatch.FivePhase("fivephase", "jobs of five phases"),
+    dispatch.Shares("shares", "where the processor time of a job goes"),
+    streams.Live("live", "from a commit to a viewer"),
+    streams.FanOut("fanout", "one job, a thousand viewers"),
+    streams.Large("large", "a large result, a thousand viewers"),
+    streams.Replay("replay", "a late viewer of a long job"),
+    streams.Reconnect("reconnect", "everybody comes back at once"),
+    costs.Append("append", "events through the committer"),
+    streams.Crowded("viewers", "idle viewers of one gateway"),
+    costs.Quiet("quiet", "an idle system"),
+    dispatch.Embedded("embedded", "`phaseline up` on SQLite"),
+    costs.EventsCurve("events", "cost curves: the length of a stream"),
+    costs.JobsCurve("jobs", "cost curves: the jobs in the log"),
+)
 
 
-async def _whole_system(
-    installation: Installation, writer: Committing, results: Results, scale: int, repeats: int
-) -> None:
-    async with api(installation.url) as http:
-        # Warms children, caches and connections up; not measured, and over before anything is.
-        await system.all_done(http, {await http.submit("noop", {}, tags=["bench"]) for _ in range(20)})
-        await system.idle_start(http, results, 50 * scale)
-        await system.noop_jobs(http, results, 150 * scale, repeats)
-    await system.commit_to_socket(writer, installation.url, results, 100 * scale)
+async def run(rows: Sequence[Row], servers: Servers, report: Report, *, quick: bool) -> list[str]:
+    """Measures rows one after another; returns the names of those that failed."""
+    broken = []
+    about = machine(await _versions(servers))
+    with tempfile.TemporaryDirectory(prefix="phaseline-bench-") as folder:
+        bench = Bench(servers, Path(folder), quick)
+        for row in rows:
+            print(f"{row.name}: {row.title}", file=sys.stderr, flush=True)
+            results, began = Results(row.name, row.title), time.monotonic()
+            try:
+                await row.measure(bench, results)
+            except Exception as failure:  # a boundary: the other rows are measured all the same
+                traceback.print_exception(failure)
+                broken.append(row.name)
+                await bench.alone()
+                continue
+            print(f"  took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            print(report.put(results, about, quick=quick), end="\n\n", flush=True)
+            for name, svg in bench.plots.items():
+                report.draw(name, svg)
+        await bench.alone()
+    return broken
 
 
-@contextlib.asynccontextmanager
-async def writing(settings: Settings) -> AsyncIterator[tuple[Log, Committing]]:
-    """A committer of our own on the same log, announcing over RabbitMQ as a worker does."""
-    async with (
-        open_log(settings) as log,
-        open_bus(str(settings.rabbitmq_url), "bench") as bus,
-        committing(log) as running_committer,
-    ):
-        announcer = Announcer(bus)
-        announcer.epoch = log.epoch
-        running_committer.committer._on_committed = announcer  # noqa: SLF001 same wiring as compose
-        yield log, running_committer
-
-
-def show(results: Results, console: Console) -> None:
-    """The table."""
-    table = Table(
-        "figure", "unit", "measured", "against its floor", "what it is", title="median (min–max), or p50 / p99"
-    )
-    for figure in results.figures:
-        table.add_row(figure.name, figure.unit, figure.shown(), results.ratio(figure), figure.note)
-    console.print(table)
-
-
-def machine() -> dict[str, object]:
-    """What the figures are for."""
+async def _versions(servers: Servers) -> dict[str, str]:
+    connection = await asyncpg.connect(servers.postgres().url)
+    try:
+        postgres = await connection.fetchval("SHOW server_version")
+        fsync = await connection.fetchval("SHOW fsync")
+    finally:
+        await connection.close()
     return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "PostgreSQL": f"{postgres.partition(' ')[0]} (fsync {fsync})",
+        "RabbitMQ": await _rabbit(servers.rabbit().url),
     }
 
 
+async def _rabbit(url: str) -> str:
+    async with await aiormq.connect(url) as connection:
+        return str(connection.server_properties["version"])
+
+
+def write_pages(report: Report, docs: Path) -> None:
+    """Puts the kept tables, plots and what they add up to into the pages, between their marks."""
+    _between_marks(docs / "performance.md", report.page(row.name for row in ROWS))
+    _between_marks(docs / "scaling.md", arithmetic(report.rows) + "\n")
+    for svg in report.folder.glob("*.svg"):
+        (docs / "figures").mkdir(exist_ok=True)
+        (docs / "figures" / svg.name).write_text(svg.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def _between_marks(page: Path, text: str) -> None:
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
 def main() -> None:
-    """Measures and prints."""
+    """Measures, prints, keeps."""
+    names = [row.name for row in ROWS]
     options = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    options.add_argument("--quick", action="store_true", help="under a minute, fewer repeats")
-    options.add_argument("--json", type=Path, help="also write the figures here")
+    options.add_argument("rows", nargs="*", metavar="ROW", help=f"some of: {' '.join(names)}")
+    options.add_argument("--quick", action="store_true", help="fewer repeats, smaller sizes")
+    options.add_argument("--missing", action="store_true", help="only rows that are not kept yet")
+    options.add_argument("--folder", type=Path, default=FOLDER, help="where figures.json and the plots are kept")
+    options.add_argument("--page", action="store_true", help=f"measure nothing, put what is kept into {DOCS}/")
     chosen = options.parse_args()
+    if unknown := set(chosen.rows) - set(names):
+        options.error(f"no such row: {' '.join(sorted(unknown))}")
+    report = Report(chosen.folder)
+    if chosen.page:
+        write_pages(report, DOCS)
+        return
+    rows = [row for row in ROWS if not chosen.rows or row.name in chosen.rows]
+    rows = [row for row in rows if not (chosen.missing and report.has(row.name, quick=chosen.quick))]
     servers = Servers()
     servers.prepare("postgres", "rabbit")
     try:
-        results = asyncio.run(measure(servers, quick=chosen.quick))
+        broken = asyncio.run(run(rows, servers, report, quick=chosen.quick))
     finally:
         servers.close()
-    show(results, Console(width=None if os.isatty(1) else 160))
-    report = {"machine": machine(), "figures": [figure.as_json() for figure in results.figures]}
-    text = json.dumps(report, indent=1)
-    if chosen.json:
-        chosen.json.write_text(text + "\n")
-    print(text)
+    print(f"kept in {chosen.folder}/figures.json", file=sys.stderr)
+    sys.exit(f"failed: {' '.join(broken)}" if broken else os.EX_OK)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,87 @@
-"""What this machine can do without Phaseline: RabbitMQ there and back, a bare send loop, bare page reads."""
+"""What this machine can do without Phaseline: the drivers, RabbitMQ and aiohttp alone."""
 
 import asyncio
+import os
+import sys
 import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aio_pika
-import aiohttp
 import asyncpg
 from aio_pika.abc import AbstractIncomingMessage
-from aiohttp import web
 
-from benchmarks.measure import Figure, Results
+from benchmarks.asked import Asked, asked
+from benchmarks.bench import Bench
 
-MESSAGE = b'{"job_id":"01a20ca3-8f44-71e6-954e-9ff94174bd64","seq":7,"type":"progress","attempt":1,"progress":50.0}'
+LINE = (
+    b'{"job_id":"01a20ca3-8f44-71e6-954e-9ff94174bd64","seq":7,"type":"partial","attempt":1,'
+    b'"timestamp":"2026-11-24T08:00:00.123Z","actor":"worker:bench","phase":"working","name":"said",'
+    b'"value":{"number":7,"text":"as engines say"}}'
+)
+DATA = '{"phase":"working","name":"said","value":{"number":7,"text":"as engines say"}}'
+_INSERT = (
+    "INSERT INTO raw SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], "
+    "$6::bigint[], $7::text[])"
+)
 
 
-async def publish_to_consume(url: str, results: Results, messages: int) -> None:
-    """One transient message at a time through a topic exchange into an exclusive queue, two connections."""
-    waits: list[float] = []
+class RawTable:
+    """A table with the columns and the key of an event, written by asyncpg alone: no locks, no decisions."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._digest = os.urandom(32)
+        self._seq = 0
+
+    async def insert(self, rows: int) -> None:
+        """So many rows of as many jobs, one statement, one commit."""
+        self._seq += 1
+        jobs = [str(uuid.uuid4()) for _ in range(rows)]
+        columns = ([self._seq] * rows, ["partial"] * rows, [DATA] * rows, [self._digest] * rows)
+        await self.connection.execute(_INSERT, jobs, *columns, [self._seq] * rows, ["worker:bench"] * rows)
+
+    async def rate(self, seconds: float, rows: int) -> Sequence[float]:
+        """Rows a second in batches of this size."""
+        count, began = 0, time.monotonic()
+        while time.monotonic() - began < seconds:
+            await self.insert(rows)
+            count += rows
+        return [count / (time.monotonic() - began)]
+
+
+@asynccontextmanager
+async def raw_table(url: str) -> AsyncIterator[RawTable]:
+    """A fresh one in the database at `url`."""
+    connection: Any = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            "CREATE TABLE raw (job_id uuid, seq bigint, type text, data text, digest bytea, at bigint, actor text, "
+            "PRIMARY KEY (job_id, seq))"
+        )
+        yield RawTable(connection)
+    finally:
+        await connection.close()
+
+
+class Echo:
+    """Publishes to a topic exchange and consumes what came, on two connections: transient, no confirm, as hints are."""
+
+    def __init__(self, exchange: Any, arrived: "asyncio.Queue[int]") -> None:
+        self._exchange = exchange
+        self._arrived = arrived
+
+    async def once(self) -> int:
+        """One message there and back; when it arrived, in ns."""
+        await self._exchange.publish(aio_pika.Message(LINE), "p.0", mandatory=False)
+        return await self._arrived.get()
+
+
+@asynccontextmanager
+async def echo(url: str) -> AsyncIterator[Echo]:
+    """Both connections open, the queue bound."""
     out, back = await aio_pika.connect(url), await aio_pika.connect(url)
     async with out, back:
         sending, receiving = await out.channel(publisher_confirms=False), await back.channel()
@@ -30,59 +94,28 @@ async def publish_to_consume(url: str, results: Results, messages: int) -> None:
             arrived.put_nowait(time.perf_counter_ns())
 
         await queue.consume(arrive, no_ack=True)
-        for _ in range(messages):
-            sent = time.perf_counter_ns()
-            await exchange.publish(aio_pika.Message(MESSAGE), "p.0", mandatory=False)
-            waits.append((await arrived.get() - sent) / 1e6)
-    results.add(
-        Figure("raw publish to consume", "ms", waits, "aio-pika, one process, transient, no confirm", latency=True)
-    )
+        yield Echo(exchange, arrived)
 
 
-async def bare_sends(results: Results, messages: int, repeats: int) -> None:
-    """An aiohttp handler that sends the same text `messages` times, a client in the same process reading it."""
-
-    async def handler(request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(compress=False)
-        await socket.prepare(request)
-        text = MESSAGE.decode()
-        for _ in range(messages):
-            await socket.send_str(text)
-        await socket.close()
-        return socket
-
-    app = web.Application()
-    app.router.add_get("/", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = runner.addresses[0][1]
-    rates = []
-    async with aiohttp.ClientSession() as session:
-        for _ in range(repeats):
-            began = time.monotonic()  # before connecting: the server sends from then on
-            async with session.ws_connect(f"ws://127.0.0.1:{port}/") as socket:
-                count = sum([1 async for _ in socket])
-                rates.append(count / (time.monotonic() - began))
-    await runner.cleanup()
-    results.add(Figure("bare aiohttp sends", "messages/s", rates, "server and client in one process"))
-
-
-async def page_reads(url: str, job_id: str, results: Results, repeats: int) -> None:
-    """Pages of 500 rows of the same stream, through asyncpg alone."""
+async def page_reads(url: str, job_id: str) -> Sequence[float]:
+    """Rows a second: a whole stream in pages of 500, through asyncpg alone."""
     connection: Any = await asyncpg.connect(url)
-    rates = []
     try:
-        for _ in range(repeats):
-            after, count, began = 0, 0, time.monotonic()
-            while rows := await connection.fetch(
-                "SELECT seq, type, attempt, actor, at, data FROM events WHERE job_id = $1 AND seq > $2 "
-                "ORDER BY seq LIMIT 500",
-                job_id,
-                after,
-            ):
-                after, count = rows[-1]["seq"], count + len(rows)
-            rates.append(count / (time.monotonic() - began))
+        after, count, began = 0, 0, time.monotonic()
+        while rows := await connection.fetch(
+            "SELECT seq, type, attempt, actor, at, data FROM events WHERE job_id = $1 AND seq > $2 "
+            "ORDER BY seq LIMIT 500",
+            job_id,
+            after,
+        ):
+            after, count = rows[-1]["seq"], count + len(rows)
+        return [count / (time.monotonic() - began)]
     finally:
         await connection.close()
-    results.add(Figure("raw page reads", "events/s", rates, "asyncpg, pages of 500"))
+
+
+@asynccontextmanager
+async def bare_sender(bench: Bench) -> AsyncIterator[tuple[Asked, str]]:
+    """A bare aiohttp server in a process of its own, and its URL."""
+    async with asked([sys.executable, "-m", "benchmarks.bare"], bench.folder / "bare.log") as bare:
+        yield bare, (await bare.ask("listen"))["url"]

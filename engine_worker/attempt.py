@@ -8,9 +8,8 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from engine_worker.endings import (
     Circumstances,
@@ -27,18 +26,23 @@ from engine_worker.endings import (
 from engine_worker.frames import Frame
 from engine_worker.limits import Limits
 from engine_worker.options import WorkerOptions
-from engine_worker.outbox import Outbox
+from engine_worker.outbox import Entry, Outbox
 from engine_worker.outcome import outcome_of
+from engine_worker.previous import previous_result
 from engine_worker.process import TERM_S, ChildProcess
 from engine_worker.recorded import recorded_outputs
 from engine_worker.said import entry_of
+from events import crash_points
 from events.batch import Claimed
 from events.catalog import AnyCommand, AttemptError, Expire, Fail, Outcome, Report
+from events.clock import monotonic
 from events.committer import Committer, new_command_id
 from events.errors import Refused, StillAlive, Unavailable, Unstorable
 from events.log import Artifact, Log
+from events.record import Recorded
 from events.values import decode, encode, storable_text
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -60,11 +64,11 @@ class Attempt:
         """`on_unanswered` hears that a command had no answer in time, `lease_over` says whether children end by
         themselves by now, `draw` gives the jitter of backoffs."""
         self.job = claimed.job
-        self.claimed_at = time.monotonic()
+        self.claimed_at = monotonic()
         self.limits = Limits(claimed.job, self.claimed_at)
         self.commands = 0  # answered so far
         self.in_flight = False  # a command of this attempt waits for its answer
-        self._params = claimed.params
+        self._claimed = claimed
         self._actor = f"worker:{worker_id}"
         self._log = log
         self._committer = committer
@@ -76,6 +80,7 @@ class Attempt:
         self._child: ChildProcess | None = None
         self._writer: asyncio.Task[None] | None = None
         self._best = b""
+        self._last_said: list[Entry] = []
         self._why: Why | None = None
         self._problem = ""
         self._draining = False
@@ -86,12 +91,19 @@ class Attempt:
         """Job, attempt and lease: what the log knows this attempt by."""
         return (self.job.id, self.job.attempt, self.job.lease_id or "")
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What log lines about this attempt carry beside their text."""
+        return {"job_id": self.job.id, "attempt": self.job.attempt, "worker": self._actor.removeprefix("worker:")}
+
     # -- told from outside
 
     def cancel(self, until: float) -> None:
         """The job was asked to stop: the engine is told once, and killed at `until` (monotonic)."""
-        if self.limits.cancel(until) and self._child:
-            self._child.tell(op="cancel")
+        if self.limits.cancel(until):
+            crash_points.reached("cancel.heard")
+            if self._child:
+                self._child.tell(op="cancel")
         self._changed.set()
 
     def drain(self) -> None:
@@ -106,6 +118,10 @@ class Attempt:
 
     def forget(self) -> None:
         """The attempt is lost: the child ends and nothing more is said."""
+        if self._why != "lost":
+            _log.warning(
+                "attempt %d of job %s is lost; its engine ends", self.job.attempt, self.job.id, extra=self.about
+            )
         self._stop("lost")
         self._outbox.close(drop=True)
         if self._writer and self._writer is not asyncio.current_task():
@@ -127,6 +143,8 @@ class Attempt:
             self._writer = group.create_task(self._write())
             try:
                 ending = await self._listen(child) if await self._begin(child) else Gone(Exit())
+                if isinstance(ending, Returned):
+                    self._last_said = self._outbox.rest()  # goes with the result: one transaction instead of two
             finally:
                 guard.cancel()
                 watcher.cancel()
@@ -137,7 +155,8 @@ class Attempt:
 
     async def _begin(self, child: ChildProcess) -> bool:
         """Starts the engine; False when the attempt was over before."""
-        recorded = await self._recorded()
+        recorded = await self._tried(lambda: recorded_outputs(self._log, self.job))
+        previous = await self._tried(lambda: previous_result(self._log, self._claimed))
         if self._why is not None:
             return False
         fields = {
@@ -146,24 +165,27 @@ class Attempt:
             "engine": self.job.engine,
             "version": self.job.engine_version,
             "attempt": self.job.attempt,
-            "params": decode(self._params),
+            "params": decode(self._claimed.params),
+            "previous": previous,
             "deadline": self.limits.deadline,
         }
-        await child.send(fields, encode(recorded))
+        crash_points.reached("attempt.unstarted")
+        await child.send(fields, encode(recorded or {}))
+        crash_points.reached("attempt.started")
         if self.limits.cancelled:
             child.tell(op="cancel")
         if self._draining:
             child.tell(op="drain")
         return True
 
-    async def _recorded(self) -> dict[str, Any]:
-        """Tries as long as the attempt is ours."""
+    async def _tried(self, read: Callable[[], Awaitable[T]]) -> T | None:
+        """What the log answers; asked as long as the attempt is ours."""
         while self._why is None:
             try:
-                return await recorded_outputs(self._log, self.job)
+                return await read()
             except Unavailable:
                 await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 jitter
-        return {}
+        return None
 
     async def _listen(self, child: ChildProcess) -> Ending:
         """Takes what the child says until it ends one way or another."""
@@ -171,7 +193,7 @@ class Attempt:
             try:
                 if (frame := await child.receive()) is None:
                     break
-                self.limits.said(time.monotonic())
+                self.limits.said(monotonic())
                 if ending := self._ending(frame):
                     return ending
                 if frame.op != "best":
@@ -216,18 +238,27 @@ class Attempt:
             except Unstorable as problem:
                 self._stop("unusable", str(problem))
                 self._outbox.close(drop=True)
-            except Refused:
+            except Refused as refusal:
+                _log.warning(
+                    "attempt %d of job %s was refused: %s",
+                    self.job.attempt,
+                    self.job.id,
+                    refusal,
+                    extra=self.about,
+                )
                 self.forget()
             except Unavailable:
                 self._on_unanswered()
                 self.forget()
-            self.limits.said(time.monotonic())
+            self.limits.said(monotonic())
 
-    async def _execute(self, command: AnyCommand, artifacts: Sequence[Artifact] = ()) -> None:
+    async def _execute(self, command: AnyCommand, artifacts: Sequence[Artifact] = ()) -> list[Recorded]:
         self.in_flight = True
         try:
             # The committer itself tries again under the same command id, so that nothing is doubled.
-            await self._committer.execute(self.job.id, command, artifacts=artifacts, wait_s=self._options.answer_s)
+            return await self._committer.execute(
+                self.job.id, command, artifacts=artifacts, wait_s=self._options.answer_s
+            )
         finally:
             self.in_flight = False
             self.commands += 1
@@ -242,7 +273,7 @@ class Attempt:
         """Ends the child when a limit passes or it was told to. Its socket's end ends the reader."""
         while self._why is None:
             self._changed.clear()
-            now = time.monotonic()
+            now = monotonic()
             limit = self.limits.next(now, busy=self.in_flight or not self._outbox.empty)
             if limit and limit[1] <= now:
                 self._stop(limit[0])
@@ -260,14 +291,17 @@ class Attempt:
         message = storable_text(f"the worker could not carry the attempt on: {type(problem).__name__}: {problem}")
         error = AttemptError(type=type(problem).__name__, message=message, code="engine_error", retryable=True)
         with contextlib.suppress(Refused, Unavailable):
-            await self._execute(Fail(**self._fence(), error=error, draw=self._draw()))
+            self._tell(await self._execute(Fail(**self._fence(), error=error, draw=self._draw())))
 
     async def _conclude(self, ending: Ending) -> None:
+        crash_points.reached("attempt.ended")
         try:
             if self._why != "lost":
                 await self._end(ending)
         except (Refused, Unavailable) as problem:
-            _log.info("attempt %d of job %s ended unheard: %s", self.job.attempt, self.job.id, problem)
+            _log.warning(
+                "attempt %d of job %s ended unheard: %s", self.job.attempt, self.job.id, problem, extra=self.about
+            )
 
     async def _end(self, ending: Ending) -> None:
         returned = isinstance(ending, Returned)
@@ -284,8 +318,23 @@ class Attempt:
             self._draining,
             outcome,
         )
-        command = finish(seen.fence, outcome) if returned else command_for(ending, self.job, seen)
-        await self._execute(command, artifacts)
+        if not returned:
+            self._tell(await self._execute(command_for(ending, self.job, seen), artifacts))
+            return
+        last = tuple(entry.event for entry in self._last_said)
+        stored = [entry.artifact for entry in self._last_said if entry.artifact]
+        try:
+            self._tell(await self._execute(finish(seen.fence, outcome, last), [*stored, *artifacts]))
+        except Unstorable as problem:
+            if not last:
+                raise
+            _log.warning("what job %s said last cannot be stored: %s", self.job.id, problem, extra=self.about)
+            self._tell(await self._execute(finish(self._fence(), outcome), artifacts))
+
+    def _tell(self, recorded: Sequence[Recorded]) -> None:
+        for event in recorded[-1:]:
+            about = self.about | {"seq": event.seq, "event": event.type}
+            _log.info("attempt %d of job %s ended: %s", self.job.attempt, self.job.id, event.type, extra=about)
 
     async def _expired(self, best: Outcome, artifacts: Sequence[Artifact]) -> bool:
         """A job over its total time is nobody's failure; False when the database does not think it is over yet."""
@@ -296,9 +345,10 @@ class Attempt:
             attempt=self.job.attempt,
             cause="total_timeout",
             best=best,
+            lease_id=fence["lease_id"],
         )
         try:
-            await self._execute(command, artifacts)
+            self._tell(await self._execute(command, artifacts))
         except StillAlive:
             return False
         return True

@@ -20,13 +20,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from engine_worker.context import Cancelled, Context
+from engine_worker.context import Cancelled, Context, Previous
 from engine_worker.failure import ResultTooLarge, SaidTooLarge, failed_fields, invalid_params
 from engine_worker.frames import Frame, Garbled, pack, read_frame
+from events.clock import Clock, rfc3339
 from events.declaration import Engine, find_engine
 from events.record import DATA_BYTES_MAX
 from events.values import decode, encode, jsonable
@@ -55,6 +57,8 @@ class Child:
         setup = self._read()
         self._value_bytes_max = setup.fields["result_bytes_max"]
         self._modules = setup.fields["modules"]
+        self._deadline = setup.fields["until"]  # a parent that froze while it started us never tells of a lease
+        _limit_memory(setup.fields.get("memory_bytes_max"))
         sys.path[:] = setup.fields["path"]
         threading.Thread(target=self._control, name="control", daemon=True).start()
         for name in setup.fields["engines"]:
@@ -73,6 +77,8 @@ class Child:
             result = self._call(run)
             frame = self._result(result)
         except BaseException as problem:
+            if isinstance(problem, MemoryError):
+                traceback.clear_frames(problem.__traceback__)  # what filled the memory goes, or nothing can be said
             if not isinstance(problem, Cancelled):
                 traceback.print_exception(problem)
             frame = pack(failed_fields(problem) | {"rss_bytes": _rss_bytes()})
@@ -100,6 +106,7 @@ class Child:
             attempt=fields["attempt"],
             recorded=decode(run.body) if run.body else {},
             deadline=fields["deadline"],
+            previous=Previous(**fields["previous"]) if fields.get("previous") else None,
         )
         self._context = context
         context.notify(cancelled=self._cancelled, draining=self._draining)
@@ -145,8 +152,12 @@ class Child:
             while True:
                 self._wait_readable()
                 self._told(self._read())
-        except (EOFError, OSError, Garbled) as gone:
-            end_now("" if isinstance(gone, EOFError) else f"the parent is gone: {gone}")
+        except EOFError:
+            end_now()
+        except (OSError, Garbled) as gone:
+            end_now(f"the parent is gone: {gone}")
+        except BaseException as problem:  # an engine that takes all memory takes it from this thread too
+            end_now(f"nobody hears the parent any more: {type(problem).__name__}")
 
     def _wait_readable(self) -> None:
         poll = select.poll()
@@ -193,15 +204,43 @@ class Child:
 def end_now(why: str = "") -> NoReturn:
     """Ends this process and everything the engine started, from any thread, whatever the engine does."""
     if why:
-        with contextlib.suppress(OSError):
-            os.write(2, f"engine child {os.getpid()} ends: {why}\n".encode())
+        with contextlib.suppress(Exception):  # no last word is worth living on
+            os.write(2, _line(f"engine child {os.getpid()} ends: {why}"))
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
+def _line(words: str) -> bytes:
+    """One line of log as `phaseline/logs.py` has it, without what could not be used any more while a process dies."""
+    if os.environ.get("PHASELINE_LOG_FORMAT") != "json":
+        return f"{words}\n".encode()
+    line = {
+        "level": "WARNING",
+        "logger": "engine_worker.child",
+        "message": words,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    return encode(line | {"time": rfc3339(Clock().now_ms())}) + b"\n"
+
+
+def _limit_memory(bytes_max: int | None) -> None:
+    """Past it, allocations fail: a `MemoryError` of the engine's, instead of the kernel choosing a process to kill.
+    Data, not address space: libraries map much more than they use."""
+    if bytes_max is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (bytes_max, bytes_max))
+
+
 def _rss_bytes() -> int:
-    """The most memory this process ever held."""
+    """The most memory this process ever held itself."""
+    # Linux's `ru_maxrss` begins at what the process that started this one held (`exec` keeps the mark), so a child of
+    # a large worker would look large, and never be used again.
+    with (
+        contextlib.suppress(OSError, StopIteration),
+        Path("/proc/self/status").open(encoding="ascii", errors="replace") as status,
+    ):
+        return int(next(line for line in status if line.startswith("VmHWM:")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

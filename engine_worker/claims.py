@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 from engine_worker.attempt import Attempt
 from engine_worker.options import WorkerOptions
 from engine_worker.slots import Slots
+from events import crash_points
 from events.batch import Claimed
 from events.bus import Bus, Ticket, Tickets
 from events.committer import Committer
 from events.errors import LeaseLost, Unavailable
 from events.job import CAREFUL_LOSSES
+from events.telemetry import CLAIMS, ClaimAnswer
 
 AGAIN_S = 0.03  # after an empty claim a poll follows: whoever held the job's row may have given it back
 POLL_UNCONNECTED_S = 1.0
@@ -56,7 +58,9 @@ class Claims:
         self._taking = True
         self._again: asyncio.TimerHandle | None = None
         self._numbers = itertools.count()
+        self._making_room = False
         self.in_flight: frozenset[int] = frozenset()
+        self.answers: dict[ClaimAnswer, int] = dict.fromkeys(CLAIMS, 0)
 
     def log_up(self, up: bool) -> None:
         """Whether the log answers: while it does not, tickets are for others."""
@@ -67,6 +71,12 @@ class Claims:
         else:
             self._open.clear()
         self._slots.freed.set()  # the poll sees to the tickets
+
+    def make_room(self, wanted: bool) -> None:
+        """Whether to claim nothing until nothing runs here: a job that must run alone waits for an idle worker."""
+        if wanted != self._making_room:
+            self._making_room = wanted
+            self._slots.freed.set()
 
     async def close(self) -> None:
         """Claims no more; returns when the claim in flight, if any, has its answer."""
@@ -84,12 +94,14 @@ class Claims:
     async def _by_ticket(self, tickets: Tickets) -> None:
         while True:
             ticket = await tickets.get()
+            crash_points.reached("ticket.delivered")
             engines = {ticket.engine: self._versions[ticket.engine]}
             try:
                 if not await self._take(tickets, engines, 1):
                     self._look_again_soon()
             finally:
                 await _acknowledge(ticket)
+            crash_points.reached("ticket.acked")
 
     def _look_again_soon(self) -> None:
         """The ticket itself is not kept meanwhile: the next one would wait behind it, and most empty claims only mean
@@ -105,6 +117,8 @@ class Claims:
         """Claims for at most `slots`, by default all that are free. Returns how many attempts it began."""
         async with self._turn:
             taken = await self._claim(engines, slots or self._slots.free)
+            if taken:
+                crash_points.reached("claim.answered")
             for claimed in taken:
                 self._give(self._attempt(claimed))
             await self._settle(tickets)
@@ -128,8 +142,9 @@ class Claims:
     @property
     def _may_claim(self) -> bool:
         """A job on its last loss runs alone: it may be what takes workers down."""
-        careful = any(attempt.job.losses >= CAREFUL_LOSSES for attempt in self._slots.running.values())
-        return self._open.is_set() and self._slots.free > 0 and not careful
+        running = self._slots.running
+        careful = any(attempt.job.losses >= CAREFUL_LOSSES for attempt in running.values())
+        return self._open.is_set() and self._slots.free > 0 and not careful and not (self._making_room and running)
 
     async def _claim(self, engines: Mapping[str, int], slots: int) -> list[Claimed]:
         if not self._may_claim:
@@ -137,13 +152,18 @@ class Claims:
         number = next(self._numbers)
         self.in_flight |= {number}
         try:
-            return await self._committer.claim(self._worker_id, engines, slots, idle=not self._slots.running)
+            taken = await self._committer.claim(self._worker_id, engines, slots, idle=not self._slots.running)
         except LeaseLost:
+            self.answers["lease_lost"] += 1
             self._on_trouble()
         except Unavailable as problem:
+            self.answers["unanswered"] += 1
             _log.warning("no answer to a claim: %s", problem)
             self.log_up(False)
             self._on_trouble()
+        else:
+            self.answers["taken" if taken else "empty"] += 1
+            return taken
         finally:
             self.in_flight -= {number}
         return []

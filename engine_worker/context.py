@@ -7,6 +7,7 @@ that slows an engine down instead of dropping what it says.
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from events.declaration import Phase
@@ -22,10 +23,24 @@ class Cancelled(BaseException):
     own `except Exception` does not swallow it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """The last job about the same subject that had completed when this one was submitted.
+
+    `ended_at` is in ms, `sha256` (hex) that of its result's exact bytes. `result` is plain JSON, None when over 1 MiB.
+    """
+
+    job_id: str
+    ended_at: int
+    sha256: str
+    result: Any = None
+
+
 class Context:
     """One attempt, seen from its engine.
 
     `recorded` holds the outputs of phases an earlier attempt (or the job this one reruns) recorded, as plain JSON.
+    `previous` is the job before, of an engine that declares a `subject`; every attempt of a job is given the same.
     `send` takes messages `{"op": …}`; see `engine_worker/attempt.py` for the events they become.
     """
 
@@ -38,8 +53,10 @@ class Context:
         attempt: int = 1,
         recorded: Mapping[str, Any] | None = None,
         deadline: float | None = None,
+        previous: Previous | None = None,
     ) -> None:
         self.job_id = job_id
+        self.previous = previous
         self.attempt = attempt
         self._phases = {phase.name: index for index, phase in enumerate(phases)}
         self._bounds = [0.0, *(phase.until for phase in phases)]

@@ -16,7 +16,7 @@ def engine_row(engine: Engine) -> EngineRow:
         version=engine.version,
         summary=engine.summary,
         phases=[{"name": phase.name, "until": phase.until} for phase in engine.phases],
-        params_schema=engine.params.model_json_schema(),
+        params_schema=engine.params_schema(),
         result_schema=_result_schema(engine.result),
     )
 

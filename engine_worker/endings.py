@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
-from events.catalog import AttemptError, Fail, Finish, Outcome, Release, Stop
+from events.catalog import AttemptError, Fail, Finish, Outcome, Release, Said, Stop
 from events.job import Job, timeout_message
 
 # Why the parent ended the child. `lost`: the attempt is not ours any more, nothing of it may be said.
@@ -85,9 +85,9 @@ def command_for(ending: Ending, job: Job, seen: Circumstances) -> Fail | Release
     )
 
 
-def finish(fence: dict[str, Any], outcome: Outcome) -> Finish:
-    """The engine's result, whatever was asked meanwhile."""
-    return Finish(**fence, outcome=outcome)
+def finish(fence: dict[str, Any], outcome: Outcome, said: tuple[Said, ...] = ()) -> Finish:
+    """The engine's result, whatever was asked meanwhile, behind what it said last."""
+    return Finish(**fence, outcome=outcome, said=said)
 
 
 def _error(ending: Ending, job: Job, seen: Circumstances) -> AttemptError:

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable
 
 from engine_worker.options import WorkerOptions
+from events import crash_points
+from events.clock import monotonic
 from events.errors import Unavailable
 from events.log import BeatReply, Log, WorkerRow
 
@@ -33,6 +34,7 @@ class Lease:
         """`beating` is called as a beat leaves and returns who hears the reply (with the beat's time), `on_silence`
         when a beat has no answer, `on_over` when the children may live no longer. `probe` asks whether the committer
         answers."""
+        self.beats_failed = 0
         self._store = log
         self._options = options
         self._row = row
@@ -42,7 +44,7 @@ class Lease:
         self._probe = probe
         self._suspended = False
         self._soon = asyncio.Event()
-        self._until = time.monotonic() + options.lease_s  # the database may end the lease at this moment
+        self._until = monotonic() + options.lease_s  # the database may end the lease at this moment
 
     @property
     def children_until(self) -> float:
@@ -52,7 +54,7 @@ class Lease:
     @property
     def over(self) -> bool:
         """Whether that moment has passed."""
-        return time.monotonic() >= self.children_until
+        return monotonic() >= self.children_until
 
     def soon(self) -> None:
         """Beats at once: there is news to tell, or to ask for."""
@@ -75,6 +77,7 @@ class Lease:
                 await self._beat()
                 return True
         except (Unavailable, TimeoutError) as silence:
+            self.beats_failed += 1
             _log.warning("no answer to a beat: %s", str(silence) or f"none within {BEAT_S:g} s")
         self._on_silence()
         if self.over:
@@ -82,10 +85,11 @@ class Lease:
         return False
 
     async def _beat(self) -> None:
-        sent_at = time.monotonic()
+        sent_at = monotonic()
         hear = self._beating()
         async with asyncio.timeout(BEAT_S):
             reply = await self._store.beat(self._row(), self._options.lease_s)
+        crash_points.reached("beat.answered")
         # The database took its time after the beat left, so its lease ends no earlier than this.
         self._until = sent_at + (reply.lease_until - reply.now) / 1000
         hear(reply, sent_at)

@@ -17,6 +17,9 @@ class WorkerOptions:
     engine_modules: tuple[str, ...] = ()
     child_attempts_max: int = 100  # then a fresh process takes the slot: whatever an engine leaks ends with it
     child_rss_bytes_max: int = 1024 * 1024 * 1024  # likewise after an attempt that left it larger than this
+    child_memory_bytes_max: int | None = (
+        None  # what an engine process may allocate; None: as much as the system lets it
+    )
     build: str = ""
 
     @property

@@ -1,12 +1,12 @@
 """What one attempt has said and the log does not have yet: in order, bounded, progress thinned."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine_worker.coalesce import Coalescer
 from events.catalog import Progress, Said
+from events.clock import monotonic
 from events.log import Artifact
 
 EVENTS_MAX = 256  # unsent; then the child's socket fills, and then its engine waits
@@ -42,7 +42,7 @@ class Outbox:
             await self._room.wait()
         if self._closed:
             return
-        now = time.monotonic()
+        now = monotonic()
         if isinstance(entry.event, Progress):
             self._append(self._coalescer.offer(entry.event, now, mark=mark))
         else:
@@ -55,8 +55,8 @@ class Outbox:
         """The next events to report, waiting until there are some; none once closed and empty."""
         while not self._entries:
             if due_at := self._coalescer.due_at():
-                if self._closed or due_at <= time.monotonic():
-                    self._append(self._coalescer.flush(time.monotonic()))
+                if self._closed or due_at <= monotonic():
+                    self._append(self._coalescer.flush(monotonic()))
                     continue
             elif self._closed:
                 return []
@@ -65,6 +65,12 @@ class Outbox:
         self._bytes -= sum(entry.size for entry in taken)
         self._room.set()
         return taken
+
+    def rest(self) -> list[Entry]:
+        """Everything that waits, for the command that ends the attempt; a taker finds nothing afterwards."""
+        self._append(self._coalescer.flush(monotonic()))
+        rest, self._entries, self._bytes = self._entries, [], 0
+        return rest
 
     def close(self, *, drop: bool = False) -> None:
         """Nothing follows; with `drop` nothing of what waits is wanted either."""
@@ -89,7 +95,7 @@ class Outbox:
     async def _wait(self, until: float | None) -> None:
         self._changed.clear()
         try:
-            async with asyncio.timeout(None if until is None else max(until - time.monotonic(), 0.0)):
+            async with asyncio.timeout(None if until is None else max(until - monotonic(), 0.0)):
                 await self._changed.wait()
         except TimeoutError:
             return

@@ -12,6 +12,7 @@ from typing import Any
 
 from engine_worker.endings import Exit
 from engine_worker.frames import Frame, pack, receive_frame
+from events.clock import monotonic
 
 READY_S = 60.0  # to import our code and the engines' declarations on a machine under load
 TERM_S = 0.5  # between SIGTERM, for engines that clean up, and SIGKILL
@@ -49,7 +50,7 @@ class ChildProcess:
         child = cls(process, reader, writer)
         try:
             async with asyncio.timeout(READY_S):
-                await child.send(setup)
+                await child.send(setup | {"until": monotonic() + READY_S})
                 if await child.receive() is None:
                     raise ChildFailed("an engine process ended before it was ready; its output says why")
         except BaseException as problem:

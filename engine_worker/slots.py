@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from engine_worker.options import WorkerOptions
 from engine_worker.process import ChildFailed, ChildProcess
 from engine_worker.reconcile import Key
 
+StartChild = Callable[[dict[str, Any]], Awaitable[ChildProcess]]
+
 _log = logging.getLogger(__name__)
 
 START_AGAIN_S = 1.0  # between two attempts to start a process, on average
@@ -26,12 +28,19 @@ START_AGAIN_S = 1.0  # between two attempts to start a process, on average
 class Slots:
     """`run` keeps the children; `give` hands over an attempt whenever `free` says there is room."""
 
-    def __init__(self, options: WorkerOptions, engines: Mapping[str, object], until: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        engines: Mapping[str, object],
+        until: Callable[[], float],
+        start_child: StartChild = ChildProcess.start,
+    ) -> None:
         self._options = options
         self._engines = list(engines)
         self._until = until  # when children end by themselves, as of the last beat
+        self._start_child = start_child
         self._waiting: asyncio.Queue[Attempt] = asyncio.Queue(options.slots)
-        self._children: set[ChildProcess] = set()
+        self._children: dict[ChildProcess, None] = {}  # in order, so that a simulated run repeats
         self._closed = False
         self._ready = 0  # slots whose child waits for an attempt
         self.running: dict[Key, Attempt] = {}  # from the claim to the end; a job's next attempt may come before the end
@@ -42,6 +51,11 @@ class Slots:
     def free(self) -> int:
         """How many attempts may be given now."""
         return self._ready - self._waiting.qsize()
+
+    @property
+    def children(self) -> int:
+        """Processes kept, busy or waiting."""
+        return len(self._children)
 
     def give(self, attempt: Attempt) -> None:
         """Runs an attempt in a free slot. Raises `asyncio.QueueFull` when there is none."""
@@ -72,17 +86,18 @@ class Slots:
     async def _slot(self) -> None:
         while not self._closed or not self._waiting.empty():
             try:
-                child = await ChildProcess.start(self._setup())
+                child = await self._start_child(self._setup())
             except ChildFailed as problem:
                 _log.error("%s", problem)
                 await asyncio.sleep(random.uniform(0.5, 1.5) * START_AGAIN_S)  # noqa: S311 jitter
                 continue
-            self._children.add(child)
+            self._children[child] = None
+            child.tell(op="lease", until=self._until())  # it ends by itself even if this process freezes right now
             try:
                 while await self._next(child):
                     pass
             finally:
-                self._children.discard(child)
+                del self._children[child]
                 await self._end(child)
 
     async def _next(self, child: ChildProcess) -> bool:
@@ -109,7 +124,7 @@ class Slots:
         try:
             return await attempt.run(child)
         except Exception as problem:  # a boundary: our own mistake about one attempt must not end the others
-            _log.exception("attempt %d of job %s broke", attempt.job.attempt, attempt.job.id)
+            _log.exception("attempt %d of job %s broke", attempt.job.attempt, attempt.job.id, extra=attempt.about)
             await attempt.broke(problem)
             return None
 
@@ -134,4 +149,5 @@ class Slots:
             "modules": list(self._options.engine_modules),
             "path": [str(Path(folder).absolute()) for folder in sys.path],
             "result_bytes_max": self._options.result_bytes_max,
+            "memory_bytes_max": self._options.child_memory_bytes_max,
         }

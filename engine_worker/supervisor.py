@@ -10,9 +10,9 @@ import logging
 import os
 import random
 import socket
-import time
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from engine_worker.attempt import Attempt
@@ -20,15 +20,19 @@ from engine_worker.claims import Claims
 from engine_worker.declare import engine_row
 from engine_worker.lease import Lease
 from engine_worker.options import WorkerOptions
+from engine_worker.process import ChildProcess
 from engine_worker.reconcile import Key, Reconciler, Snapshot
-from engine_worker.slots import Slots
+from engine_worker.slots import Slots, StartChild
+from events import crash_points
 from events.batch import Claimed
 from events.bus import Bus
 from events.catalog import Release
+from events.clock import monotonic
 from events.committer import Committer, new_command_id
 from events.declaration import Engine
 from events.errors import PhaselineError, Refused, Unavailable, UnknownJob
 from events.log import BeatReply, Log, WorkerRow
+from events.telemetry import CLAIMS, Telemetry
 from events.values import decode
 
 __all__ = ["Supervisor", "WorkerOptions"]
@@ -52,8 +56,10 @@ class Supervisor:
         options: WorkerOptions,
         *,
         draw: Callable[[], float] = random.random,
+        start_child: StartChild = ChildProcess.start,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        """`draw` in [0, 1) is the jitter of backoffs."""
+        """`draw` in [0, 1) is the jitter of backoffs, `start_child` starts a process that runs engines."""
         self.worker_id = str(uuid.uuid4())  # one per boot: a restart never answers for its predecessor's jobs
         self._store = log
         self._bus = bus
@@ -68,6 +74,7 @@ class Supervisor:
         self._declared = False
         self._releasing: set[Key] = set()
         self._group: asyncio.TaskGroup | None = None
+        metrics = (telemetry or Telemetry()).worker
         self._lease = Lease(
             log,
             options,
@@ -77,7 +84,7 @@ class Supervisor:
             on_over=self._over,
             probe=self._committer_answers,
         )
-        self._slots = Slots(options, self._engines, lambda: self._lease.children_until)
+        self._slots = Slots(options, self._engines, lambda: self._lease.children_until, start_child)
         self._claims = Claims(
             worker_id=self.worker_id,
             engines={name: engine.version for name, engine in self._engines.items()},
@@ -88,6 +95,12 @@ class Supervisor:
             attempt=self._attempt,
             on_trouble=self._lease.soon,
         )
+        for answer in CLAIMS:
+            metrics.claims.set_function(partial(self._claims.answers.__getitem__, answer), answer)
+        metrics.beats_failed.set_function(lambda: self._lease.beats_failed)
+        metrics.slots.labels("busy").set_function(lambda: self.running)
+        metrics.slots.labels("free").set_function(lambda: self._slots.free)
+        metrics.children.set_function(lambda: self._slots.children)
 
     async def run(self) -> None:
         """Works until drained. Cancelled instead, it ends its children and leaves its jobs to the sweeper."""
@@ -102,7 +115,9 @@ class Supervisor:
                     part.cancel()
             with contextlib.suppress(PhaselineError, TimeoutError):
                 async with asyncio.timeout(LEAVE_S):
+                    crash_points.reached("worker.emptied")
                     await self._store.leave(self.worker_id)
+                    crash_points.reached("worker.left")
         finally:
             self._group = None
             self._left.set()
@@ -124,6 +139,7 @@ class Supervisor:
     # -- drain
 
     async def _empty(self) -> None:
+        crash_points.reached("drain.begun")
         self._lease.soon()
         await self._claims.close()
         self._slots.close()
@@ -200,6 +216,7 @@ class Supervisor:
             self._releasing.add(key)
         if not self._declared:
             self._begin(self._declare())
+        self._claims.make_room(reply.make_room)
         self._claims.log_up(True)
 
     def _over(self) -> None:
@@ -214,6 +231,7 @@ class Supervisor:
         with contextlib.suppress(Unavailable):
             await self._store.declare([engine_row(engine) for engine in self._engines.values()])
             self._declared = True
+            crash_points.reached("worker.declared")
 
     async def _release(self, key: Key) -> None:
         """Gives back a job the log thinks we run: its claim's answer never reached us."""
@@ -260,6 +278,6 @@ class Supervisor:
                 if said["op"] == "stop":
                     attempt.forget()
                 elif said["op"] == "cancel":
-                    attempt.cancel(time.monotonic() + float(said["grace_s"]))
+                    attempt.cancel(monotonic() + float(said["grace_s"]))
         except (ValueError, KeyError, TypeError) as problem:
             _log.warning("a control message that says nothing: %s", problem)

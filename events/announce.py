@@ -13,10 +13,9 @@ class Announcer:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self.epoch = ""  # set once the log is open
 
     def __call__(self, committed: Committed) -> None:
-        self._bus.publish(self.epoch, [recorded.line() for recorded in committed.events])
+        self._bus.publish(committed.epoch, [recorded.line() for recorded in committed.events])
         due: dict[str, int] = {}
         for job in committed.jobs.values():
             if job.status == "queued" and job.due_at() <= committed.now:

@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from events.catalog import AnyCommand, AnyEvent, Expire, Fenced, Report, Start, Submit, Submitted
+from events import crash_points
+from events.catalog import AnyCommand, AnyEvent, Expire, Fenced, Finish, Report, Start, Submit, Submitted
 from events.errors import KeyReused, LeaseLost, PhaselineError, Refused, StillAlive, UnknownJob
 from events.job import CAREFUL_LOSSES, Job, decide, record
 from events.log import Artifact, JobRow, Transaction
@@ -27,6 +28,7 @@ class Item:
     artifacts: Sequence[Artifact] = ()
     source_job_id: str | None = None  # whose artifacts a rerun copies
     doubtful: bool = False  # a transaction with it had no answer: it may be recorded already
+    found: bool = False  # it was doubtful, and recorded
     texts: dict[int, str] = field(default_factory=dict)  # id(event) -> JSON text encoded before queueing
     rows: list[Recorded] = field(default_factory=list)
     row: JobRow | None = None  # for a submit: the job that now has the key
@@ -48,10 +50,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A job a worker now owns: its state just after `started`, and its params (JSON text)."""
+    """A job a worker now owns: its state just after `started`, its params (JSON text), and whom it is about."""
 
     job: Job
     params: str
+    subject: str | None = None
 
 
 @dataclass(slots=True)
@@ -59,10 +62,12 @@ class Committed:
     """What a transaction recorded, at `now` by the database: every event in order, each changed job as it stands."""
 
     now: int = 0
+    epoch: str = ""  # the lineage of the log the events were appended to
     events: list[Recorded] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
     # job -> (worker, attempt) that lost it to a cancel or an expiry
     taken_from: dict[str, tuple[str, int]] = field(default_factory=dict)
+    ended: list[Recorded] = field(default_factory=list)  # the events that ended an attempt
 
 
 def new_lease_id() -> str:
@@ -85,12 +90,13 @@ async def commit_batch(tx: Transaction, items: Sequence[Item], claims: Sequence[
     for item in pending:
         if item.artifacts and item.error is None:
             await tx.put_artifacts(item.artifacts)
-    if done.events:
-        await tx.append(done.events)
+            crash_points.reached("artifacts.put")
     if decided := {item.job_id for item in others if item.rows and item.error is None}:
         await tx.save([job for job_id, job in done.jobs.items() if job_id in decided])
     if claims:
         await _claim(tx, claims, now, done)
+    if done.events:
+        done.epoch = await tx.append(done.events)
     return done
 
 
@@ -99,6 +105,7 @@ def _answered(item: Item, before: Mapping[str, list[Recorded]]) -> bool:
     if rows is None:
         return False
     item.rows = rows
+    item.found = True
     return True
 
 
@@ -151,8 +158,10 @@ async def _decide(tx: Transaction, items: Sequence[Item], jobs: Mapping[str, Job
         if item.rows:
             done.jobs[job.id] = changed
             done.events += item.rows
-            if job.worker_id and not changed.worker_id and not isinstance(item.command, Fenced):
-                done.taken_from[job.id] = (job.worker_id, job.attempt)
+            if job.worker_id and not changed.worker_id:
+                done.ended.append(item.rows[-1])
+                if not isinstance(item.command, Fenced):
+                    done.taken_from[job.id] = (job.worker_id, job.attempt)
 
 
 async def _live_holders(tx: Transaction, items: Sequence[Item], jobs: Mapping[str, Job], now: int) -> set[str]:
@@ -187,11 +196,10 @@ async def _claim(tx: Transaction, claims: Sequence[Claim], now: int, done: Commi
         if claim_or_none is None:
             continue
         job, recorded = _start(row.job, claim_or_none.worker_id, max(now, row.job.last_at))
-        claim_or_none.taken.append(Claimed(job, row.params))
+        claim_or_none.taken.append(Claimed(job, row.params, row.subject))
         rows += recorded
         changed.append(job)
     if rows:
-        await tx.append(rows)
         await tx.save(changed)
         done.events += rows
         done.jobs.update((job.id, job) for job in changed)
@@ -243,13 +251,14 @@ def job_row(job: Job, submitted: Submitted) -> JobRow:
         from_phase=submitted.from_phase,
         key_sha256=key.key_sha256 if key else None,
         fingerprint=key.fingerprint if key else None,
+        subject=submitted.subject,
     )
 
 
 def encode_early(command: AnyCommand) -> dict[int, str]:
     """JSON texts of the events a command carries, made before it is queued, so that a value no log can keep is
     refused at its sender. Raises `Unstorable`."""
-    if isinstance(command, Report):
+    if isinstance(command, Report | Finish):
         return {id(event): encode_event(event) for event in command.said}
     if isinstance(command, Submit):
         return {id(event): encode_event(event) for event in (command.submitted, *command.reused)}

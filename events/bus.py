@@ -99,3 +99,7 @@ class Bus(Protocol):
 
     def read_copy(self) -> AsyncIterator[bytes]:
         """Every message of the RabbitMQ stream from its start; ends when it has read what was there."""
+
+    async def copy_start(self) -> int:
+        """How many messages RabbitMQ has dropped from the start of its stream to keep within its bounds. Raises
+        `BusUnavailable`."""

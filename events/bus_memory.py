@@ -116,6 +116,9 @@ class MemoryBus:
     def read_copy(self) -> AsyncIterator[bytes]:
         raise BusUnavailable(_NO_COPY)
 
+    async def copy_start(self) -> int:
+        raise BusUnavailable(_NO_COPY)
+
 
 _NO_COPY = "The in-process bus keeps no copy of the log. Use RabbitMQ, or read the feed over HTTP."
 

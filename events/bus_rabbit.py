@@ -7,6 +7,7 @@ connection delivers nothing either.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 
@@ -16,12 +17,15 @@ from events.errors import BusUnavailable
 from events.rabbit_consume import RabbitTickets, consume_controls, consume_hints
 from events.rabbit_link import BROKEN, Link, Session
 from events.rabbit_publish import ControlLane, HintLane, Lane, TicketLane
-from events.rabbit_topology import COPY_STREAM, RabbitSettings, make_copy, message_count, ticket_queue
+from events.rabbit_topology import COPY_STREAM, RabbitSettings, delete_copy, make_copy, message_count, ticket_queue
+from events.telemetry import Telemetry
 
 __all__ = ["RabbitBus", "RabbitSettings"]
 
 FLUSH_S = 1.0  # what a closing process gives its last hints
 CLOSE_S = 8.0  # two goodbyes of 2 s each, politely and not, beside each other, and some air
+
+_log = logging.getLogger(__name__)
 
 
 class RabbitBus:
@@ -33,16 +37,23 @@ class RabbitBus:
     name = "rabbitmq"
     keeps_copy = True
 
-    def __init__(self, url: str, *, name: str, settings: RabbitSettings | None = None) -> None:
+    def __init__(
+        self, url: str, *, name: str, settings: RabbitSettings | None = None, telemetry: Telemetry | None = None
+    ) -> None:
         self._settings = settings or RabbitSettings()
         self._publishing = Link(url, f"{name} publishing")
-        self._consuming = Link(url, f"{name} consuming")
+        self._consuming = Link(url, f"{name} consuming", listening=True)
         self._hints = HintLane(self._settings.partitions)
         self._tickets = TicketLane()
         self._controls = ControlLane()
         self._group: asyncio.TaskGroup | None = None
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
+        metrics = (telemetry or Telemetry()).bus
+        metrics.connected.set_function(lambda: self.connected)
+        metrics.dropped.set_function(lambda: self._hints.dropped, "hints")
+        metrics.dropped.set_function(lambda: self._tickets.dropped, "tickets")
+        metrics.dropped.set_function(lambda: self._controls.dropped, "controls")
 
     @property
     def connected(self) -> bool:
@@ -65,14 +76,19 @@ class RabbitBus:
                     await lane.drained()
         for task in self._tasks:
             task.cancel()
-        async with asyncio.timeout(CLOSE_S):
-            await self._stack.aclose()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._stack.aclose()
+        except TimeoutError:  # the process ends, and its sockets with it: no reason to end it as a failure
+            _log.warning("RabbitMQ's connections were not closed in order within %g s", CLOSE_S)
 
     # -- hints
 
     def publish(self, epoch: str, lines: Sequence[bytes]) -> None:
         if self._publishing.session is not None:
             self._hints.offer(epoch, lines)
+        else:
+            self._hints.dropped += len(lines)
 
     @asynccontextmanager
     async def tail(self, on_hint: Callable[[Hint], None], on_bound: Callable[[], None]) -> AsyncIterator[None]:
@@ -85,6 +101,8 @@ class RabbitBus:
     def publish_tickets(self, engine: str, count: int) -> None:
         if self._publishing.session is not None:
             self._tickets.offer(engine, count)
+        else:
+            self._tickets.dropped += count
 
     async def ticket_count(self, engine: str) -> int | None:
         try:
@@ -103,6 +121,8 @@ class RabbitBus:
     def send_control(self, worker_id: str, words: bytes) -> None:
         if self._publishing.session is not None:
             self._controls.offer(worker_id, words)
+        else:
+            self._controls.dropped += 1
 
     @asynccontextmanager
     async def controls(self, worker_id: str, on_words: Callable[[bytes], None]) -> AsyncIterator[None]:
@@ -119,6 +139,11 @@ class RabbitBus:
         with _unavailable():
             await make_copy(self._publishing.now(), self._settings)
 
+    async def delete_copy(self) -> None:
+        """Deletes the RabbitMQ stream: the leader makes it again, from the start of the log. Raises `BusUnavailable`."""
+        with _unavailable():
+            await delete_copy(self._publishing.now())
+
     async def append_copy(self, messages: Sequence[tuple[str, bytes]]) -> None:
         with _unavailable():
             await rabbit_copy.append_copy(self._publishing.now(), messages)
@@ -128,6 +153,10 @@ class RabbitBus:
             async with aclosing(rabbit_copy.read_copy(self._consuming.now())) as messages:
                 async for message in messages:
                     yield message
+
+    async def copy_start(self) -> int:
+        with _unavailable():
+            return await rabbit_copy.copy_start(self._consuming.now())
 
     # -- tasks
 

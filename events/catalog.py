@@ -103,7 +103,7 @@ def _either(fields: dict[str, Any], name: str, ref: Ref | None) -> dict[str, Any
 class Submitted(Event):
     """The job was accepted; always sequence 1."""
 
-    omitted = frozenset({"idempotency"})
+    omitted = frozenset({"idempotency", "subject"})
     type: Literal["submitted"] = "submitted"
     engine: str
     engine_version: int
@@ -117,6 +117,9 @@ class Submitted(Event):
     tags: tuple[str, ...] = ()
     rerun_of: str | None = None
     from_phase: str | None = None
+    subject: str | None = (
+        None  # whom the job is about, of an engine that declares it: what makes a job the next of another
+    )
     idempotency: Idempotency | None = None
 
 
@@ -330,9 +333,10 @@ class Report(Fenced):
 
 
 class Finish(Fenced):
-    """The engine returned."""
+    """The engine returned. `said` is what it said last and nobody has reported yet."""
 
     outcome: Outcome
+    said: tuple[Said, ...] = ()
 
 
 class Fail(Fenced):
@@ -364,6 +368,7 @@ class Expire(Command):
     cause: Literal["lost", "attempt_timeout", "stall_timeout", "total_timeout", "start_timeout", "cancel_grace"]
     draw: float = 0.0
     best: Outcome = Outcome()  # what the engine had offered, when its own worker says the job is overdue
+    lease_id: str | None = None  # the worker's, when one says so: then it must still hold the attempt
 
 
 class Cancel(Command):

@@ -12,17 +12,20 @@ import contextlib
 import logging
 import random
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 import uuid_utils
 
+from events import crash_points
 from events.batch import Claim, Claimed, Committed, Item, commit_batch, encode_early
-from events.catalog import AnyCommand, Submit
-from events.clock import Clock
-from events.errors import LogUnavailable, Overloaded, PhaselineError, Unavailable
+from events.catalog import AnyCommand, Expire, Fenced, Submit
+from events.clock import Clock, monotonic
+from events.errors import LeaseLost, LogUnavailable, Overloaded, PhaselineError, Unavailable, Unstorable
 from events.log import Artifact, JobRow, Log
 from events.record import Recorded
+from events.telemetry import Telemetry, refusal_of
+from events.values import decode
 
 BATCH_COMMANDS_MAX = 500
 BATCH_BYTES_MAX = 4 * 1024 * 1024
@@ -47,6 +50,7 @@ class Committer:
         on_committed: Callable[[Committed], None] = lambda _: None,
         *,
         clock: Clock | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._store = log
         self._on_committed = on_committed
@@ -60,6 +64,9 @@ class Committer:
         self._work = asyncio.Event()
         self._room = asyncio.Condition()
         self._closed = False
+        self._metrics = (telemetry or Telemetry()).committer
+        self._metrics.waiting.set_function(lambda: self.waiting)
+        self._metrics.waiting_bytes.set_function(lambda: self._bytes)
 
     # -- callers
 
@@ -158,7 +165,11 @@ class Committer:
     async def _enter(self, item: Item, wait_s: float) -> None:
         if self._closed:
             raise LogUnavailable("this process is closing")
-        item.texts = encode_early(item.command)
+        try:
+            item.texts = encode_early(item.command)
+        except Unstorable as refusal:
+            self._refused(item, refusal)
+            raise
         waiting = _Waiting(item, sum(map(len, item.texts.values())) + sum(len(a.body) for a in item.artifacts) + 512)
         try:
             async with asyncio.timeout(wait_s):
@@ -170,7 +181,9 @@ class Committer:
                 await waiting.future
         except TimeoutError:
             waiting.abandoned = True
-            raise (LogUnavailable if self._has_room(0) else Overloaded) from None
+            late = LogUnavailable() if self._has_room(0) else Overloaded()
+            self._metrics.refused.labels(refusal_of(late)).inc()
+            raise late from None
         if item.error:
             raise item.error
 
@@ -205,14 +218,16 @@ class Committer:
             try:
                 await self._transact([waiting.item for waiting in batch], [claim for claim, _ in claims])
             except LogUnavailable as outage:
+                crash_points.reached("batch.unanswered")
                 _log.warning("a batch of %d commands has no answer yet: %s", len(batch), outage)
             except Exception as problem:  # whose fault it is shows one by one
+                crash_points.reached("batch.taken_apart")
                 _log.debug("a batch of %d commands is taken apart: %s", len(batch), problem)
                 _fail_claims(claims, LogUnavailable())
                 self._hold(await self._one_by_one(batch))
                 return
             else:
-                _answer(batch, claims)
+                self._answer(batch, claims)
                 return
             _fail_claims(claims, LogUnavailable())
             claims = ()
@@ -254,30 +269,81 @@ class Committer:
             except PhaselineError as problem:
                 waiting.item.error = problem
             except Exception:  # our own mistake about one command must not end the writing of all others
-                _log.exception("a command of job %s broke", waiting.item.job_id)
+                about = {"job_id": waiting.item.job_id, "command": type(waiting.item.command).__name__}
+                _log.exception("a command of job %s broke", waiting.item.job_id, extra=about)
                 waiting.item.error = PhaselineError(
                     "this command cannot be carried out; the log of the process says why"
                 )
-            _answer([waiting], ())
+            self._answer([waiting], ())
         return untried + again  # those nobody has tried yet go first next time
 
     async def _transact(self, items: Sequence[Item], claims: Sequence[Claim], *, patient: bool = True) -> None:
         for item in items:
-            item.rows, item.error, item.row, item.replayed = [], None, None, False
+            item.rows, item.error, item.row, item.replayed, item.found = [], None, None, False, False
         for claim in claims:
             claim.taken.clear()
+        began = monotonic()
         try:
             async with asyncio.timeout(TRANSACTION_S), self._store.transaction(patient=patient) as tx:
                 done = await commit_batch(tx, items, claims)
+                _reached("before_commit", items, claims)
         except (TimeoutError, LogUnavailable) as lost:
+            self._metrics.unknown.inc(sum(not item.doubtful for item in items))
             for item in items:
                 item.doubtful = True
             if isinstance(lost, TimeoutError):
                 raise LogUnavailable("the transaction had no answer in time; its outcome is unknown") from lost
             raise
         self._offset_ms = done.now - self._clock.now_ms()
+        _reached("committed", items, claims)
+        self._metrics.commit_s.observe(monotonic() - began)
+        self._metrics.batch.observe(len(items) + len(claims))
+        self._count(done)
         if done.events:
+            self._announce(done)
+
+    def _announce(self, done: Committed) -> None:
+        try:
             self._on_committed(done)
+        except Exception:  # a boundary: it is committed, and a command that failed now would be run again and doubled
+            _log.exception("what was committed could not be announced")
+
+    def _count(self, done: Committed) -> None:
+        for kind, times in Counter([event.type for event in done.events]).items():
+            self._metrics.events.labels(kind).inc(times)
+        for event in done.ended:
+            how = decode(event.data)["reason"] if event.type == "interrupted" else event.type
+            self._metrics.ended.labels(how).inc()
+
+    def _answer(self, batch: "Sequence[_Waiting]", claims: Claims) -> None:
+        for waiting in batch:
+            if waiting.item.doubtful:
+                self._metrics.resolved.labels("before" if waiting.item.found else "now").inc()
+            if waiting.item.error:
+                self._refused(waiting.item, waiting.item.error)
+            if not waiting.future.done():
+                waiting.future.set_result(None)
+        for claim, future in claims:
+            if future.done():
+                continue
+            if claim.error:
+                future.set_exception(claim.error)
+            else:
+                future.set_result(claim.taken)
+
+    def _refused(self, item: Item, error: PhaselineError) -> None:
+        self._metrics.refused.labels(refusal_of(error)).inc()
+        if isinstance(error, LeaseLost) and isinstance(item.command, Fenced | Expire):  # an expiry by the worker itself
+            self._metrics.fenced.inc()
+            attempt, command, worker = item.command.attempt, type(item.command).__name__, item.command.actor
+            about = {"job_id": item.job_id, "attempt": attempt, "worker": worker.removeprefix("worker:")}
+            _log.warning(
+                "a late %s of attempt %d of job %s was refused",
+                command,
+                attempt,
+                item.job_id,
+                extra=about | {"command": command},
+            )
 
     def _fail_rest(self) -> None:
         for waiting in (*self._queue, *self._held):
@@ -287,6 +353,14 @@ class Committer:
         self._queue.clear()
         self._held.clear()
         self._claims.clear()
+
+
+def _reached(moment: str, items: Sequence[Item], claims: Sequence[Claim]) -> None:
+    """Marks the crash points of whatever in this batch changes something."""
+    if crash_points.on_reached is not None:
+        kinds = [type(item.command).__name__.lower() for item in items if item.rows and item.error is None]
+        for kind in dict.fromkeys([*kinds, *("claim" for claim in claims if claim.taken)]):
+            crash_points.reached(f"{kind}.{moment}")
 
 
 class _Waiting:
@@ -299,19 +373,6 @@ class _Waiting:
         self.size = size
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.abandoned = False
-
-
-def _answer(batch: Sequence[_Waiting], claims: Claims) -> None:
-    for waiting in batch:
-        if not waiting.future.done():
-            waiting.future.set_result(None)
-    for claim, future in claims:
-        if future.done():
-            continue
-        if claim.error:
-            future.set_exception(claim.error)
-        else:
-            future.set_result(claim.taken)
 
 
 def _fail_claims(claims: Claims, error: PhaselineError) -> None:

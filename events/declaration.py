@@ -5,6 +5,7 @@ PURE but for `installed_engines` and `find_engine`, which import the modules nam
 A declaration must be importable without the engine's heavy dependencies: import those inside the function.
 """
 
+import hashlib
 import importlib
 import inspect
 import re
@@ -15,7 +16,11 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel
 
+from events.values import encode
+
 ENTRY_POINT_GROUP = "phaseline.engines"
+SUBJECT = "x-subject"
+SUBJECT_BYTES_MAX = 200  # it is part of an index
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -63,6 +68,13 @@ class Engine:
     run: Callable[..., Any]
     check: Callable[[Any], None] | None = None
     summary: str = ""
+    subject: tuple[str, ...] = ()
+
+    def params_schema(self) -> dict[str, Any]:
+        """The JSON Schema of the params. It names those that say whom a job is about: what reads a declaration from the
+        log, an older version too, knows it by its schema."""
+        schema = self.params.model_json_schema()
+        return schema | {SUBJECT: list(self.subject)} if self.subject else schema
 
 
 def engine(
@@ -71,12 +83,14 @@ def engine(
     version: int,
     phases: Mapping[str, float] | Sequence[Phase],
     check: Callable[[Any], None] | None = None,
+    subject: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Engine]:
     """Declares a function `(params: Model, context: Context) -> Result` as an engine.
 
     `phases` maps each phase to the percent it ends at, rising to exactly 100. `check(params)` may raise
-    `InvalidParams` for what needs configured data; it runs at submit, in a thread, and must be quick.
-    Raises `ValueError` when a name is no `snake_case` word or the percents do not rise to 100.
+    `InvalidParams` for what needs configured data; it runs at submit, in a thread, and must be quick. `subject` names
+    the params that say whom a job is about: an attempt is then given the result of the job before it (`previous`).
+    Raises `ValueError` when a name is no `snake_case` word, the percents do not rise to 100, or no such param exists.
     """
     declared = (
         tuple(phases) if not isinstance(phases, Mapping) else tuple(Phase(n, float(p)) for n, p in phases.items())
@@ -89,10 +103,24 @@ def engine(
         params = hints.get(first)
         if not (isinstance(params, type) and issubclass(params, BaseModel)):
             raise ValueError(f"engine {name}: annotate the first parameter with the pydantic model of its params")
+        if unknown := set(subject) - set(params.model_json_schema().get("properties", {})):
+            raise ValueError(f"engine {name}: its subject names {', '.join(sorted(unknown))}, which are no params")
         summary = (inspect.getdoc(function) or "").partition("\n")[0]
-        return Engine(name, version, params, hints.get("return", Any), declared, function, check, summary)
+        result = hints.get("return", Any)
+        return Engine(name, version, params, result, declared, function, check, summary, tuple(subject))
 
     return declare
+
+
+def subject_of(params_schema: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
+    """Whom a job with these params is about, by the schema of its engine's params: the values of its subject as JSON, a
+    digest when they are long. None where the first of them is missing or null: then the job is about nobody."""
+    names = params_schema.get(SUBJECT) or ()
+    values = [params.get(name) for name in names]
+    if not values or values[0] is None:
+        return None
+    text = encode(values)
+    return text.decode() if len(text) <= SUBJECT_BYTES_MAX else hashlib.sha256(text).hexdigest()
 
 
 def installed_engines(extra_modules: Sequence[str] = ()) -> dict[str, Engine]:

@@ -6,8 +6,9 @@ The database only locks, stores and reads; `fold` of a job's events is its `jobs
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, assert_never, overload
 
 from events.catalog import (
     FINAL,
@@ -132,15 +133,16 @@ def decide(job: Job | None, command: AnyCommand, now: int) -> list[AnyEvent]:
         return [command.submitted, *command.reused] if job is None else []
     if job is None:
         raise UnknownJob
-    if isinstance(command, Fenced) and not _holds(job, command):
+    if isinstance(command, Fenced | Expire) and command.lease_id is not None and not _holds(job, command):
         raise LeaseLost
     match command:
         case Start():
             return [_started(job, command, now)]
         case Report(said=said):
             return _rising(job, said)
-        case Finish(outcome=outcome):
-            return _finished(job, outcome)
+        case Finish(outcome=outcome, said=said):
+            rising = _rising(job, said)
+            return [*rising, *_finished(job, rising, outcome)]
         case Fail():
             return [_failed(job, command.error, command.draw, now, command.best, command.retry_after_s)]
         case Release(reason=reason, best=best):
@@ -150,7 +152,7 @@ def decide(job: Job | None, command: AnyCommand, now: int) -> list[AnyEvent]:
         case Expire():
             return [_expired(job, command, now)]
         case Cancel():
-            return _cancel(job, command)
+            return _cancel(job, command, now)
         case Reopen(reason=reason):
             if job.status not in {"failed", "cancelled"}:
                 raise WrongStatus(
@@ -161,7 +163,7 @@ def decide(job: Job | None, command: AnyCommand, now: int) -> list[AnyEvent]:
             assert_never(command)
 
 
-def _holds(job: Job, command: Fenced) -> bool:
+def _holds(job: Job, command: Fenced | Expire) -> bool:
     return job.status == "running" and job.attempt == command.attempt and job.lease_id == command.lease_id
 
 
@@ -192,10 +194,11 @@ def _rising(job: Job, said: Iterable[AnyEvent]) -> list[AnyEvent]:
     return events
 
 
-def _finished(job: Job, outcome: Outcome) -> list[AnyEvent]:
+def _finished(job: Job, said: Iterable[AnyEvent], outcome: Outcome) -> list[AnyEvent]:
     """100 % comes exactly once, just before `complete`."""
     done: list[AnyEvent] = [Complete(results=outcome.value, results_ref=outcome.ref)]
-    if job.progress < 100:
+    reached = [event.progress for event in said if isinstance(event, Progress)]
+    if max([job.progress, *reached[-1:]]) < 100:
         last = decode(job.phases)[-1]["name"]
         done.insert(0, Progress(progress=100.0, phase=last))
     return done
@@ -269,15 +272,15 @@ def timeout_message(cause: str, limit_s: float | None) -> str:
     }.get(cause, f"the engine said nothing for {limit}")
 
 
-def _cancel(job: Job, command: Cancel) -> list[AnyEvent]:
+def _cancel(job: Job, command: Cancel, now: int) -> list[AnyEvent]:
     if job.status == "cancelled":
         return []
     if job.is_final:
         raise WrongStatus(f"the job is already {job.status}", status=job.status)
     if job.status == "queued" or command.mode == "force":
         return [Cancelled(reason=command.reason, forced=command.mode == "force" and job.status == "running")]
-    if job.cancel_mode:
-        return []
+    if job.cancel_at is not None and now + int(command.grace_s * 1000) >= job.cancel_at:
+        return []  # it was asked already, with no longer a grace
     return [CancelRequested(mode=command.mode, grace_s=command.grace_s, reason=command.reason)]
 
 
@@ -320,7 +323,19 @@ def evolve(job: Job | None, event: AnyEvent, *, job_id: str, tenant: str, at: in
         assert isinstance(event, Submitted)
         return _created(event, job_id, tenant, at)
     changed = _changes(job, event, at)
-    return replace(job, status=allowed[event.type], last_seq=job.last_seq + 1, last_at=at, **changed)
+    return _with(job, status=allowed[event.type], last_seq=job.last_seq + 1, last_at=at, **changed)
+
+
+def _with(job: Job, **changes: Any) -> Job:
+    """`dataclasses.replace`, at less than half its cost: it is paid for every event."""
+    values = list(_VALUES(job))
+    for name, value in changes.items():
+        values[_PLACE[name]] = value
+    return Job(*values)
+
+
+_VALUES = attrgetter(*(field.name for field in fields(Job)))
+_PLACE = {field.name: place for place, field in enumerate(fields(Job))}
 
 
 def _created(event: Submitted, job_id: str, tenant: str, at: int) -> Job:
@@ -379,7 +394,7 @@ def _changes(job: Job, event: AnyEvent, at: int) -> dict[str, Any]:
             return {
                 "cancel_mode": event.mode,
                 "cancel_at": at + int(event.grace_s * 1000),
-                "cancel_reason": event.reason,
+                "cancel_reason": event.reason or job.cancel_reason,
             }
         case Complete():
             return {**_NO_ATTEMPT, "finished_at": at, "error": None}
@@ -434,9 +449,13 @@ def record(
     return job, rows
 
 
-def fold(recorded: Iterable[Recorded]) -> Job | None:
-    """The job as of the last of its events: what its row must say. None for no events."""
-    job: Job | None = None
+@overload
+def fold(recorded: Iterable[Recorded], job: Job) -> Job: ...
+@overload
+def fold(recorded: Iterable[Recorded], job: None = None) -> Job | None: ...
+def fold(recorded: Iterable[Recorded], job: Job | None = None) -> Job | None:
+    """The job as of the last of its events: what its row must say. None for no events. With `job`, the state before
+    them, these are the later ones."""
     for row in recorded:
         job = evolve(job, row.event(), job_id=row.job_id, tenant=row.tenant, at=row.at)
         if job.last_seq != row.seq or job.attempt != row.attempt:

@@ -9,25 +9,27 @@ Promises, held by every adapter and tested once in `tests/contract/test_log.py`:
 Only the committer writes, through `transaction`; everything else reads.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from events.job import Job
-from events.record import Recorded
+from events.record import Line, Recorded
 
 PAGE_BYTES_MAX = 256 * 1024
 PAGE_EVENTS_MAX = 500
 FEED_BYTES_MAX = 1024 * 1024
+ROOM_AFTER_LEASES = 5  # so long a job that must run alone waits for an idle worker, before one makes room for it
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a stream ends: its last sequence and the job's status there."""
+    """Where a stream ends: its last sequence and the job's status there; `heads` also says whose job it is."""
 
     seq: int
     status: str
+    tenant: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +43,30 @@ class JobRow:
     from_phase: str | None = None
     key_sha256: str | None = None
     fingerprint: str | None = None
+    subject: str | None = None
+
+
+def differing(a: JobRow, b: JobRow) -> list[str]:
+    """Names of the columns in which two rows of one job differ."""
+    names = [name.name for name in fields(Job) if getattr(a.job, name.name) != getattr(b.job, name.name)]
+    return names + [
+        name.name for name in fields(JobRow) if name.name != "job" and getattr(a, name.name) != getattr(b, name.name)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class JobQuery:
-    """Which jobs to list, newest first. `before` is the id of the last job of the previous page."""
+    """Which jobs to list, newest first: of any of these statuses, with all of these tags, made from the job `rerun_of`.
+    `before` is the id of the last job of the previous page, `up_to` that of the newest job that counts."""
 
     tenant: str
     status: tuple[str, ...] = ()
     engine: str | None = None
-    tag: str | None = None
+    tags: tuple[str, ...] = ()
     created_after: int | None = None
+    rerun_of: str | None = None
     before: str | None = None
+    up_to: str | None = None
     limit: int = 50
 
 
@@ -108,11 +122,24 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class BeatReply:
-    """Answer to a beat: the database's time, the new lease's end, and every job this worker runs."""
+    """Answer to a beat: the database's time, the new lease's end, every job this worker runs, and whether to make room."""
 
     now: int
     lease_until: int
     held: tuple[Held, ...] = ()
+    make_room: bool = False  # claim nothing until idle: a job that must run alone has waited long enough
+
+
+def makes_room(worker_id: str, waiting: Collection[tuple[str, int]], workers: Iterable[WorkerRow], now: int) -> bool:
+    """Whether this worker is the one to become idle for a job that must run alone. `waiting` are the engines and
+    versions of such jobs, `workers` what the log knows. The emptiest that can run one is chosen: it stays so, since the
+    others go on claiming."""
+    able = [
+        worker
+        for worker in workers
+        if worker.lease_until > now and not worker.draining and not worker.engines.items().isdisjoint(waiting)
+    ]
+    return bool(able) and min(able, key=lambda worker: (worker.running, worker.id)).id == worker_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +153,22 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """Events of the whole log after an opaque cursor. Only `seq` orders one job's events here."""
+    """Events of the whole log after an opaque cursor. Only `seq` orders one job's events here. `cursors` are the places
+    just after each event, `cursor` is where to go on."""
 
     events: list[Recorded]
+    cursors: list[str]
     cursor: str
+
+
+def at_or_behind(cursor: str, end: str) -> bool:
+    """Whether a cursor of the feed is at another one or behind it."""
+    return place_of(cursor) >= place_of(end)
+
+
+def place_of(cursor: str) -> tuple[int, ...]:
+    """A cursor as numbers, in the order of the feed. Raises `ValueError`."""
+    return tuple(map(int, cursor.split(":"))) if cursor else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +198,9 @@ class Transaction(Protocol):
     async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
         """Inserts new jobs; returns, by new id, the rows that were there first for the same idempotency key."""
 
-    async def append(self, events: Sequence[Recorded]) -> None:
-        """Inserts events; a repeated (job, seq) raises and rolls everything back."""
+    async def append(self, events: Sequence[Recorded]) -> str:
+        """Inserts events and returns the epoch they belong to, which stays the log's epoch until this transaction
+        ends; a repeated (job, seq) raises and rolls everything back."""
 
     async def save(self, jobs: Sequence[Job]) -> None:
         """Writes the lifecycle columns of these locked or just inserted jobs."""
@@ -180,7 +220,7 @@ class Log(Protocol):
     """The durable store of events. See the module's docstring for what it promises."""
 
     name: str  # "postgresql" or "sqlite"
-    epoch: str  # one lineage of the log; changes only after a restore
+    epoch: str  # one lineage of the log, as the last `open`, `head` or `heads` saw it; changes only after a restore
 
     async def open(self) -> None:
         """Connects and checks the schema's revision. Raises `WrongRevision`, `LogUnavailable`."""
@@ -210,31 +250,53 @@ class Log(Protocol):
     ) -> list[Recorded]:
         """The events after `after` in order: at most `limit`, at most `bytes_max` of data but always one."""
 
+    async def lines(self, job_id: str, after: int) -> list[Line]:
+        """As `read`, each event as clients get it."""
+
     async def read_back(self, job_id: str, before: int, limit: int) -> list[Recorded]:
         """At most `limit` events below sequence `before`, newest first."""
 
     async def checkpoints(self, job_id: str) -> list[Recorded]:
         """The `checkpoint` events of a job, in order, without reading the rest of its stream into memory."""
 
-    async def feed(self, cursor: str, limit: int, tenant: str | None = None) -> FeedPage:
-        """Events of the whole log after `cursor` ("" for the start), at most `limit` and `FEED_BYTES_MAX` but always
-        one. Complete: no event appears later below a cursor already returned."""
+    async def feed(
+        self, cursor: str, limit: int, tenant: str | None = None, *, bytes_max: int = FEED_BYTES_MAX
+    ) -> FeedPage:
+        """Events of the whole log after `cursor` ("" for the start), at most `limit` and `bytes_max` but always one.
+        Complete: no event appears later below a cursor already returned."""
+
+    async def feed_end(self) -> str:
+        """The cursor behind everything `feed` can return now."""
 
     # -- reading jobs
     async def job(self, job_id: str, tenant: str | None = None) -> JobRow | None:
         """A job's row."""
 
+    async def previous(self, job: Job, subject: str) -> JobRow | None:
+        """The last job of this one's tenant and engine about `subject` that had completed when this one was submitted.
+        Completed jobs never change, so every attempt of a job is told the same."""
+
     async def jobs(self, query: JobQuery) -> list[JobRow]:
         """Jobs of a tenant, newest first."""
 
+    async def count(self, query: JobQuery) -> int:
+        """How many jobs the query would list, `query.limit` at most."""
+
     def all_jobs(self) -> AsyncIterator[JobRow]:
         """Every job in id order, for `db check` and `db rebuild`."""
+
+    def all_events(self) -> AsyncIterator[Recorded]:
+        """Every event: jobs in id order, each job's events in sequence, read in bounded pages. What is appended
+        meanwhile may or may not be among them."""
 
     async def find_key(self, tenant: str, key_sha256: str) -> JobRow | None:
         """The job made with this idempotency key."""
 
     async def artifact(self, job_id: str, sha256: str) -> bytes | None:
         """The exact bytes of a stored value."""
+
+    async def artifact_size(self, job_id: str, sha256: str) -> int | None:
+        """How many bytes those are, without reading them; None when there are none."""
 
     async def stats(self, tenant: str) -> Stats:
         """Counts of one tenant."""

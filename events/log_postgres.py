@@ -1,27 +1,58 @@
 """The log on PostgreSQL 15 to 18.
 
-Three pools: the committer's single connection, one for beats and leader leases (which must not queue behind a
-batch), and one for reads. Hot statements carry arrays (`unnest`), one statement however many rows.
+The committer's single connection, a pool for beats and leader leases (which must not queue behind a batch), and one
+for reads. Hot statements carry arrays (`unnest`), one statement however many rows; the committer's go to asyncpg as they
+are, since its transactions are short and many and SQLAlchemy's share of them was larger than the database's.
 """
 
 import asyncio
 import contextlib
 import re
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
+import asyncpg
 from sqlalchemy import ColumnElement, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from events import crash_points
 from events import tables as t
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable, WrongRevision
-from events.job import Job
-from events.log import FEED_BYTES_MAX, Artifact, FeedPage, JobRow, Transaction
-from events.log_sql import SqlLog, SqlTransaction, event_columns, job_columns, to_job, to_job_row, to_recorded
-from events.record import Recorded
+from events.job import CAREFUL_LOSSES, Job
+from events.log import (
+    FEED_BYTES_MAX,
+    PAGE_BYTES_MAX,
+    PAGE_EVENTS_MAX,
+    ROOM_AFTER_LEASES,
+    Artifact,
+    BeatReply,
+    FeedPage,
+    Head,
+    JobRow,
+    WorkerRow,
+    makes_room,
+)
+from events.log_sql import (
+    BEAT_S,
+    JOB_ROW,
+    SqlLog,
+    event_columns,
+    first_line,
+    job_columns,
+    to_held,
+    to_job,
+    to_job_row,
+    to_recorded,
+    waiting_for_room,
+    winners,
+)
+from events.record import Line, Recorded, line_of
+from events.values import encode
 
 READERS = 6
 BEATERS = 2
@@ -34,14 +65,26 @@ CLOSE_S = 1.0
 SERVER_SETTINGS = {
     "application_name": "phaseline",
     "lock_timeout": "2000",
-    "idle_in_transaction_session_timeout": "10000",
+    "idle_in_transaction_session_timeout": "4000",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "jit": "off",
 }
+# The command timeout also bounds what the driver does behind our backs, such as the rollback of a connection that is
+# given back in mid-statement: against a frozen server that waited for ever.
+CONNECT_ARGUMENTS: dict[str, Any] = {
+    "timeout": CONNECT_S,
+    "command_timeout": COMMAND_S,
+    "server_settings": SERVER_SETTINGS,
+}
+NO_LIMIT = 2**31 - 1
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _CONTENDED = {"40P01", "40001", "55P03"}
+# SQLAlchemy prepares a new connection outside of its own error handling: when the server ends it just then, the
+# driver's errors arrive as they are.
+DRIVER_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_LINE_FAILURES = (*DRIVER_FAILURES, OSError)
 _CONTENT = ("22", "23", "54")  # data exception, constraint, program limit: the command's own fault
 
 
@@ -49,55 +92,75 @@ class PostgresLog(SqlLog):
     """`url` is `postgresql://user:password@host:port/database`. See `events/log.py` for the promises."""
 
     name = "postgresql"
+    failures = (*SqlLog.failures, *DRIVER_FAILURES)
 
     def __init__(self, url: str) -> None:
         self.epoch = ""
-        self._epoch_number = 0
         self._weeks: frozenset[int] = frozenset()
-        self._writer = _engine(url, 1)
-        self._beater = _engine(url, BEATERS)
-        self._reader = _engine(url, READERS)
+        self._line = _Line(url)
+        self._writer = _engine(url, BEATERS)
+        # Each read is one statement: a transaction around it would make it three.
+        self._reader = _engine(url, READERS).execution_options(isolation_level="AUTOCOMMIT")
+        self._led: set[str] = set()  # leader leases whose rows exist
 
     async def open(self) -> None:
         await self._load_epoch()
         await self._load_weeks()
 
     async def close(self) -> None:
-        for engine in (self._writer, self._beater, self._reader):
+        await self._line.close()
+        for engine in (self._writer, self._reader):
             # A frozen server answers no goodbye; the sockets close with the process.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await engine.dispose()
 
     @contextlib.asynccontextmanager
-    async def transaction(self, *, patient: bool = True) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, patient: bool = True) -> "AsyncIterator[PostgresTransaction]":
         try:
-            async with self._writer.begin() as connection:
+            async with self._line.transaction() as connection:
                 if not patient:
-                    await connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
-                yield PostgresTransaction(connection, self._epoch_number)
-        except (SQLAlchemyError, OSError) as error:
-            raise self._translate(error) from error
+                    await connection.execute("SET LOCAL lock_timeout = '50ms'")
+                yield PostgresTransaction(connection)
+        except self.failures as error:
+            raise self._told(error) from error
 
     @contextlib.asynccontextmanager
     async def _writing(self, deadline_s: float) -> AsyncIterator[AsyncConnection]:
         try:
-            async with asyncio.timeout(deadline_s), self._beater.begin() as connection:
+            async with asyncio.timeout(deadline_s), self._writer.begin() as connection:
                 yield connection
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            raise self._translate(error) from error
+        except self.failures as error:  # a missed deadline is an OSError too
+            raise self._told(error) from error
+
+    @contextlib.asynccontextmanager
+    async def _writing_alone(self, deadline_s: float) -> AsyncIterator[AsyncConnection]:
+        """As `_writing`, for statements that are a transaction each."""
+        alone = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            async with asyncio.timeout(deadline_s), alone.connect() as connection:
+                yield connection
+        except self.failures as error:
+            raise self._told(error) from error
 
     def _translate(self, error: BaseException) -> PhaselineError:
-        state = getattr(getattr(error, "orig", None), "sqlstate", None) if isinstance(error, DBAPIError) else None
+        if isinstance(error, asyncpg.DataError):  # refused by the driver, before the database saw it
+            return Unstorable(f"the database refused this content: {first_line(error)}")
+        state = getattr(getattr(error, "orig", error), "sqlstate", None)
         if state in _CONTENDED:
             return Contended()
         if state is not None:
             text = str(getattr(error, "orig", error)).partition("\n")[0]
             if state == "42P01":  # undefined table
                 return WrongRevision()
-            if state.startswith(_CONTENT) and "no partition" not in text:
+            if "no partition" in text:
+                return Contended(text)  # one is made, or its job is refused: others need not wait
+            if state.startswith(_CONTENT):
                 return Unstorable(f"the database refused this content: {text}")
             return LogUnavailable(f"the database does not answer: {text}")
+        # The driver's own words, such as for a server that says goodbye while we connect: nothing about the content.
+        if isinstance(error, DBAPIError):
+            return unreachable(error)
         return super()._translate(error)
 
     def _now_sql(self) -> ColumnElement[int]:
@@ -117,15 +180,83 @@ class PostgresLog(SqlLog):
         rows: Sequence[Any] = await self._read(work)
         return rows
 
-    async def feed(self, cursor: str, limit: int, tenant: str | None = None) -> FeedPage:
+    async def lines(self, job_id: str, after: int) -> list[Line]:
+        rows = await self._fetch(_LINES, job_id, after, after + PAGE_EVENTS_MAX, PAGE_BYTES_MAX)
+        return [(row[0], row[1], line_of(job_id, *row)) for row in rows]
+
+    async def _fetch(self, sql: str, *parameters: Any) -> Sequence[Any]:
+        """A read past SQLAlchemy, whose share of a page of events is larger than the driver's."""
+
+        async def work(connection: AsyncConnection) -> Sequence[Any]:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            try:
+                rows: Sequence[Any] = await driver.fetch(sql, *parameters)
+            except BaseException:  # the pool has not seen it: a connection that broke is not used again
+                await connection.invalidate()
+                raise
+            return rows
+
+        rows: Sequence[Any] = await self._read(work)
+        return rows
+
+    async def feed(
+        self, cursor: str, limit: int, tenant: str | None = None, *, bytes_max: int = FEED_BYTES_MAX
+    ) -> FeedPage:
         """Ordered by (epoch, xid, pos) below the oldest running transaction: a plain identity would skip events of a
-        transaction that commits late. The text of `xid` has a name of its own: ordered by it, 999 came after 1000."""
+        transaction that commits late. The text of `xid` has a name of its own: ordered by it, 999 came after 1000.
+        Nothing is appended to an earlier epoch any more, and its transaction ids may be another server's: all of it
+        counts."""
         epoch, xid, pos = map(int, cursor.split(":")) if cursor else (0, 0, 0)
-        rows = await self._raw(_FEED, epoch, str(xid), pos, limit, tenant, FEED_BYTES_MAX)
-        if not rows and (later := (await self._raw("SELECT min(epoch) FROM events WHERE epoch > $1", epoch))[0][0]):
-            return await self.feed(f"{later}:0:-1", limit, tenant)
-        last = f"{rows[-1][0]}:{rows[-1][1]}:{rows[-1][2]}" if rows else f"{epoch}:{xid}:{pos}"
-        return FeedPage([to_recorded(row[3:]) for row in rows], last)
+        asked = (epoch, str(xid), pos, limit, tenant, bytes_max)
+        found = await self._fetch(_FEED, *asked)
+        if found[0]["pos"] is None and found[0]["over"]:
+            later = (await self._raw("SELECT min(epoch) FROM events WHERE epoch > $1", epoch))[0][0]
+            # What was still being written at the first look is there by now: a later epoch has begun.
+            found = await self._fetch(_FEED, *asked)
+            if later and found[0]["pos"] is None:
+                return await self.feed(f"{later}:0:-1", limit, tenant, bytes_max=bytes_max)
+        rows = [row for row in found if row["pos"] is not None]
+        cursors = [f"{row[0]}:{row[1]}:{row[2]}" for row in rows]
+        last = cursors[-1] if cursors else f"{epoch}:{xid}:{pos}"
+        return FeedPage([to_recorded(row[3:-1]) for row in rows], cursors, last)
+
+    async def feed_end(self) -> str:
+        rows = await self._raw("SELECT epoch, pg_snapshot_xmin(pg_current_snapshot())::text FROM log")
+        return f"{rows[0][0]}:{rows[0][1]}:-1"
+
+    async def heads(self, job_ids: Sequence[str]) -> dict[str, Head]:
+        # One statement whatever their number: a list of values is another one for each, prepared anew.
+        rows = await self._raw(_HEADS, list(job_ids)) if job_ids else ()
+        self._saw(rows)
+        return {row.id: Head(row.last_seq, row.status, row.tenant) for row in rows}
+
+    async def beat(self, worker: WorkerRow, lease_s: float) -> BeatReply:
+        said = (worker.id, worker.host, worker.pid, worker.build, worker.slots, encode(dict(worker.engines)).decode())
+        lease_ms, room_ms = int(lease_s * 1000), int(ROOM_AFTER_LEASES * lease_s * 1000)
+        async with self._writing_alone(BEAT_S) as connection:
+            rows = (await connection.exec_driver_sql(_BEAT, (*said, worker.draining, lease_ms, room_ms))).all()
+            now = rows[0].now
+            room = False
+            if rows[0].waiting:  # rare: a job took two workers down
+                waiting = {(row.engine, row.engine_version) for row in await self._rows(waiting_for_room(now, lease_s))}
+                room = makes_room(worker.id, waiting, await self.workers(), now)
+        held = tuple(to_held(row) for row in rows if row.id is not None)
+        return BeatReply(now, now + lease_ms, held, room)
+
+    async def lead(self, name: str, holder: str, lease_s: float) -> bool:
+        async with self._writing_alone(BEAT_S) as connection:
+            taken = await connection.exec_driver_sql(_LEAD, (name, holder, int(lease_s * 1000)))
+            if not taken.rowcount and name not in self._led:
+                taken = await connection.exec_driver_sql(_FIRST_LEAD, (name, holder, int(lease_s * 1000)))
+                self._led.add(name)
+            return bool(taken.rowcount)
+
+    async def save_cursor(self, name: str, holder: str, cursor: str) -> bool:
+        async with self._writing_alone(BEAT_S) as connection:
+            saved = await connection.exec_driver_sql(
+                "UPDATE leaders SET cursor = $3 WHERE name = $1 AND holder = $2", (name, holder, cursor)
+            )
+            return bool(saved.rowcount)
 
     # -- partitions
 
@@ -140,6 +271,8 @@ class PostgresLog(SqlLog):
         async with self._writing(CONNECT_S) as connection:
             for ahead in range(WEEKS_AHEAD + 1):
                 await connection.execute(select(func.phaseline_make_partition(week + ahead)))
+                crash_points.reached("partitions.half_made")
+        crash_points.reached("partitions.made")
         await self._load_weeks()
 
     async def _load_weeks(self) -> None:
@@ -150,42 +283,123 @@ class PostgresLog(SqlLog):
         self._weeks = frozenset(int(found[1]) for row in rows if (found := re.fullmatch(r"events_w(\d+)", row[0])))
 
 
-class PostgresTransaction(SqlTransaction):
+class _Line:
+    """The committer's connection. It lives as long as every outcome on it is known, and is replaced after that."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(asyncpg_url(url))
+        self._connection: Any = None
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """Commits at the end of the block. Raises what the driver raises; only what it refused for its content or for a
+        lock is known not to have happened."""
+        connection = await self._open()
+        try:
+            await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            yield connection
+            await connection.execute("COMMIT")
+        except BaseException as error:
+            if not isinstance(error, Exception) or not await _rolled_back(connection, error):
+                self._drop()
+            raise
+
+    async def close(self) -> None:
+        """Says goodbye; a frozen server answers none."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(*_LINE_FAILURES, TimeoutError):
+                await connection.close(timeout=CLOSE_S)
+
+    async def _open(self) -> Any:
+        if self._connection is None or self._connection.is_closed():
+            _, arguments = PGDialect_asyncpg().create_connect_args(self._url)  # type: ignore[no-untyped-call]
+            arguments.pop("prepared_statement_cache_size", None)  # SQLAlchemy's, of which this line has none
+            self._connection = await asyncpg.connect(**arguments, **CONNECT_ARGUMENTS)
+        return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+
+async def _rolled_back(connection: Any, error: Exception) -> bool:
+    """False when nobody knows what became of the transaction, or when the connection may be spoilt."""
+    state = getattr(error, "sqlstate", None)
+    if isinstance(error, _LINE_FAILURES) and (state is None or not (state in _CONTENDED or state.startswith(_CONTENT))):
+        return False
+    try:
+        await connection.execute("ROLLBACK")
+    except (*_LINE_FAILURES, TimeoutError):
+        return False
+    return True
+
+
+class PostgresTransaction:
     """One READ COMMITTED transaction that holds the row locks of its jobs."""
 
-    async def _run(self, sql: str, *parameters: Any) -> Any:
-        return await self._connection.exec_driver_sql(sql, parameters)
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._now: int | None = None
 
     async def lock(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        rows = await self._run(_LOCK, list(job_ids))
+        rows = await self._connection.fetch(_LOCK, job_ids)
+        if rows:
+            self._now = rows[-1]["now"]  # read when the last row was locked
         return {job.id: job for job in map(to_job, rows)}
 
     async def now(self) -> int:
-        return int((await self._run(f"SELECT {_NOW}")).scalar_one())
+        return int(await self._connection.fetchval(f"SELECT {_NOW}")) if self._now is None else self._now
+
+    async def recorded(self, command_ids: Mapping[str, str]) -> dict[str, list[Recorded]]:
+        found: dict[str, list[Recorded]] = {}
+        for row in await self._connection.fetch(_FOUND, sorted(set(command_ids.values())), sorted(command_ids)):
+            recorded = to_recorded(row)
+            found.setdefault(recorded.command_id, []).append(recorded)
+        return found
+
+    async def live_workers(self, worker_ids: Sequence[str], now: int) -> set[str]:
+        rows = await self._connection.fetch(
+            "SELECT id FROM workers WHERE id = ANY($1::text[]) AND lease_until > $2", worker_ids, now
+        )
+        return {row["id"] for row in rows}
 
     async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
-        inserted = await self._run(_INSERT_JOBS, *_arrays([job_columns(row) for row in rows], _JOB_TYPES))
-        return await self._winners(rows, {row[0] for row in inserted})
+        inserted = await self._connection.fetch(_INSERT_JOBS, *_arrays([job_columns(row) for row in rows], _JOB_TYPES))
+        made = {row["id"] for row in inserted}
+        losers = [row for row in rows if row.job.id not in made]
+        if not losers:
+            return {}
+        keys = sorted({row.key_sha256 or "" for row in losers})
+        return winners(losers, await self._connection.fetch(_KEYED, keys))
 
-    async def append(self, events: Sequence[Recorded]) -> None:
-        rows = [event_columns(recorded, self._epoch_number) for recorded in events]
-        await self._run(_APPEND, *_arrays(rows, _EVENT_TYPES))
+    async def append(self, events: Sequence[Recorded]) -> str:
+        columns = _arrays([event_columns(recorded) for recorded in events], _EVENT_TYPES)
+        return str(await self._connection.fetchval(_APPEND, *columns))
 
     async def save(self, jobs: Sequence[Job]) -> None:
-        await self._run(_SAVE, *([getattr(job, name) for job in jobs] for name in _SAVE_TYPES))
+        await self._connection.execute(_SAVE, *([getattr(job, name) for job in jobs] for name in _SAVE_TYPES))
 
     async def put_artifacts(self, artifacts: Sequence[Artifact]) -> None:
-        await self._run(
+        await self._connection.execute(
             "INSERT INTO artifacts (job_id, sha256, body) SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[]) "
             "ON CONFLICT DO NOTHING",
             [a.job_id for a in artifacts], [a.sha256 for a in artifacts], [a.body for a in artifacts],
         )  # fmt: skip
 
+    async def copy_artifacts(self, source_job_id: str, job_id: str, sha256s: Sequence[str]) -> None:
+        await self._connection.execute(
+            "INSERT INTO artifacts (job_id, sha256, body) SELECT $2::uuid, sha256, body FROM artifacts "
+            "WHERE job_id = $1::uuid AND sha256 = ANY($3::text[])",
+            source_job_id, job_id, sha256s,
+        )  # fmt: skip
+
     async def due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> list[JobRow]:
-        query = self._due(engine, version, limit, now, careful=careful).with_for_update(
-            skip_locked=True, key_share=True
-        )
-        return [to_job_row(row) for row in await self._connection.execute(query)]
+        losses_below = NO_LIMIT if careful else CAREFUL_LOSSES
+        return [
+            to_job_row(row) for row in await self._connection.fetch(_DUE, engine, version, now, losses_below, limit)
+        ]
 
 
 def _types_of(names: Sequence[str], columns: Any) -> dict[str, str]:
@@ -197,41 +411,99 @@ def _unnest(types: dict[str, str]) -> str:
     return f"unnest({', '.join(f'${i}::{kind}[]' for i, kind in enumerate(types.values(), 1))})"
 
 
+def _texts(names: Iterable[str]) -> str:
+    """Columns to select, ids as the text we know them by."""
+    return ", ".join(f"{name}::text" if name in {"id", "job_id", "rerun_of"} else name for name in names)
+
+
 def _arrays(rows: Sequence[dict[str, Any]], types: dict[str, str]) -> list[list[Any]]:
     return [[row[name] for row in rows] for name in types]
 
 
-_JOB_TYPES = _types_of(
-    [*t.LIFECYCLE, "params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint"], t.jobs.c
-)
-_EVENT_TYPES = _types_of([column.name for column in t.events.c if column.name != "pos"], t.events.c)
+_JOB_TYPES = _types_of([*t.LIFECYCLE, *t.DETAILS], t.jobs.c)
+_EVENT_TYPES = _types_of([column.name for column in t.events.c if column.name not in {"pos", "epoch"}], t.events.c)
 _SAVE_TYPES = _types_of(["id", *t.CHANGING], t.jobs.c)
-_RECORDED = ", ".join(f"{name}::text" if name == "job_id" else name for name in Recorded.__slots__)
+_RECORDED = _texts(Recorded.__slots__)
 _NAMES = ", ".join(Recorded.__slots__)
 # One epoch at a time: the planner takes a row comparison's first column for its selectivity, and would read and sort
-# everything behind the cursor for each page. The window runs over the limited rows only.
+# everything behind the cursor for each page. The window runs over the limited rows only. The end is one expression, so
+# that the index ends there too: behind a transaction that runs for long nothing is read again and again.
+# With nothing behind the cursor there is one row, which says whether the log's epoch is a later one.
 _FEED = (
-    f"SELECT epoch, xid_text, pos, {_NAMES} FROM ("
+    f"SELECT q.epoch, xid_text, pos, {_NAMES}, log.epoch > $1 AS over FROM log LEFT JOIN ("
     "SELECT p.*, sum(size) OVER w AS total, row_number() OVER w AS nth FROM ("
     f"SELECT epoch, xid, xid::text AS xid_text, pos, size, {_RECORDED} FROM events "
-    "WHERE epoch = $1 AND (xid, pos) > ($2::text::xid8, $3) AND xid < pg_snapshot_xmin(pg_current_snapshot()) "
+    "WHERE epoch = $1 AND (xid, pos) > ($2::text::xid8, $3) "
+    "AND xid < CASE WHEN $1 < (SELECT epoch FROM log) THEN '18446744073709551615'::xid8 "
+    "ELSE pg_snapshot_xmin(pg_current_snapshot()) END "
     "AND ($5::text IS NULL OR tenant = $5) ORDER BY events.xid, pos LIMIT $4"
-    ") p WINDOW w AS (ORDER BY xid, pos)) q WHERE total <= $6 OR nth = 1 ORDER BY xid, pos"
+    ") p WINDOW w AS (ORDER BY xid, pos)) q ON total <= $6 OR nth = 1 ORDER BY xid, pos"
+)
+# Sequences have no hole, so a range of them bounds the window before anything is summed. In the order of `line_of`.
+_LINES = (
+    "SELECT seq, type, version, attempt, actor, at, data FROM ("
+    "SELECT seq, type, version, attempt, actor, at, data, sum(size) OVER (ORDER BY seq) AS total FROM events "
+    "WHERE job_id = $1 AND seq > $2 AND seq <= $3"
+    ") page WHERE total <= $4 OR seq = $2 + 1 ORDER BY seq"
 )
 # A plain update lock would also block readers of foreign keys; there are none, and this one is lighter.
+# The clock is read outside of what locks, row by row: in the last row, after all locks.
 _LOCK = (
-    f"SELECT {', '.join(f'{name}::text' if name == 'id' else name for name in t.LIFECYCLE)} FROM jobs "
-    "WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE"
+    f"SELECT q.*, {_NOW} AS now FROM (SELECT {_texts(t.LIFECYCLE)} FROM jobs "
+    "WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE) q"
+)
+_JOB_ROW = _texts(column.name for column in JOB_ROW)
+_DUE = (
+    f"SELECT {_JOB_ROW} FROM jobs WHERE status = 'queued' AND engine = $1 AND engine_version = $2 "
+    "AND coalesce(not_before, 0) <= $3 AND losses < $4 ORDER BY rank LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED"
+)
+_HEADS = (
+    "SELECT id::text, last_seq, status, tenant, (SELECT epoch || '-' || lineage FROM log) AS log_epoch FROM jobs "
+    "WHERE id = ANY($1::uuid[])"
+)
+_CLOCK = f"WITH clock AS MATERIALIZED (SELECT {_NOW} AS now)"
+# All that a beat says and asks, in one statement and thus at one moment.
+_BEAT = (
+    f"{_CLOCK}, beaten AS (INSERT INTO workers (id, host, pid, build, slots, engines, draining, started_at, beat_at, "
+    "lease_until) SELECT $1::text, $2, $3::integer, $4, $5::integer, $6, $7::boolean, now, now, now + $8::bigint FROM clock ON CONFLICT (id) DO UPDATE "
+    "SET draining = excluded.draining, slots = excluded.slots, beat_at = excluded.beat_at, "
+    "lease_until = excluded.lease_until) SELECT clock.now, EXISTS (SELECT FROM jobs WHERE status = 'queued' "
+    f"AND losses >= {CAREFUL_LOSSES} AND last_at <= now - $9::bigint AND coalesce(not_before, 0) <= now - $9::bigint) "
+    "AS waiting, jobs.id::text AS id, attempt, lease_id, cancel_mode, cancel_at, opened_at, total_s "
+    "FROM clock LEFT JOIN jobs ON worker_id = $1::text AND status = 'running'"
+)
+_LEAD = (
+    f"UPDATE leaders SET holder = $2, lease_until = {_NOW} + $3 WHERE name = $1 "
+    f"AND (holder = $2 OR lease_until < {_NOW})"
+)
+_FIRST_LEAD = (
+    f"INSERT INTO leaders (name, holder, lease_until) VALUES ($1, $2, {_NOW} + $3) ON CONFLICT (name) DO NOTHING"
+)
+_KEYED = f"SELECT {_JOB_ROW} FROM jobs WHERE key_sha256 = ANY($1::text[])"
+_FOUND = (
+    f"SELECT {_RECORDED} FROM events WHERE job_id = ANY($1::uuid[]) AND command_id = ANY($2::text[]) "
+    "ORDER BY job_id, seq"
 )
 _INSERT_JOBS = (
     f"INSERT INTO jobs ({', '.join(_JOB_TYPES)}) SELECT * FROM {_unnest(_JOB_TYPES)} "
     "ON CONFLICT (tenant, key_sha256) WHERE key_sha256 IS NOT NULL DO NOTHING RETURNING id::text"
 )
-_APPEND = f"INSERT INTO events ({', '.join(_EVENT_TYPES)}) SELECT * FROM {_unnest(_EVENT_TYPES)}"
+# The epoch is the log's own at this moment, and stays so until the commit: who raises it first locks `events` against
+# appends (see `BEGIN_EPOCH`), and a statement reads only once it has its locks.
+_APPEND = (
+    f"WITH lineage AS (SELECT epoch, lineage FROM log), appended AS (INSERT INTO events ({', '.join(_EVENT_TYPES)}, epoch) "
+    f"SELECT v.*, lineage.epoch FROM {_unnest(_EVENT_TYPES)} AS v, lineage) SELECT epoch || '-' || lineage FROM lineage"
+)
+BEGIN_EPOCH = "LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE"  # waits for every append under way; readers go on
 _SAVE = (
     f"UPDATE jobs AS j SET {', '.join(f'{name} = v.{name}' for name in t.CHANGING)} "
     f"FROM {_unnest(_SAVE_TYPES)} AS v ({', '.join(_SAVE_TYPES)}) WHERE j.id = v.id"
 )
+
+
+def unreachable(error: BaseException) -> LogUnavailable:
+    """What a driver's error means that says nothing about the content."""
+    return LogUnavailable(f"the database does not answer: {first_line(error)}")
 
 
 def asyncpg_url(url: str) -> str:
@@ -245,7 +517,5 @@ def _engine(url: str, size: int) -> AsyncEngine:
         pool_size=size,
         max_overflow=0,
         pool_timeout=CONNECT_S,
-        # The command timeout also bounds what the driver does behind our backs, such as the rollback of a connection
-        # that is given back in mid-statement: against a frozen server that waited for ever.
-        connect_args={"timeout": CONNECT_S, "command_timeout": COMMAND_S, "server_settings": SERVER_SETTINGS},
+        connect_args=CONNECT_ARGUMENTS,
     )

@@ -5,16 +5,20 @@ An adapter adds its engine, how it locks, inserts in bulk and reads the whole lo
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from functools import lru_cache
+from typing import Any, ClassVar
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Row,
     Select,
+    Text,
     and_,
     case,
+    cast,
     column,
     delete,
     exists,
@@ -24,6 +28,7 @@ from sqlalchemy import (
     or_,
     select,
     table,
+    tuple_,
     update,
 )
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
@@ -34,8 +39,10 @@ from events.catalog import FINAL
 from events.errors import LogUnavailable, PhaselineError, Unstorable, WrongRevision
 from events.job import CAREFUL_LOSSES, Job
 from events.log import (
+    FEED_BYTES_MAX,
     PAGE_BYTES_MAX,
     PAGE_EVENTS_MAX,
+    ROOM_AFTER_LEASES,
     BeatReply,
     EngineRow,
     Head,
@@ -45,8 +52,9 @@ from events.log import (
     Overdue,
     Stats,
     WorkerRow,
+    makes_room,
 )
-from events.record import Recorded
+from events.record import Line, Recorded
 from events.values import decode, encode
 
 READ_S = 5.0  # deadline of one read
@@ -54,12 +62,15 @@ BEAT_S = 1.5  # deadline of one beat
 SWEEP_MARGIN_MS = 5_000  # the sweeper enforces deadlines only when the worker, who is asked first, stayed silent
 WORKER_SHOWN_MS = 60_000
 JOBS_PAGE = 500
+EVENTS_PAGE = 2000
+YOUNG_MAX = 500  # jobs looked at one by one, instead of going through all of them
 
 RECORDED = tuple(t.events.c[name] for name in Recorded.__slots__)
 JOB_ROW = (*(t.jobs.c[name] for name in t.LIFECYCLE), *(
-    t.jobs.c[name] for name in ("params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint")
+    t.jobs.c[name] for name in t.DETAILS
 ))  # fmt: skip
 _N = len(t.LIFECYCLE)
+EPOCH = select(cast(t.log.c.epoch, Text) + "-" + t.log.c.lineage).scalar_subquery().label("log_epoch")
 
 
 def to_job(row: Sequence[Any]) -> Job:
@@ -69,8 +80,8 @@ def to_job(row: Sequence[Any]) -> Job:
 
 def to_job_row(row: Sequence[Any]) -> JobRow:
     """A whole `jobs` row selected as `JOB_ROW`."""
-    params, tags, rerun_of, from_phase, key, fingerprint = row[_N:]
-    return JobRow(to_job(row), params, tuple(decode(tags)), rerun_of, from_phase, key, fingerprint)
+    params, tags, *others = row[_N:]
+    return JobRow(to_job(row), params, tuple(decode(tags)), *others)
 
 
 def job_columns(row: JobRow) -> dict[str, Any]:
@@ -83,6 +94,7 @@ def job_columns(row: JobRow) -> dict[str, Any]:
         "from_phase": row.from_phase,
         "key_sha256": row.key_sha256,
         "fingerprint": row.fingerprint,
+        "subject": row.subject,
     }
 
 
@@ -96,8 +108,8 @@ class SqlLog:
 
     name: str
     epoch: str
+    failures: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError, OSError)  # what `_translate` is for
     _reader: AsyncEngine
-    _epoch_number: int
 
     # -- what adapters give
 
@@ -106,12 +118,18 @@ class SqlLog:
         if "no such table" in str(error):
             return WrongRevision()
         if isinstance(error, InterfaceError | OperationalError | OSError | TimeoutError):
-            return LogUnavailable(f"the database does not answer: {_first_line(error)}")
+            return LogUnavailable(f"the database does not answer: {first_line(error)}")
         if isinstance(error, DBAPIError):
             if error.connection_invalidated:
-                return LogUnavailable(f"the database does not answer: {_first_line(error)}")
-            return Unstorable(f"the database refused this content: {_first_line(error)}")
-        return LogUnavailable(f"the database does not answer: {_first_line(error)}")
+                return LogUnavailable(f"the database does not answer: {first_line(error)}")
+            return Unstorable(f"the database refused this content: {first_line(error)}")
+        return LogUnavailable(f"the database does not answer: {first_line(error)}")
+
+    def _told(self, error: BaseException) -> BaseException:
+        """What to raise for a failed call. Whoever was cancelled meanwhile is told that, whatever the driver made of it:
+        taken for an outage, a loop that was asked to end went on."""
+        task = asyncio.current_task()
+        return asyncio.CancelledError() if task and task.cancelling() else self._translate(error)
 
     @contextlib.asynccontextmanager
     async def _writing(self, deadline_s: float) -> AsyncIterator[AsyncConnection]:
@@ -132,12 +150,10 @@ class SqlLog:
             try:
                 async with asyncio.timeout(READ_S), self._reader.connect() as connection:
                     return await work(connection)
-            except (SQLAlchemyError, OSError) as error:
-                failure = self._translate(error)
+            except self.failures as error:
+                failure = self._told(error)
                 if last or not isinstance(failure, LogUnavailable):
                     raise failure from error
-            except TimeoutError as error:
-                raise LogUnavailable from error
         raise AssertionError
 
     async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
@@ -154,26 +170,34 @@ class SqlLog:
         rows = await self._rows(select(t.log.c.epoch, t.log.c.lineage, revision.label("version_num")))
         if not rows or rows[0].version_num != t.REVISION:
             raise WrongRevision
-        self._epoch_number = rows[0].epoch
         self.epoch = f"{rows[0].epoch}-{rows[0].lineage}"
+
+    def _saw(self, rows: Sequence[Row[Any]]) -> None:
+        """A restore changes the epoch under running processes: whoever asks for a head learns it with the head."""
+        if rows:
+            self.epoch = rows[0].log_epoch
 
     async def now(self) -> int:
         return int((await self._rows(select(self._now_sql())))[0][0])
 
     async def head(self, job_id: str, tenant: str | None = None) -> Head | None:
-        query = select(t.jobs.c.last_seq, t.jobs.c.status).where(t.jobs.c.id == job_id)
+        query = select(t.jobs.c.last_seq, t.jobs.c.status, EPOCH).where(t.jobs.c.id == job_id)
         if tenant is not None:
             query = query.where(t.jobs.c.tenant == tenant)
         rows = await self._rows(query)
+        self._saw(rows)
         return Head(rows[0].last_seq, rows[0].status) if rows else None
 
     async def heads(self, job_ids: Sequence[str]) -> dict[str, Head]:
         if not job_ids:
             return {}
         rows = await self._rows(
-            select(t.jobs.c.id, t.jobs.c.last_seq, t.jobs.c.status).where(t.jobs.c.id.in_(list(job_ids)))
+            select(t.jobs.c.id, t.jobs.c.last_seq, t.jobs.c.status, t.jobs.c.tenant, EPOCH).where(
+                t.jobs.c.id.in_(list(job_ids))
+            )
         )
-        return {str(row.id): Head(row.last_seq, row.status) for row in rows}
+        self._saw(rows)
+        return {str(row.id): Head(row.last_seq, row.status, row.tenant) for row in rows}
 
     async def read(
         self, job_id: str, after: int, *, limit: int = PAGE_EVENTS_MAX, bytes_max: int = PAGE_BYTES_MAX
@@ -189,6 +213,9 @@ class SqlLog:
         fits = or_(page.c.total <= bytes_max, page.c.seq == after + 1)
         rows = await self._rows(select(*columns).where(fits).order_by(page.c.seq))
         return [to_recorded(row) for row in rows]
+
+    async def lines(self, job_id: str, after: int) -> list[Line]:
+        return [(row.seq, row.type, row.line()) for row in await self.read(job_id, after)]
 
     async def read_back(self, job_id: str, before: int, limit: int) -> list[Recorded]:
         e = t.events.c
@@ -207,21 +234,54 @@ class SqlLog:
         rows = await self._rows(query)
         return to_job_row(rows[0]) if rows else None
 
-    async def jobs(self, query: JobQuery) -> list[JobRow]:
+    async def previous(self, job: Job, subject: str) -> JobRow | None:
         j = t.jobs.c
-        found = select(*JOB_ROW).where(j.tenant == query.tenant).order_by(j.id.desc()).limit(query.limit)
+        about = (j.tenant == job.tenant, j.engine == job.engine, j.subject == subject, j.id != job.id)
+        query = select(*JOB_ROW).where(*about, j.finished_at <= job.created_at, j.status == "completed")
+        rows = await self._rows(query.order_by(j.finished_at.desc(), j.id.desc()).limit(1))
+        return to_job_row(rows[0]) if rows else None
+
+    async def jobs(self, query: JobQuery) -> list[JobRow]:
+        found = await self._listed(query, *JOB_ROW)
+        return [to_job_row(row) for row in await self._rows(found)]
+
+    async def count(self, query: JobQuery) -> int:
+        found = (await self._listed(query, t.jobs.c.id)).order_by(None).subquery()
+        return int((await self._rows(select(func.count()).select_from(found)))[0][0])
+
+    async def _listed(self, query: JobQuery, *columns: Any) -> Select[Any]:
+        """Along an index that ends in the id, newest first, so that a page reads what it shows: the tag's, else that of
+        the engine, the status or the tenant, as the planner finds best."""
+        j = t.jobs.c
+        found = select(*columns).where(j.tenant == query.tenant).limit(query.limit)
+        place: Any = j.id
+        for number, tag in enumerate(query.tags):
+            tags = t.job_tags.alias(f"tag_{number}")
+            found = found.join(tags, tags.c.job_id == j.id).where(tags.c.tenant == query.tenant, tags.c.tag == tag)
+            place = tags.c.job_id if number == 0 else place
         if query.status:
             found = found.where(j.status.in_(query.status))
         if query.engine is not None:
             found = found.where(j.engine == query.engine)
-        if query.tag is not None:
-            # Tags are a JSON array of strings: the quoted tag is a substring of it and of nothing else.
-            found = found.where(j.tags.contains(encode(query.tag).decode(), autoescape=True))
+        if query.rerun_of is not None:
+            found = found.where(j.rerun_of == query.rerun_of)
         if query.created_after is not None:
             found = found.where(j.created_at > query.created_after)
+            young = await self._young(query.tenant, query.created_after)
+            found = found if young is None else found.where(j.id.in_(young))
         if query.before is not None:
-            found = found.where(j.id < query.before)
-        return [to_job_row(row) for row in await self._rows(found)]
+            found = found.where(place < query.before)
+        if query.up_to is not None:
+            found = found.where(place <= query.up_to)
+        return found.order_by(place.desc())
+
+    async def _young(self, tenant: str, created_after: int) -> list[str] | None:
+        """The jobs made since, when they are few: then they are all there is to look at. When they are many, the newest
+        first are soon enough of them. Times and ids differ a little, so that neither bounds the other."""
+        j = t.jobs.c
+        made = select(j.id).where(j.tenant == tenant, j.created_at > created_after).limit(YOUNG_MAX)
+        rows = await self._rows(made.order_by(j.created_at.desc()))
+        return [str(row.id) for row in rows] if len(rows) < YOUNG_MAX else None
 
     async def all_jobs(self) -> AsyncIterator[JobRow]:
         last: str | None = None
@@ -234,6 +294,13 @@ class SqlLog:
                 return
             last = str(rows[-1].id)
 
+    async def all_events(self) -> AsyncIterator[Recorded]:
+        after: tuple[str, int] | None = None
+        while rows := await self._rows(_events_after(after)):
+            for row in rows:
+                yield to_recorded(row)
+            after = rows[-1].job_id, rows[-1].seq
+
     async def find_key(self, tenant: str, key_sha256: str) -> JobRow | None:
         rows = await self._rows(select(*JOB_ROW).where(t.jobs.c.tenant == tenant, t.jobs.c.key_sha256 == key_sha256))
         return to_job_row(rows[0]) if rows else None
@@ -242,6 +309,11 @@ class SqlLog:
         a = t.artifacts.c
         rows = await self._rows(select(a.body).where(a.job_id == job_id, a.sha256 == sha256))
         return bytes(rows[0].body) if rows else None
+
+    async def artifact_size(self, job_id: str, sha256: str) -> int | None:
+        a = t.artifacts.c
+        rows = await self._rows(select(func.length(a.body)).where(a.job_id == job_id, a.sha256 == sha256))
+        return int(rows[0][0]) if rows else None
 
     async def stats(self, tenant: str) -> Stats:
         j = t.jobs.c
@@ -278,7 +350,7 @@ class SqlLog:
 
     async def engines(self) -> list[EngineRow]:
         rows = await self._rows(select(t.engines.c.declaration).order_by(t.engines.c.name))
-        return [EngineRow(**decode(row.declaration)) for row in rows]
+        return [_to_engine(row.declaration) for row in rows]
 
     async def beat(self, worker: WorkerRow, lease_s: float) -> BeatReply:
         w = t.workers
@@ -300,21 +372,25 @@ class SqlLog:
                     )
                 )
             held = await connection.execute(_held_by(worker.id))
-            return BeatReply(now, lease_until, tuple(_to_held(row) for row in held))
+            waiting = (await connection.execute(waiting_for_room(now, lease_s))).all()
+            room = False
+            if waiting:  # rare: a job took two workers down
+                workers = map(_to_worker, await connection.execute(self._seen_workers()))
+                room = makes_room(worker.id, {(row.engine, row.engine_version) for row in waiting}, workers, now)
+            return BeatReply(now, lease_until, tuple(to_held(row) for row in held), room)
 
     async def leave(self, worker_id: str) -> None:
         async with self._writing(READ_S) as connection:
             await connection.execute(delete(t.workers).where(t.workers.c.id == worker_id))
 
     async def workers(self) -> list[WorkerRow]:
+        return [_to_worker(row) for row in await self._rows(self._seen_workers())]
+
+    def _seen_workers(self) -> Select[Any]:
         w, j = t.workers, t.jobs
         running = select(func.count()).where(j.c.worker_id == w.c.id, j.c.status == "running").scalar_subquery()
-        rows = await self._rows(
-            select(w, running.label("running"))
-            .where(w.c.lease_until > self._now_sql() - WORKER_SHOWN_MS)
-            .order_by(w.c.started_at)
-        )
-        return [WorkerRow(**{**row._asdict(), "engines": decode(row.engines)}) for row in rows]
+        seen = select(w, running.label("running")).where(w.c.lease_until > self._now_sql() - WORKER_SHOWN_MS)
+        return seen.order_by(w.c.started_at)
 
     async def lead(self, name: str, holder: str, lease_s: float) -> bool:
         rows = t.leaders
@@ -387,9 +463,8 @@ class SqlLog:
 class SqlTransaction:
     """Shared half of the adapters' transactions, on one open connection."""
 
-    def __init__(self, connection: AsyncConnection, epoch_number: int) -> None:
+    def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
-        self._epoch_number = epoch_number
 
     async def recorded(self, command_ids: Mapping[str, str]) -> dict[str, list[Recorded]]:
         e = t.events.c
@@ -427,8 +502,7 @@ class SqlTransaction:
         found = await self._connection.execute(
             select(*JOB_ROW).where(j.key_sha256.in_(sorted({row.key_sha256 or "" for row in losers})))
         )
-        by_key = {(row.job.tenant, row.key_sha256): row for row in map(to_job_row, found)}
-        return {row.job.id: by_key[row.job.tenant, row.key_sha256] for row in losers}
+        return winners(losers, found)
 
     def _due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> Select[Any]:
         j = t.jobs.c
@@ -443,14 +517,34 @@ class SqlTransaction:
         return query.order_by(j.rank).limit(limit)
 
 
-def event_columns(recorded: Recorded, epoch_number: int) -> dict[str, Any]:
-    """Every column of an `events` row but `pos` and `xid`."""
+def winners(losers: Iterable[JobRow], found: Iterable[Sequence[Any]]) -> dict[str, JobRow]:
+    """By the id of each loser, the row among those found (as `JOB_ROW`) that has its key."""
+    by_key = {(row.job.tenant, row.key_sha256): row for row in map(to_job_row, found)}
+    return {row.job.id: by_key[row.job.tenant, row.key_sha256] for row in losers}
+
+
+def event_columns(recorded: Recorded) -> dict[str, Any]:
+    """Every column of an `events` row but `epoch`, `pos` and `xid`."""
     return {
         **{name: getattr(recorded, name) for name in Recorded.__slots__},
         "size": len(recorded.data),
         "digest": recorded.digest,
-        "epoch": epoch_number,
     }
+
+
+def _events_after(after: tuple[str, int] | None) -> Select[Any]:
+    """The next page of all events by job and sequence: the keys first, so that bodies are read only of what fits."""
+    e = t.events.c
+    keys = select(e.job_id, e.seq, e.size).order_by(e.job_id, e.seq).limit(EVENTS_PAGE)
+    if after is not None:
+        keys = keys.where(tuple_(e.job_id, e.seq) > tuple_(literal(after[0], t.Id), literal(after[1], BigInteger)))
+    page = keys.subquery()
+    order = (page.c.job_id, page.c.seq)
+    total, nth = func.sum(page.c.size).over(order_by=order), func.row_number().over(order_by=order)
+    sized = select(*order, total.label("total"), nth.label("nth")).subquery()
+    fits = or_(sized.c.total <= FEED_BYTES_MAX, sized.c.nth == 1)
+    found = select(*RECORDED).join(sized, and_(sized.c.job_id == e.job_id, sized.c.seq == e.seq))
+    return found.where(fits).order_by(e.job_id, e.seq)
 
 
 def _held_by(worker_id: str) -> Select[Any]:
@@ -460,7 +554,26 @@ def _held_by(worker_id: str) -> Select[Any]:
     ).where(j.worker_id == worker_id, j.status == "running")  # fmt: skip
 
 
-def _to_held(row: Row[Any]) -> Held:
+def waiting_for_room(now: int, lease_s: float) -> Select[Any]:
+    """Engines and versions of jobs that must run alone and have been due for long."""
+    j = t.jobs.c
+    since = now - int(ROOM_AFTER_LEASES * lease_s * 1000)
+    must_run_alone = and_(j.status == "queued", j.losses >= CAREFUL_LOSSES)
+    long_due = and_(j.last_at <= since, func.coalesce(j.not_before, 0) <= since)
+    return select(j.engine, j.engine_version).distinct().where(must_run_alone, long_due)
+
+
+@lru_cache(maxsize=64)  # gateways ask every few seconds, the schema of a large engine is long, and neither ever changes
+def _to_engine(declaration: str) -> EngineRow:
+    return EngineRow(**decode(declaration))
+
+
+def _to_worker(row: Row[Any]) -> WorkerRow:
+    return WorkerRow(**{**row._asdict(), "engines": decode(row.engines)})
+
+
+def to_held(row: Row[Any]) -> Held:
+    """A row of `_held_by`."""
     total_at = row.opened_at + int(row.total_s * 1000) if row.total_s is not None else None
     return Held(str(row.id), row.attempt, row.lease_id, row.cancel_mode, row.cancel_at, total_at)
 
@@ -470,11 +583,6 @@ def _passed(since: Any, limit_s: Any, now: Any, margin_ms: int = 0) -> ColumnEle
     return passed
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What the driver said, without its hints."""
     return (str(getattr(error, "orig", None) or error) or type(error).__name__).partition("\n")[0]
-
-
-def same_row(a: JobRow, b: JobRow) -> list[str]:
-    """Names of the columns in which two rows of one job differ."""
-    left, right = job_columns(a), job_columns(b)
-    return [name for name in left if left[name] != right[name]]

@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, event, func, insert, literal, or_, select, update
 from sqlalchemy import Integer as SqlInteger
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
@@ -45,7 +44,6 @@ class SqliteLog(SqlLog):
     def __init__(self, path: Path) -> None:
         self._path = path
         self.epoch = ""
-        self._epoch_number = 0
         self._turn = asyncio.Lock()
         self._reader = sqlite_engine(path, pool_size=READERS, begin="BEGIN")
         self._writer = sqlite_engine(path, begin="BEGIN IMMEDIATE", poolclass=StaticPool)
@@ -64,7 +62,7 @@ class SqliteLog(SqlLog):
     async def transaction(self, *, patient: bool = True) -> AsyncIterator[Transaction]:
         del patient  # one writer: nobody else holds a row
         async with self._writing(60.0) as connection:
-            yield SqliteTransaction(connection, self._epoch_number)
+            yield SqliteTransaction(connection)
 
     @contextlib.asynccontextmanager
     async def _writing(self, deadline_s: float) -> AsyncIterator[AsyncConnection]:
@@ -75,8 +73,8 @@ class SqliteLog(SqlLog):
                     yield connection
             except PhaselineError:
                 raise
-            except (SQLAlchemyError, OSError) as error:
-                raise self._translate(error) from error
+            except self.failures as error:
+                raise self._told(error) from error
 
     def _now_sql(self) -> ColumnElement[int]:
         return literal(time.time_ns() // 1_000_000, SqlInteger())
@@ -88,18 +86,29 @@ class SqliteLog(SqlLog):
         rows = await self._rows(select(func.coalesce(func.max(t.events.c.pos), 0)))
         return int(rows[0][0])
 
-    async def feed(self, cursor: str, limit: int, tenant: str | None = None) -> FeedPage:
+    async def feed(
+        self, cursor: str, limit: int, tenant: str | None = None, *, bytes_max: int = FEED_BYTES_MAX
+    ) -> FeedPage:
         # One writer: the order of `pos` is the order of commits.
-        after = int(cursor.split(":")[1]) if cursor else 0
+        epoch, after = map(int, cursor.split(":")) if cursor else (0, 0)
         e = t.events.c
+        if after and epoch < int(self.epoch.partition("-")[0]):
+            # Restored since: positions after the restore may be used again, those of earlier epochs end before it.
+            last = await self._rows(select(e.pos).where(e.epoch <= epoch).order_by(e.pos.desc()).limit(1))
+            after = min(after, last[0].pos if last else 0)
         keys = select(e.pos, e.size).where(e.pos > after).order_by(e.pos).limit(limit)
         page = (keys if tenant is None else keys.where(e.tenant == tenant)).subquery()
         total = func.sum(page.c.size).over(order_by=page.c.pos).label("total")
         sized = select(page.c.pos, total, func.row_number().over(order_by=page.c.pos).label("nth")).subquery()
-        fits = or_(sized.c.total <= FEED_BYTES_MAX, sized.c.nth == 1)
-        rows = await self._rows(select(e.pos, *RECORDED).join(sized, sized.c.pos == e.pos).where(fits).order_by(e.pos))
-        last = rows[-1].pos if rows else after
-        return FeedPage([to_recorded(row[1:]) for row in rows], f"{self._epoch_number}:{last}")
+        fits = or_(sized.c.total <= bytes_max, sized.c.nth == 1)
+        columns = (e.pos, e.epoch, *RECORDED)
+        rows = await self._rows(select(*columns).join(sized, sized.c.pos == e.pos).where(fits).order_by(e.pos))
+        cursors = [f"{row.epoch}:{row.pos}" for row in rows]
+        return FeedPage([to_recorded(row[2:]) for row in rows], cursors, cursors[-1] if cursors else f"{epoch}:{after}")
+
+    async def feed_end(self) -> str:
+        rows = await self._rows(select(func.coalesce(func.max(t.events.c.pos), 0)))
+        return f"{self.epoch.partition('-')[0]}:{rows[0][0]}"
 
 
 class SqliteTransaction(SqlTransaction):
@@ -118,9 +127,11 @@ class SqliteTransaction(SqlTransaction):
         inserted = await self._connection.execute(made, [job_columns(row) for row in rows])
         return await self._winners(rows, {str(row.id) for row in inserted})
 
-    async def append(self, events: Sequence[Recorded]) -> None:
-        rows = [event_columns(recorded, self._epoch_number) for recorded in events]
+    async def append(self, events: Sequence[Recorded]) -> str:
+        [log] = await self._connection.execute(select(t.log.c.epoch, t.log.c.lineage))
+        rows = [{**event_columns(recorded), "epoch": log.epoch} for recorded in events]
         await self._connection.execute(insert(t.events), rows)
+        return f"{log.epoch}-{log.lineage}"
 
     async def save(self, jobs: Sequence[Job]) -> None:
         statement = update(t.jobs).where(t.jobs.c.id == bindparam("this_id")).values(_CHANGING)

@@ -63,9 +63,22 @@ async def _listen(
     receive: Callable[[AbstractIncomingMessage], None],
     on_bound: Callable[[], None],
 ) -> None:
+    newest: AbstractIncomingMessage | None = None
+    acknowledging = False
+
     async def deliver(message: AbstractIncomingMessage) -> None:
+        nonlocal newest, acknowledging
         calmly(receive, message)
-        await acknowledge(session, message)
+        newest = message
+        if acknowledging:
+            return  # the ack under way is followed by one for all that came meanwhile
+        acknowledging = True
+        try:
+            while (latest := newest) is not None:
+                newest = None
+                await acknowledge(session, latest, with_earlier=True)
+        finally:
+            acknowledging = False
 
     await make_exchanges(session)
     async with session.channel() as channel:

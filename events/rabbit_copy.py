@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
-from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from events.cloudevents import CONTENT_TYPE
 from events.errors import BusUnavailable
 from events.rabbit_consume import acknowledge, on_gone
 from events.rabbit_link import CALL_S, Session
-from events.rabbit_publish import WINDOW, outcomes
+from events.rabbit_publish import WINDOW
 from events.rabbit_topology import COPY_STREAM, message_count
+from events.rabbit_window import Outgoing, publish
 
 WINDOW_BYTES_MAX = 1024 * 1024  # in flight; one larger event goes alone
 PREFETCH = 100
@@ -27,11 +27,8 @@ async def append_copy(session: Session, messages: Sequence[CopyMessage]) -> None
     """Returns once every message is confirmed and routed. Raises `BusUnavailable`."""
     async with session.channel(returns_raise=True) as channel:
         for window in _windows(messages):
-            sends = (
-                channel.default_exchange.publish(_copy_message(*message), COPY_STREAM, mandatory=True)
-                for message in window
-            )
-            for failure in await outcomes(session, sends):
+            copies = [_copy_message(*message) for message in window]
+            for failure in await publish(session, channel, "", copies, within_s=CALL_S, mandatory=True):
                 if failure is not None:
                     # RabbitMQ confirms what it cannot route: a return is what tells us that the stream is missing.
                     raise BusUnavailable(f"the RabbitMQ stream did not take an event: {failure}") from failure
@@ -41,7 +38,7 @@ async def read_copy(session: Session) -> AsyncGenerator[bytes, None]:
     """Every message from the first to the last that was there when reading began. Raises `BusUnavailable`."""
     if await message_count(session, COPY_STREAM) is None:
         raise BusUnavailable("There is no RabbitMQ stream yet; the leader makes it.")
-    newest = await _newest_chunk(session)
+    newest = await _offset_at(session, "last")
     if newest is None:
         return
     async with session.channel() as channel:
@@ -56,11 +53,16 @@ async def read_copy(session: Session) -> AsyncGenerator[bytes, None]:
             raise BusUnavailable("the RabbitMQ stream fell silent before its end")
 
 
-async def _newest_chunk(session: Session) -> int | None:
-    """The first offset of the newest chunk, None when the stream is empty. Its counters lag behind by seconds and are
-    no offsets once retention has removed something; where a reader of "last" begins is exact."""
+async def copy_start(session: Session) -> int:
+    """The offset of the oldest message, 0 until retention has removed something. Raises `BusUnavailable`."""
+    return await _offset_at(session, "first") or 0
+
+
+async def _offset_at(session: Session, place: str) -> int | None:
+    """The first offset of the oldest or newest chunk, None when the stream is empty. A queue's counters lag behind by
+    seconds and are no offsets once retention has removed something; where a reader begins is exact."""
     async with session.channel() as channel:
-        message = await _next(session, await _consume(session, channel, "last", 1), SETTLE_S)
+        message = await _next(session, await _consume(session, channel, place, 1), SETTLE_S)
         return None if message is None else _offset(message)
 
 
@@ -90,13 +92,8 @@ def _offset(message: AbstractIncomingMessage) -> int:
     return offset
 
 
-def _copy_message(message_id: str, body: bytes) -> Message:
-    return Message(
-        body,
-        message_id=message_id,
-        content_type=CONTENT_TYPE,
-        delivery_mode=DeliveryMode.PERSISTENT,
-    )
+def _copy_message(message_id: str, body: bytes) -> Outgoing:
+    return Outgoing(COPY_STREAM, body, message_id=message_id, content_type=CONTENT_TYPE, persistent=True)
 
 
 def _windows(messages: Sequence[CopyMessage]) -> Iterator[list[CopyMessage]]:

@@ -27,6 +27,7 @@ HEARTBEAT_S = 15  # RabbitMQ drops us after two missed ones; under 5 s gives fal
 UNACKED_MS_MAX = 20_000  # heartbeats leave every 7 s; aiormq alone would wait 48 s for a reply
 CONNECT_S = 5.0
 CALL_S = 5.0  # one declaration, or one window of confirms
+PROBE_S = 5.0  # between two questions on a connection that only listens, see `Link`
 CLOSE_S = 2.0
 ABORT_AFTER_S = 1.0  # from a missed deadline to cutting the socket, for a call that its cancelling does not end
 PAUSE_MIN_S = 0.1
@@ -49,6 +50,13 @@ class Session:
         self.lost = asyncio.Event()
         self.stalled = False  # a deadline was missed on it
         connection.close_callbacks.add(self._on_close)
+
+    @property
+    def server_version(self) -> str:
+        """What RabbitMQ said of itself, such as `3.13.7`."""
+        transport = self._connection.transport
+        told = transport.connection.server_properties.get("version", "") if transport is not None else ""
+        return told.decode() if isinstance(told, bytes) else str(told)
 
     @asynccontextmanager
     async def alive(self, within_s: float | None = None, *, vital: bool = False) -> AsyncIterator[None]:
@@ -120,11 +128,14 @@ class Session:
 class Link:
     """Keeps one session at a time, for as long as `run` runs."""
 
-    def __init__(self, url: str, purpose: str) -> None:
+    def __init__(self, url: str, purpose: str, *, listening: bool = False) -> None:
+        """A `listening` link asks RabbitMQ something now and then: nothing else would tell for 48 s that a line
+        without traffic is dead. One that publishes hears it from its confirms, and may be blocked for good reason."""
         if URL(url).scheme not in ("amqp", "amqps"):
             raise ValueError("a RabbitMQ URL begins with amqp:// or amqps://")
         self._url = url
         self._purpose = purpose
+        self._listening = listening
         self._pause = _Pause()
         self._up = asyncio.Event()
         self._state = "unknown"
@@ -134,7 +145,7 @@ class Link:
         """Connects, waits for the loss, pauses with jitter, connects again."""
         while True:
             try:
-                session = await _connect(self._url, self._purpose)
+                session = await connect(self._url, self._purpose)
             except BROKEN as failure:
                 self._pause.failed(stalled=False)
                 self._said("away", logging.WARNING, "RabbitMQ is away (%s): %r", self._purpose, failure)
@@ -183,7 +194,7 @@ class Link:
         self.session = session
         self._up.set()
         try:
-            await session.lost.wait()  # for the connection's whole life, days
+            await self._lost(session)  # for the connection's whole life, days
         finally:
             self.session = None
             self._up.clear()
@@ -191,6 +202,16 @@ class Link:
                 self._pause.worked()  # one that is lost as soon as it is made does not count
             self._pause.failed(stalled=session.stalled)
             await session.end()
+
+    async def _lost(self, session: Session) -> None:
+        while not session.lost.is_set():
+            try:
+                async with asyncio.timeout(PROBE_S if self._listening else None):
+                    await session.lost.wait()
+            except TimeoutError:
+                with suppress(*BROKEN):
+                    async with session.channel():  # no answer in time costs the connection
+                        pass
 
     def _said(self, state: str, level: int, words: str, *values: object) -> None:
         # Once a change, not once a try: an outage of an hour is one line.
@@ -261,7 +282,8 @@ def _told_apart() -> Iterator[None]:
             raise asyncio.CancelledError
 
 
-async def _connect(url: str, purpose: str) -> Session:
+async def connect(url: str, purpose: str) -> Session:
+    """One connection that `purpose` names in RabbitMQ's list. Raises one of `BROKEN`."""
     given = URL(url)
     plug = _Plug()
     connection = Connection(given.with_query({"heartbeat": HEARTBEAT_S, "name": purpose, **given.query}))

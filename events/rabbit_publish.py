@@ -1,7 +1,7 @@
 """What goes out to RabbitMQ: three lanes, each a bounded buffer and one task that empties it.
 
-While one window of messages waits for its confirms, the buffer gathers: under load messages grow by themselves (one
-costs 130–250 µs of Python whatever its size), when idle nothing waits. Hints are confirmed too, though none is ever
+While one window of messages waits for its confirms, the buffer gathers: under load messages grow by themselves, when
+idle nothing waits. Hints are confirmed too, though none is ever
 sent again: a confirm that misses its deadline is the only quick sign of a half-open connection.
 Whatever fails is dropped. Readers repair by sequence, workers poll, beats repeat.
 """
@@ -10,17 +10,16 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 from uuid import uuid4
 
-from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel
-from aio_pika.exceptions import DeliveryError, PublishError
+from aio_pika.exceptions import PublishError
 
-from events import hints
-from events.rabbit_link import BROKEN, CALL_S, Session
+from events import crash_points, hints
+from events.rabbit_link import CALL_S, Session
 from events.rabbit_topology import CONTROL_EXCHANGE, EVENTS_EXCHANGE, make_exchanges, make_ticket_queue, ticket_queue
+from events.rabbit_window import Outgoing, publish
 
 WINDOW = 32  # confirms in flight: 20–50 saturate one event loop, 200 gain nothing (measured)
 HINTS_BYTES_MAX = 4 * 1024 * 1024  # waiting in this process while a window is out
@@ -32,8 +31,6 @@ TICKET_PAUSES_S = (0.05, 0.2, 0.0)
 
 log = logging.getLogger(__name__)
 
-Addressed = tuple[str, Message]  # routing key, message
-
 
 class Lane(ABC):
     """What waits to go out, and the task that sends it."""
@@ -42,6 +39,7 @@ class Lane(ABC):
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self.dropped = 0  # given up before it was sent
 
     async def serve(self, session: Session) -> None:
         """Sends what is offered until the session is lost, and forgets what it could not send."""
@@ -74,29 +72,30 @@ class Lane(ABC):
 class _ExchangeLane(Lane):
     """Messages to one exchange, best effort: unroutable, refused or lost is the same to it."""
 
+    name: str
     exchange: str
 
     @abstractmethod
-    def _take(self) -> list[Addressed]:
+    def _take(self) -> list[Outgoing]:
         """Everything that waits, in order, as messages; nothing waits afterwards."""
 
     async def run(self, session: Session) -> None:
         await make_exchanges(session)
         async with session.channel() as channel:
-            exchange = await channel.get_exchange(self.exchange, ensure=False)
             while True:
                 await self._news.wait()  # for something to say
                 while messages := self._take():
+                    crash_points.reached(f"{self.name}.taken")
                     for window in _windows(messages):
-                        # Sends start in the order given and aiormq's channel lock is fair: messages keep their order.
-                        sends = (exchange.publish(message, key, mandatory=False) for key, message in window)
-                        _raise_broken(await outcomes(session, sends))
+                        await publish(session, channel, self.exchange, window, within_s=CALL_S)
+                    crash_points.reached(f"{self.name}.confirmed")
                 self._rest()
 
 
 class HintLane(_ExchangeLane):
     """Freshly committed lines; the oldest go when more than 4 MiB wait."""
 
+    name = "hints"
     exchange = EVENTS_EXCHANGE
 
     def __init__(self, partitions: int) -> None:
@@ -111,21 +110,23 @@ class HintLane(_ExchangeLane):
             self._bytes += len(line)
         while self._bytes > HINTS_BYTES_MAX:
             self._bytes -= len(self._lines.popleft()[1])
+            self.dropped += 1
         self._wake()
 
     def clear(self) -> None:
+        self.dropped += len(self._lines)
         self._lines.clear()
         self._bytes = 0
         self._rest()
 
-    def _take(self) -> list[Addressed]:
+    def _take(self) -> list[Outgoing]:
         groups: dict[tuple[str, int], list[bytes]] = {}
         for epoch, line in self._lines:
             groups.setdefault((epoch, hints.partition_of(line, self._partitions)), []).append(line)
         self._lines.clear()
         self._bytes = 0
         return [
-            (f"p.{partition}", _hint_message(epoch, batch))
+            Outgoing(f"p.{partition}", hints.joined(batch), content_type="application/x-ndjson", epoch=epoch)
             for (epoch, partition), lines in groups.items()
             for batch in hints.batches(lines)
         ]
@@ -134,6 +135,7 @@ class HintLane(_ExchangeLane):
 class ControlLane(_ExchangeLane):
     """Words for single workers; the oldest go when more than 256 wait."""
 
+    name = "control"
     exchange = CONTROL_EXCHANGE
 
     def __init__(self) -> None:
@@ -141,15 +143,17 @@ class ControlLane(_ExchangeLane):
         self._words: deque[tuple[str, bytes]] = deque(maxlen=CONTROLS_MAX)
 
     def offer(self, worker_id: str, words: bytes) -> None:
+        self.dropped += len(self._words) == CONTROLS_MAX
         self._words.append((worker_id, words))
         self._wake()
 
     def clear(self) -> None:
+        self.dropped += len(self._words)
         self._words.clear()
         self._rest()
 
-    def _take(self) -> list[Addressed]:
-        messages = [(worker_id, Message(words)) for worker_id, words in self._words]
+    def _take(self) -> list[Outgoing]:
+        messages = [Outgoing(worker_id, words) for worker_id, words in self._words]
         self._words.clear()
         return messages
 
@@ -163,10 +167,13 @@ class TicketLane(Lane):
 
     def offer(self, engine: str, count: int) -> None:
         if count > 0:
-            self._due[engine] = min(self._due.get(engine, 0) + count, TICKETS_MAX)
+            wanted = self._due.get(engine, 0) + count
+            self._due[engine] = min(wanted, TICKETS_MAX)
+            self.dropped += wanted - self._due[engine]
             self._wake()
 
     def clear(self) -> None:
+        self.dropped += sum(self._due.values())
         self._due.clear()
         self._rest()
 
@@ -176,36 +183,14 @@ class TicketLane(Lane):
             while True:
                 await self._news.wait()  # for something to say
                 while self._due:
-                    engine, count = self._due.popitem()
+                    engine = next(iter(self._due))  # the one that waits longest
+                    count = self._due.pop(engine)
+                    crash_points.reached("tickets.taken")
                     if engine not in made:
                         await make_ticket_queue(session, engine)
                         made.add(engine)
                     await _announce(session, channel, engine, count)
                 self._rest()
-
-
-async def outcomes(session: Session, publishes: Iterable[Coroutine[Any, Any, object]]) -> list[Exception | None]:
-    """Publishes one window; None or the failure of each, in order. Raises `BusUnavailable` when the confirms are late:
-    the connection is given up then, and what RabbitMQ did with the messages is unknown."""
-    async with session.alive(CALL_S, vital=True):
-        async with asyncio.TaskGroup() as group:
-            sent = [group.create_task(_outcome(publish)) for publish in publishes]
-        return [task.result() for task in sent]
-
-
-async def _outcome(publish: Coroutine[Any, Any, object]) -> Exception | None:
-    try:
-        await publish
-    except BROKEN as failure:
-        return failure
-    return None
-
-
-def _raise_broken(results: Iterable[Exception | None]) -> None:
-    """Raises the first failure that is more than RabbitMQ declining a message."""
-    for failure in results:
-        if failure is not None and not isinstance(failure, DeliveryError):
-            raise failure
 
 
 async def _announce(session: Session, channel: AbstractChannel, engine: str, count: int) -> None:
@@ -221,33 +206,18 @@ async def _announce(session: Session, channel: AbstractChannel, engine: str, cou
 
 async def _send_tickets(session: Session, channel: AbstractChannel, engine: str, count: int) -> tuple[int, bool]:
     """How many were not taken, and whether that is because their queue is missing."""
+    queue = ticket_queue(engine)
     left = count
     while left:
-        sends = (
-            channel.default_exchange.publish(_ticket(), ticket_queue(engine), mandatory=True)
-            for _ in range(min(WINDOW, left))
-        )
-        results = await outcomes(session, sends)
-        _raise_broken(results)
-        left -= results.count(None)
-        if any(results):
-            return left, any(isinstance(failure, PublishError) for failure in results)
+        # The id is what a return is matched by: two alike in flight would be taken for each other.
+        tickets = [Outgoing(queue, b"", message_id=str(uuid4()), persistent=True) for _ in range(min(WINDOW, left))]
+        answers = await publish(session, channel, "", tickets, within_s=CALL_S, mandatory=True)
+        crash_points.reached("tickets.confirmed")
+        left -= answers.count(None)
+        if any(answers):
+            return left, any(isinstance(failure, PublishError) for failure in answers)
     return 0, False
 
 
-def _ticket() -> Message:
-    # The id is what aiormq matches a return by: two alike in flight would be taken for each other.
-    return Message(b"", message_id=str(uuid4()), delivery_mode=DeliveryMode.PERSISTENT)
-
-
-def _hint_message(epoch: str, lines: Sequence[bytes]) -> Message:
-    return Message(
-        hints.joined(lines),
-        headers={"epoch": epoch},
-        content_type="application/x-ndjson",
-        delivery_mode=DeliveryMode.NOT_PERSISTENT,
-    )
-
-
-def _windows(messages: Sequence[Addressed]) -> Iterable[Sequence[Addressed]]:
+def _windows(messages: Sequence[Outgoing]) -> Iterable[Sequence[Outgoing]]:
     return (messages[start : start + WINDOW] for start in range(0, len(messages), WINDOW))

@@ -96,6 +96,12 @@ async def make_copy(session: Session, settings: RabbitSettings) -> None:
     await _make_durable(session, COPY_STREAM, settings.copy)
 
 
+async def delete_copy(session: Session) -> None:
+    """Deletes the RabbitMQ stream with all it holds; nothing when there is none."""
+    async with session.channel() as channel, session.alive(CALL_S):
+        await channel.queue_delete(COPY_STREAM)
+
+
 async def message_count(session: Session, queue: str) -> int | None:
     """How many messages wait in a queue, None when there is no such queue."""
     try:

@@ -40,6 +40,8 @@ FIXED = (
 )  # fmt: skip
 LIFECYCLE = tuple(field.name for field in fields(Job))
 CHANGING = tuple(name for name in LIFECYCLE if name not in FIXED)
+# The columns of `jobs` beside the lifecycle, in the order of `JobRow`.
+DETAILS = ("params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint", "subject")
 
 jobs = Table(
     "jobs",
@@ -62,6 +64,7 @@ jobs = Table(
     Column("from_phase", Text),
     Column("key_sha256", Text),
     Column("fingerprint", Text),
+    Column("subject", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("opened_at", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
@@ -93,6 +96,13 @@ jobs = Table(
         sqlite_where=text("status = 'queued'"),
     ),
     Index(
+        "ix_jobs_alone",
+        "engine",
+        "engine_version",
+        postgresql_where=text("status = 'queued' AND losses >= 2"),
+        sqlite_where=text("status = 'queued' AND losses >= 2"),
+    ),
+    Index(
         "ix_jobs_running",
         "worker_id",
         postgresql_where=text("status = 'running'"),
@@ -100,6 +110,8 @@ jobs = Table(
     ),
     Index("ix_jobs_tenant_status", "tenant", "status", "id"),
     Index("ix_jobs_tenant", "tenant", "id"),
+    Index("ix_jobs_tenant_engine", "tenant", "engine", "id"),
+    Index("ix_jobs_tenant_created", "tenant", "created_at", "id"),
     Index(
         "uq_jobs_key",
         "tenant",
@@ -108,7 +120,32 @@ jobs = Table(
         postgresql_where=text("key_sha256 IS NOT NULL"),
         sqlite_where=text("key_sha256 IS NOT NULL"),
     ),
+    Index(
+        "ix_jobs_rerun_of",
+        "rerun_of",
+        "id",
+        postgresql_where=text("rerun_of IS NOT NULL"),
+        sqlite_where=text("rerun_of IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_subject",
+        "tenant",
+        "engine",
+        "subject",
+        "finished_at",
+        postgresql_where=text("subject IS NOT NULL"),
+        sqlite_where=text("subject IS NOT NULL"),
+    ),
     postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02},
+)
+
+# One row a tag, kept by triggers on `jobs`.
+job_tags = Table(
+    "job_tags",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("tag", Text, primary_key=True),
+    Column("job_id", Id, primary_key=True),
 )
 
 _EVENT_COLUMNS = (
@@ -176,4 +213,4 @@ log = Table(
     Column("lineage", Text, nullable=False),
 )
 
-REVISION = "0001"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0006"  # the schema this code needs; a test holds it against `migrations.head()`

@@ -5,8 +5,8 @@ from aiohttp import web
 from events.log import JobRow
 from events.values import encode
 from gateway.bodies import asked, read_object
-from gateway.deps import DEPS, ENGINES
-from gateway.jobs import answer, document, row_of
+from gateway.deps import ENGINES
+from gateway.jobs import answer, row_of, show_document
 from gateway.queries import Query
 from gateway.submissions import Draft, accept, replayed
 
@@ -24,13 +24,13 @@ async def create(request: web.Request) -> web.Response:
     return _made(row, replay=replay)
 
 
-async def show(request: web.Request) -> web.Response:
+async def show(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/analyze/{id}`: the job, with `analysis_id` and its classic stream."""
     query = Query(request, "results")
     inline = query.choice("results", ("inline", "ref"), "ref") == "inline"
     row = await row_of(request, engine=ENGINE)
     extra = {"analysis_id": row.job.id, "stream_url": _stream_url(row)}
-    return answer(await document(request.app[DEPS].log, row, inline=inline, **extra))
+    return await show_document(request, row, inline=inline, **extra)
 
 
 def _made(row: JobRow, *, replay: bool) -> web.Response:

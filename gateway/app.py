@@ -6,15 +6,17 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from gateway import analyze, fleet, job_events, jobs, reruns, websocket
+from gateway import analyze, bulk, descriptions, feed_events, fleet, itself, job_events, jobs, reruns, websocket
 from gateway.bodies import BODY_BYTES_MAX
-from gateway.connection import LargeFrames
+from gateway.compression import packed
 from gateway.deps import DEPS, ENGINES, HUB, Deps
 from gateway.engines import EngineBook
 from gateway.hub import Hub
+from gateway.pages import Pages
 from gateway.problems import problems
+from gateway.sockets import SOCKETS, Sockets
 
-HUB_END_S = 10.0  # the bus says goodbye to its server within a few seconds
+HUB_END_S = 4.0  # the bus says goodbye to its server within 3 s
 
 log = logging.getLogger(__name__)
 
@@ -22,20 +24,24 @@ log = logging.getLogger(__name__)
 def make_app(deps: Deps) -> web.Application:
     """The application on ports that are open and a committer that runs; it begins to follow the bus at startup.
 
-    Give its runner a `shutdown_timeout` over `goodbye_window_s` + 5 s.
+    Its runner's `shutdown_timeout` begins after the viewers were sent away.
     """
-    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[problems])
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[packed, problems])
     app[DEPS] = deps
-    app[HUB] = Hub(deps.log, deps.bus)
+    app[HUB] = Hub(deps.log, deps.bus, watched_max=deps.watched_jobs_max, telemetry=deps.telemetry, clock=deps.clock)
     app[ENGINES] = EngineBook(deps.log, deps.engines, check_s=deps.check_s)
-    app[websocket.LARGE] = LargeFrames()
+    app[SOCKETS] = Sockets(deps.telemetry.gateway, deps.connections_max, deps.compressed_max)
     app.cleanup_ctx.append(_run_hub)
     app.on_shutdown.append(_say_goodbye)
     app.add_routes(
         [
-            web.get("/", fleet.index),
+            *Pages().routes(),
             web.get("/healthz", fleet.alive),
             web.get("/readyz", fleet.ready),
+            web.get("/metrics", fleet.metrics),
+            web.get("/openapi.json", descriptions.serve_openapi),
+            web.get("/asyncapi.json", descriptions.serve_asyncapi),
+            web.get("/docs", descriptions.serve_page),
             web.post("/api/v1/jobs", jobs.create),
             web.get("/api/v1/jobs", jobs.list_jobs),
             web.get("/api/v1/jobs/{job_id}", jobs.show),
@@ -46,12 +52,16 @@ def make_app(deps: Deps) -> web.Application:
             web.post("/api/v1/jobs/{job_id}/cancel", jobs.cancel),
             web.post("/api/v1/jobs/{job_id}/retry", jobs.retry),
             web.post("/api/v1/jobs/{job_id}/rerun", reruns.rerun),
+            web.post("/api/v1/bulk", bulk.bulk),
             web.post("/api/v1/analyze", analyze.create),
             web.get("/api/v1/analyze/{job_id}", analyze.show),
             web.get("/api/v1/analyze/{job_id}/stream", websocket.analysis_stream, allow_head=False),
+            web.get("/api/v1/events", feed_events.events),
+            web.get("/api/v1/stream", websocket.many_stream, allow_head=False),
             web.get("/api/v1/engines", fleet.engines),
             web.get("/api/v1/workers", fleet.workers),
             web.get("/api/v1/stats", fleet.stats),
+            web.get("/api/v1/gateway", itself.show),
         ]
     )
     return app

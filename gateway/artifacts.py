@@ -4,6 +4,8 @@ import asyncio
 
 from events.errors import LogUnavailable
 from events.log import Log
+from gateway.ring import Entry
+from gateway.splice import with_results
 
 RETRY_S = (0.1, 2.0)
 
@@ -17,3 +19,9 @@ async def stored(log: Log, job_id: str, sha256: str) -> bytes | None:
         except LogUnavailable:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RETRY_S[1])
+
+
+async def inlined(log: Log, job_id: str, entry: Entry, sha256: str) -> bytes:
+    """The line of an event with its stored result in place of the reference; as it is when that is gone."""
+    body = await stored(log, job_id, sha256)
+    return entry.line if body is None else with_results(entry.line, body)

@@ -56,7 +56,8 @@ class ClassicStream:
         if ref is None:
             await connection.send(_shared(entry))
         else:
-            await connection.send_large(ref.size, lambda: self._with_result(entry, ref))
+            key = (self._job.id, entry.seq, "classic")
+            await connection.send_large(key, ref.size, lambda: self._with_result(entry, ref))
 
     async def _with_result(self, entry: Entry, ref: Ref) -> bytes:
         body = await stored(self._deps.log, self._job.id, ref.sha256)

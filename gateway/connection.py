@@ -6,24 +6,26 @@ one frame. Nothing here knows jobs.
 
 import asyncio
 import logging
+import struct
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
+
+from gateway.sockets import FLUSH_S, Sockets, TooSlow
 
 INBOUND_BYTES_MAX = 64 * 1024
 INBOUND_PER_S = 10  # frames on a socket that only follows; they are counted and ignored
 PING_S = 20.0
 PONG_S = 10.0  # due only from a peer that answered since data was last sent to it; otherwise TCP judges
 CLOSE_S = 2.0  # for the peer's half of the closing handshake
-FLUSH_S = 120.0  # what is still in the transport's buffer after the close has this long to leave
 LOOK_S = 5.0  # how often a full transport is looked at
+SLICE_BYTES = 64 * 1024
 LARGE_BYTES = 256 * 1024  # frames over this take from the process budget while in flight
-LARGE_BUDGET_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,49 +40,6 @@ class Ending(Exception):
         self.reason = reason
 
 
-class LargeFrames:
-    """The bytes of all large frames in flight in this process; whoever does not fit waits for its turn."""
-
-    def __init__(self, bytes_max: int = LARGE_BUDGET_BYTES) -> None:
-        self._bytes_max = bytes_max
-        self._free = bytes_max
-        self._turns: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def room(self, size: int) -> AsyncIterator[None]:
-        """Holds `size` bytes (at most the whole budget) while the block lasts."""
-        size = min(size, self._bytes_max)
-        if self._turns or size > self._free:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._turns.append((size, turn))
-            try:
-                await turn  # as long as others send; each of them is bounded by the write stall
-            except asyncio.CancelledError:
-                self._left(size, turn)
-                raise
-        else:
-            self._free -= size
-        try:
-            yield
-        finally:
-            self._free += size
-            self._admit()
-
-    def _left(self, size: int, turn: asyncio.Future[None]) -> None:
-        if turn.done() and not turn.cancelled():
-            self._free += size
-        elif (size, turn) in self._turns:
-            self._turns.remove((size, turn))
-        self._admit()
-
-    def _admit(self) -> None:
-        while self._turns and (self._turns[0][0] <= self._free or self._turns[0][1].cancelled()):
-            size, turn = self._turns.popleft()
-            if not turn.cancelled():
-                self._free -= size
-                turn.set_result(None)
-
-
 class Connection:
     """A prepared WebSocket. `heartbeat` makes the frame that is sent after `heartbeat_s` without another."""
 
@@ -90,23 +49,25 @@ class Connection:
         socket: web.WebSocketResponse,
         writer: AbstractStreamWriter,
         tasks: asyncio.TaskGroup,
-        large: LargeFrames,
+        sockets: Sockets,
         *,
         stall_s: float,
     ) -> None:
         self.heartbeat_s = 15.0
         self.heartbeat: Callable[[], bytes] = lambda: b""
         self.inbound = 0
+        self.on_text: Callable[[str], None] | None = None  # takes what a peer says; without it that is only counted
         self._request = request
         self._socket = socket
         self._writer = writer
         self._tasks = tasks
-        self._large = large
+        self._sockets = sockets
         self._stall_s = stall_s
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._loop.time()
         self._ping_at = self._sent_at + PING_S
         self._pong_by: float | None = None
+        self._within_frame = False
         self._answered = False  # a pong came after the last data frame
         self._recent: deque[float] = deque(maxlen=INBOUND_PER_S)
 
@@ -115,16 +76,27 @@ class Connection:
     async def send(self, frame: bytes) -> None:
         """Sends one text frame and waits until the transport takes more. Raises `Ending` when the peer takes nothing."""
         if len(frame) > LARGE_BYTES:
-            await self.send_large(len(frame), _now(frame))
+            await self.send_large(id(frame), len(frame), _now(frame))  # many viewers are sent one object
         else:
             await self._write(frame)
 
-    async def send_large(self, size: int, make: Callable[[], Awaitable[bytes]]) -> None:
-        """Sends a frame of about `size` bytes, made when the process has room for it; heartbeats go on meanwhile."""
+    async def send_all(self, frames: Sequence[bytes]) -> None:
+        """Sends text frames in one write; together they are at most a chunk (`viewer.CHUNK_BYTES_MAX`), or one."""
+        if len(frames) == 1:
+            await self.send(frames[0])
+        elif frames:
+            await self._write(*frames)
+
+    async def send_large(self, key: Hashable, size: int, make: Callable[[], Awaitable[bytes]]) -> None:
+        """Sends a frame of about `size` bytes, made when the process has room for it, once for all who are sent the frame
+        of this name at a time; heartbeats go on until it begins."""
 
         async def work() -> None:
-            async with self._large.room(size):
-                await self._write(await make())
+            try:
+                async with self._sockets.large.body(key, size, make) as frame:
+                    await self._write_in_slices(frame)
+            except TooSlow:
+                raise Ending(4508, "too slow while others wait") from None
 
         await self.meanwhile(work())
 
@@ -154,7 +126,9 @@ class Connection:
             return
         if now >= self._sent_at + self.heartbeat_s:
             self._sent_at = now
-            await self._socket.send_frame(self.heartbeat(), WSMsgType.TEXT)
+            heartbeat = self.heartbeat()
+            self._sockets.sent(heartbeat)
+            await self._socket.send_frame(heartbeat, WSMsgType.TEXT)
         if now >= self._ping_at:
             self._ping_at = now + PING_S
             if self._answered and self._pong_by is None:
@@ -163,14 +137,45 @@ class Connection:
 
     @property
     def _busy(self) -> bool:
-        return self._request.protocol.writing_paused
+        return self._within_frame or self._request.protocol.writing_paused
 
-    async def _write(self, frame: bytes) -> None:
+    async def _write(self, *frames: bytes) -> None:
+        """Past aiohttp, which takes a coroutine and a write for each frame."""
+        transport = self._request.transport
+        if transport is None or transport.is_closing() or self._socket.closed:
+            raise Ending(None)
         self._answered = False
         self._pong_by = None
-        await self._socket.send_frame(frame, WSMsgType.TEXT)  # never waits by itself: see `open_socket`
+        wire: list[bytes] = []
+        for frame in frames:
+            self._sockets.sent(frame)
+            if self._socket.compress:
+                await self._socket.send_frame(frame, WSMsgType.TEXT)  # never waits by itself: see `converse`
+            else:
+                wire += (_head_of(len(frame)), frame)
+        transport.write(b"".join(wire))
         if self._busy:
             await self._drained()
+        self._sent_at = self._loop.time()
+
+    async def _write_in_slices(self, frame: bytes) -> None:
+        """One text frame past aiohttp, which hands a transport all of it at once: for a slow peer a copy of its own."""
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise Ending(None)
+        self._answered, self._pong_by = False, None
+        self._sockets.sent(frame)
+        self._within_frame = True  # nothing else may be written now
+        try:
+            transport.write(_head_of(len(frame)))
+            for start in range(0, len(frame), SLICE_BYTES):
+                transport.write(memoryview(frame)[start : start + SLICE_BYTES])
+                if self._request.protocol.writing_paused:
+                    await self._drained()
+        except BaseException:
+            transport.abort()  # no close can follow half a frame
+            raise
+        self._within_frame = False
         self._sent_at = self._loop.time()
 
     async def _drained(self) -> None:
@@ -197,6 +202,8 @@ class Connection:
         while True:
             frame = await self._socket.receive()
             match frame.type:
+                case WSMsgType.TEXT if self.on_text is not None:
+                    self.on_text(frame.data)
                 case WSMsgType.TEXT:
                     self._count()
                 case WSMsgType.BINARY:
@@ -206,6 +213,8 @@ class Connection:
                         await self._socket.pong(frame.data)
                 case WSMsgType.PONG:
                     self._answered, self._pong_by = True, None
+                case WSMsgType.ERROR:
+                    raise Ending(self._socket.close_code)  # aiohttp has closed: 1002, 1007 or 1009
                 case _:
                     raise Ending(None)
 
@@ -221,20 +230,35 @@ Talk = Callable[[Connection], Awaitable[Ending]]
 
 
 async def converse(
-    request: web.Request, talk: Talk, large: LargeFrames, *, protocols: tuple[str, ...] = (), stall_s: float = FLUSH_S
+    request: web.Request,
+    talk: Talk,
+    sockets: Sockets,
+    *,
+    protocols: tuple[str, ...] = (),
+    stall_s: float = FLUSH_S,
+    compress: bool = False,
 ) -> web.WebSocketResponse:
-    """Upgrades the request, lets `talk` use the connection and closes it as `talk` or the peer's conduct says."""
-    socket = web.WebSocketResponse(
+    """Upgrades the request, lets `talk` use the connection and closes it as `talk` or the peer's conduct says. Frames are
+    compressed if `compress`, the peer offers it, and not too many others are."""
+    socket = socket_of(protocols, compress=compress and sockets.compressed < sockets.compressed_max)
+    writer = await socket.prepare(request)
+    with sockets.compressing(bool(socket.compress)):
+        ending = await _talked(request, socket, writer, talk, sockets, stall_s)
+    sockets.ended(ending.code)
+    await _close(request, socket, ending, sockets)
+    return socket
+
+
+def socket_of(protocols: tuple[str, ...] = (), *, compress: bool = False) -> web.WebSocketResponse:
+    """A WebSocket as every stream here has it; held to RFC 6455 by tests/gateway/test_rfc6455.py."""
+    return web.WebSocketResponse(
         timeout=CLOSE_S,
         autoping=False,  # pongs are what tells a live peer
-        compress=False,  # measured: 7x the memory and half the fan-out
+        compress=compress,  # its cost: docs/performance.md
         max_msg_size=INBOUND_BYTES_MAX + 1,  # aiohttp refuses from this size on
         writer_limit=sys.maxsize,  # waiting for the transport is ours, see Connection._drained
         protocols=protocols,
     )
-    writer = await socket.prepare(request)
-    await _close(request, socket, await _talked(request, socket, writer, talk, large, stall_s))
-    return socket
 
 
 async def _talked(
@@ -242,13 +266,13 @@ async def _talked(
     socket: web.WebSocketResponse,
     writer: AbstractStreamWriter,
     talk: Talk,
-    large: LargeFrames,
+    sockets: Sockets,
     stall_s: float,
 ) -> Ending:
     ending = Ending(1011, "internal error")
     try:
         async with asyncio.TaskGroup() as tasks:
-            connection = Connection(request, socket, writer, tasks, large, stall_s=stall_s)
+            connection = Connection(request, socket, writer, tasks, sockets, stall_s=stall_s)
             listening = tasks.create_task(connection.listen())
             ending = await talk(connection)
             listening.cancel()
@@ -267,14 +291,20 @@ def _first(group: BaseExceptionGroup[Ending]) -> Ending:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def _close(request: web.Request, socket: web.WebSocketResponse, ending: Ending) -> None:
+async def _close(request: web.Request, socket: web.WebSocketResponse, ending: Ending, sockets: Sockets) -> None:
     code = 1000 if ending.code is None else ending.code
     with suppress(ConnectionError, TimeoutError):
         async with asyncio.timeout(2 * CLOSE_S):
             await socket.close(code=code, message=ending.reason.encode(), drain=False)
     if (transport := request.transport) is not None and transport.get_write_buffer_size():
-        transport.close()  # sends what is buffered first, as long as the peer takes it
-        asyncio.get_running_loop().call_later(1.0 if ending.code == 4508 else FLUSH_S, transport.abort)
+        sockets.linger(transport, 1.0 if ending.code == 4508 else FLUSH_S)
+
+
+def _head_of(size: int) -> bytes:
+    """A text frame's head, as RFC 6455 has it: final, not masked."""
+    if size < 126:
+        return bytes((0x81, size))
+    return struct.pack(">BBH", 0x81, 126, size) if size < 65536 else struct.pack(">BBQ", 0x81, 127, size)
 
 
 def _now(frame: bytes) -> Callable[[], Awaitable[bytes]]:

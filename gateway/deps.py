@@ -1,5 +1,6 @@
 """What the gateway is given by the composition root, and who is asking."""
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,8 +11,10 @@ from events.clock import Clock
 from events.committer import Committer
 from events.declaration import Engine
 from events.log import Log
+from events.telemetry import Telemetry
 from gateway.engines import EngineBook
-from gateway.hub import Hub
+from gateway.hub import WATCHED_MAX, Hub
+from gateway.sockets import COMPRESSED_MAX, CONNECTIONS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,16 @@ class Deps:
     allowed_origins: frozenset[str] = frozenset()  # besides loopback
     heartbeat_s: float = 15.0  # default of full streams
     stall_s: float = 120.0  # a peer that takes no byte for this long is closed with 4508
+    connections_max: int = CONNECTIONS_MAX  # open WebSockets in this process
+    compressed_max: int = COMPRESSED_MAX  # of them those that compress; more are served without
+    watched_jobs_max: int = WATCHED_MAX
     goodbye_window_s: float = 10.0  # at shutdown viewers are sent away spread over this
     check_s: float = 5.0  # an engine's `check(params)` must answer within
     version: str = ""
+    process_id: str = field(default_factory=lambda: str(uuid.uuid4()))  # of this start of this process
+    started_at: int = field(default_factory=lambda: Clock().now_ms())
     clock: Clock = field(default_factory=Clock)
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
 
 @dataclass(frozen=True, slots=True)

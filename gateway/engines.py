@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
 from events.catalog import PhaseEnd
-from events.declaration import Engine, InvalidParams
+from events.declaration import Engine, InvalidParams, subject_of
 from events.errors import LogUnavailable
 from events.log import EngineRow, Log
 from events.values import encode, first_problem
@@ -37,6 +37,10 @@ class KnownEngine:
     def phases(self) -> tuple[PhaseEnd, ...]:
         """The declared phases, in order."""
         return tuple(PhaseEnd(name=phase["name"], until=phase["until"]) for phase in self.row.phases)
+
+    def subject(self, params: Mapping[str, Any]) -> str | None:
+        """Whom a job with these params is about, or None."""
+        return subject_of(self.row.params_schema, params)
 
 
 class EngineBook:
@@ -120,7 +124,7 @@ def declared(engine: Engine) -> EngineRow:
         version=engine.version,
         summary=engine.summary,
         phases=phases,
-        params_schema=engine.params.model_json_schema(),
+        params_schema=engine.params_schema(),
         result_schema=_schema_of(engine.result),
     )
 

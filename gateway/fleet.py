@@ -9,6 +9,7 @@ from aiohttp import web
 from events.clock import rfc3339
 from events.errors import PhaselineError
 from events.log import WorkerRow
+from events.telemetry import CONTENT_TYPE
 from events.values import encode
 from gateway.deps import DEPS, ENGINES, HUB, identify
 from gateway.engines import KnownEngine
@@ -69,13 +70,14 @@ async def stats(request: web.Request) -> web.Response:
                 "viewers": hub.viewers,
                 "sweep_repairs_total": hub.sweep_repairs_total,
                 "log": deps.log.name,
-                "bus": _bus(request),
+                "bus": bus_state(request),
             }
         )
     )
 
 
-def _bus(request: web.Request) -> dict[str, Any]:
+def bus_state(request: web.Request) -> dict[str, Any]:
+    """How the bus is; jobs run without it."""
     bus = request.app[DEPS].bus
     return {"name": bus.name, "connected": bus.connected}
 
@@ -89,18 +91,24 @@ async def ready(request: web.Request) -> web.Response:
     """`GET /readyz`: the log answers and this process is not leaving. Says how the bus is; jobs run without it."""
     deps = request.app[DEPS]
     if request.app[HUB].closing or not request.app[HUB].running:
-        raise Problem(503, "closing", "This gateway is shutting down.", bus=_bus(request))
+        raise Problem(503, "closing", "This gateway is shutting down.", bus=bus_state(request))
     try:
         async with asyncio.timeout(READY_S):
             await deps.log.now()
     except (PhaselineError, TimeoutError) as outage:
         detail = str(outage) or "The database does not answer in time."
-        raise Problem(503, "unavailable", detail, bus=_bus(request)) from None
-    return answer(encode({"status": "ready", "log": deps.log.name, "bus": _bus(request)}))
+        raise Problem(503, "unavailable", detail, bus=bus_state(request)) from None
+    return answer(encode({"status": "ready", "log": deps.log.name, "bus": bus_state(request)}))
 
 
-async def index(request: web.Request) -> web.Response:
-    """`GET /`: where things are."""
+async def metrics(request: web.Request) -> web.Response:
+    """`GET /metrics`: of this process, for Prometheus."""
+    page = request.app[DEPS].telemetry.page()
+    return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
+
+
+def index(request: web.Request) -> web.Response:
+    """`GET /` for a program: where things are."""
     deps = request.app[DEPS]
     return answer(
         encode(
@@ -113,7 +121,11 @@ async def index(request: web.Request) -> web.Response:
                 "engines": "/api/v1/engines",
                 "workers": "/api/v1/workers",
                 "stats": "/api/v1/stats",
+                "feed": "/api/v1/events",
+                "docs": ["/docs", "/openapi.json", "/asyncapi.json"],
                 "health": ["/healthz", "/readyz"],
+                "metrics": "/metrics",
+                "client": "/client/phaseline.js",
             }
         )
     )

@@ -36,9 +36,14 @@ def hello(job_id: str, head: Head, *, epoch: str, resume: str, heartbeat_s: floa
     )
 
 
-def reset(reason: str, head_seq: int, snapshot: bytes) -> bytes:
+def reset(reason: str, head_seq: int, snapshot: bytes, job_id: str) -> bytes:
     """Tells the client to drop its state and take this one. `snapshot` is the job as JSON."""
-    return b'{"type":"reset","reason":"%s","head_seq":%d,"snapshot":%s}' % (reason.encode(), head_seq, snapshot)
+    return b'{"type":"reset","job_id":"%s","reason":"%s","head_seq":%d,"snapshot":%s}' % (
+        job_id.encode(),
+        reason.encode(),
+        head_seq,
+        snapshot,
+    )
 
 
 def batch(lines: Sequence[bytes]) -> bytes:
@@ -56,14 +61,63 @@ def heartbeat(head_seq: int) -> bytes:
     return b'{"type":"heartbeat","seq":%d}' % head_seq
 
 
+ALIVE = b'{"type":"heartbeat"}'  # of a socket that follows nothing
+
+
+def of_job(frame: bytes, job_id: str) -> bytes:
+    """A `batch`, `caught_up` or `heartbeat` that says whose it is."""
+    head, _, rest = frame.partition(b",")
+    return b'%s,"job_id":"%s",%s' % (head, job_id.encode(), rest)
+
+
+def feed_hello(*, epoch: str, resume: str, heartbeat_s: float, now_ms: int) -> bytes:
+    """The first frame of the feed. `resume` is `fresh` or `resumed`."""
+    return encode(
+        {
+            "type": "hello",
+            "protocol": PROTOCOL,
+            "feed": True,
+            "epoch": epoch,
+            "resume": resume,
+            "heartbeat_s": heartbeat_s,
+            "server_time": rfc3339(now_ms),
+        }
+    )
+
+
+def feed_batch(lines: Sequence[bytes], cursor: str) -> bytes:
+    """Events of the feed, and where to go on behind them."""
+    return b'{"type":"batch","feed":true,"cursor":"%s","events":[%s]}' % (cursor.encode(), b",".join(lines))
+
+
+def feed_caught_up(cursor: str) -> bytes:
+    """Everything there was at this moment was sent."""
+    return b'{"type":"caught_up","feed":true,"cursor":"%s"}' % cursor.encode()
+
+
+def feed_heartbeat(cursor: str) -> bytes:
+    """The feed is alive, and this is where it stands."""
+    return b'{"type":"heartbeat","feed":true,"cursor":"%s"}' % cursor.encode()
+
+
 def goodbye(reason: str, reconnect_after_ms: int) -> bytes:
     """The server closes next, and when to come back."""
     return b'{"type":"goodbye","reason":"%s","reconnect_after_ms":%d}' % (reason.encode(), reconnect_after_ms)
 
 
+def end(job_id: str, status: str) -> bytes:
+    """The stream of this job is over: its last event was sent and the status there is final."""
+    return b'{"type":"end","job_id":"%s","status":"%s"}' % (job_id.encode(), status.encode())
+
+
 def command_error(message: str, field: str) -> bytes:
-    """A bad query or command."""
-    return encode({"type": "command_error", "code": "bad_query", "message": message, "field": field})
+    """A bad query."""
+    return refused("bad_query", message, field=field)
+
+
+def refused(code: str, message: str, **about: str | bool) -> bytes:
+    """A command that did nothing; the socket lives."""
+    return encode({"type": "command_error", "code": code, "message": message, **about})
 
 
 # ---- classic --------------------------------------------------------------------------------------------------

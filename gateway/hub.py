@@ -14,9 +14,15 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from events.bus import Bus, Hint
+from events.clock import Clock
 from events.errors import LogUnavailable
 from events.log import Head, Log
 from events.record import job_id_of
+from events.telemetry import GatewayMetrics, Telemetry
+from gateway.departures import Departures
+from gateway.feed import Feed
+from gateway.heads import Heads
+from gateway.lag import Lag
 from gateway.replay import READS_MAX, Replay
 from gateway.ring import EVENTS_MAX, entries_of
 from gateway.viewer import Viewer
@@ -28,6 +34,7 @@ BOUND_AGAIN_S = 2.0  # a hint published just before the bind may commit a moment
 LATE_HINT_S = 0.1  # a head seen in the log is given this long to arrive as a hint before it counts as lost
 HEADS_MAX = 5000  # jobs a query
 RINGS_BYTES_MAX = 64 * 1024 * 1024  # of all rings together
+WATCHED_MAX = 20_000  # jobs with a viewer: an empty ring is about 3 KiB
 RETRY_S = (0.05, 2.0)  # while the log does not answer
 GOODBYES_PER_S = 50  # few viewers need no window at all
 LEAVE_S = 5.0  # after the goodbye window, for the last viewers to close
@@ -35,11 +42,27 @@ LEAVE_S = 5.0  # after the goodbye window, for the last viewers to close
 log = logging.getLogger(__name__)
 
 
+class TooManyWatched(Exception):
+    """This process watches as many jobs as it may."""
+
+
 class Hub:
     """`run` must be alive while anything is watched."""
 
-    def __init__(self, store: Log, bus: Bus, *, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        store: Log,
+        bus: Bus,
+        *,
+        rng: random.Random | None = None,
+        watched_max: int = WATCHED_MAX,
+        telemetry: Telemetry | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.replay = Replay(store, self._spawn)
+        self.heads = Heads(store, self._spawn)
+        self.feed = Feed(store, self._spawn)
+        self.departures = Departures()
         self.closing = False
         self.repairs_total = 0
         self.sweep_repairs_total = 0  # lost hints found only by comparing; should stay 0
@@ -52,16 +75,35 @@ class Hub:
         self._compare_now = asyncio.Event()
         self._turns = asyncio.Semaphore(READS_MAX)
         self._tasks: asyncio.TaskGroup | None = None
-        self._foreign_epoch = ""
+        self._epoch = ""  # the lineage of the log that the rings were filled from
+        self._foreign_epoch = ""  # the last other one that hints came from
+        self._foreign_asked = False  # whether the log is still to be asked about it
         self._left = asyncio.Event()  # a viewer left
+        self._watched_max = watched_max
+        metrics = (telemetry or Telemetry()).gateway
+        self.lag = Lag(clock or Clock(), metrics.lag_s)
+        self._measured_by(metrics)
+
+    def _measured_by(self, metrics: GatewayMetrics) -> None:
+        metrics.viewers.set_function(lambda: self.viewers)
+        metrics.watched.set_function(lambda: self.watched_jobs)
+        metrics.ring_bytes.set_function(lambda: self.ring_bytes)
+        metrics.page_bytes.set_function(lambda: self.replay.kept_bytes)
+        metrics.reads.set_function(lambda: self.replay.reads_total)
+        metrics.repairs.set_function(lambda: self.repairs_total)
+        metrics.sweep_repairs.set_function(lambda: self.sweep_repairs_total)
 
     # -- viewers
 
     @asynccontextmanager
     async def watch(self, job_id: str) -> AsyncIterator[Watched]:
-        """Keeps a job's ring fed while the block lasts. Read the head from the log inside it, then `follow`."""
+        """Keeps a job's ring fed while the block lasts. Read the head from the log inside it, then `follow`.
+
+        Raises `TooManyWatched`."""
         watched = self._watched.get(job_id)
         if watched is None:
+            if len(self._watched) >= self._watched_max:
+                raise TooManyWatched
             watched = self._watched[job_id] = Watched(job_id)
         watched.uses += 1
         try:
@@ -74,14 +116,18 @@ class Hub:
     @asynccontextmanager
     async def follow(self, watched: Watched, head: Head, after: int) -> AsyncIterator[Viewer]:
         """A viewer at `after`. `head` was read from the log after the watch began."""
+        if self._store.epoch != self._epoch:
+            self._notice_epoch()
         watched.admit(head.seq)
         self._mend(watched)
-        viewer = Viewer(watched, self.replay, head, after, doubt=self._compare_now.set)
-        watched.viewers.add(viewer)
+        viewer = Viewer(watched, self.replay, head, after, doubt=self._compare_now.set, live=self.lag.take)
+        watched.viewers[viewer] = None
+        if self._watched.get(watched.job_id) is not watched:  # replaced since the watch began: no hint reaches it
+            viewer.leave(0.0, "log_replaced")
         try:
             yield viewer
         finally:
-            watched.viewers.discard(viewer)
+            del watched.viewers[viewer]
             self._left.set()
 
     @property
@@ -94,11 +140,27 @@ class Hub:
         """Open streams."""
         return sum(len(watched.viewers) for watched in self._watched.values())
 
+    @property
+    def watched_jobs(self) -> int:
+        """Jobs somebody follows: one ring each."""
+        return len(self._watched)
+
+    @property
+    def watched_jobs_max(self) -> int:
+        """How many there may be."""
+        return self._watched_max
+
+    @property
+    def ring_bytes(self) -> int:
+        """Of all rings."""
+        return self._ring_bytes
+
     async def say_goodbye(self, window_s: float) -> None:
         """Sends every viewer away, each at its own moment within the window or less when they are few; returns when
         they are gone, or soon."""
         self.closing = True
-        window_s = min(window_s, self.viewers / GOODBYES_PER_S)
+        window_s = min(window_s, (self.viewers + self.departures.expected) / GOODBYES_PER_S)
+        self.departures.begin(window_s)
         loop = asyncio.get_running_loop()
         for watched in self._watched.values():
             for viewer in watched.viewers:
@@ -109,6 +171,7 @@ class Hub:
                 while self.viewers:
                     self._left.clear()
                     await self._left.wait()
+                await self.departures.all_gone()
 
     # -- tasks
 
@@ -116,6 +179,7 @@ class Hub:
         """Follows the bus and compares heads until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
+            self._epoch = self._store.epoch
             try:
                 async with self._bus.tail(self._on_hint, self._on_bound):
                     await self._compare_forever()
@@ -131,27 +195,39 @@ class Hub:
     # -- hints
 
     def _on_hint(self, hint: Hint) -> None:
-        if hint.epoch != self._store.epoch:
+        if hint.epoch != self._epoch:
             self._on_foreign(hint.epoch)
             return
-        touched: set[Watched] = set()
+        touched: dict[Watched, None] = {}
         for line in hint.lines:
             try:
                 watched = self._watched.get(job_id_of(line))
                 if watched is not None:
                     watched.take(line)
-                    touched.add(watched)
+                    touched[watched] = None
             except ValueError:
                 log.warning("a hint carried a line that is no event: %.80r", line)
         for watched in touched:
             self._fed(watched)
+        self.feed.stir()
 
     def _on_foreign(self, epoch: str) -> None:
         """Somebody appends to another lineage of the log: what the rings hold may not be true there."""
         if epoch != self._foreign_epoch:
-            log.warning("events of epoch %s arrived, the log here is %s; viewers reconnect", epoch, self._store.epoch)
+            log.warning("events of epoch %s arrived, the log here was %s; viewers reconnect", epoch, self._epoch)
             self._foreign_epoch = epoch
-            self._replace(list(self._watched.values()))
+            self._foreign_asked = True
+            self._compare_now.set()
+
+    def _notice_epoch(self) -> None:
+        """After the log was asked: another lineage, there or in a hint, sends every viewer away once."""
+        if self._store.epoch != self._epoch:
+            log.warning("the log was restored: its epoch is %s now, it was %s", self._store.epoch, self._epoch)
+            self._foreign_epoch, self._epoch = self._epoch, self._store.epoch  # hints from before may still come
+        elif not self._foreign_asked:
+            return
+        self._foreign_asked = False
+        self._replace(list(self._watched.values()))
 
     def _on_bound(self) -> None:
         self._compare_now.set()
@@ -210,7 +286,7 @@ class Hub:
                     await asyncio.sleep(self._rng.uniform(RETRY_S[0], pause_s))
                     pause_s = min(pause_s * 2, RETRY_S[1])
         except Exception:  # a boundary: one stream that cannot be read must not end the hub of all the others
-            log.exception("job %s could not be repaired from the log", watched.job_id)
+            log.exception("job %s could not be repaired from the log", watched.job_id, extra={"job_id": watched.job_id})
         finally:
             watched.mending = False
 
@@ -222,7 +298,7 @@ class Hub:
             self.repairs_total += 1
             if wanted - ring.head > EVENTS_MAX and (head := await self._store.head(watched.job_id)) is not None:
                 ring.skip_to(head.seq - EVENTS_MAX)  # viewers read what is older from pages they share
-            page = entries_of(await self._store.read(watched.job_id, ring.head))
+            page = entries_of(await self._store.lines(watched.job_id, ring.head))
         if not page and watched.beyond == wanted:
             watched.beyond = ring.head  # a hint told of something the log does not know
             self._compare_now.set()
@@ -269,6 +345,7 @@ class Hub:
         """Asks the log for the heads of all watched jobs; says whether one had moved unheard."""
         known = {job_id: watched.head for job_id, watched in self._watched.items() if watched.ring is not None}
         heads = await self._heads(list(known))
+        self._notice_epoch()
         behind = []
         for job_id, before in known.items():
             watched = self._watched.get(job_id)

@@ -1,16 +1,25 @@
-"""The recorded events of one job: JSON pages, and NDJSON up to the head."""
+"""The recorded events of one job: JSON pages, NDJSON up to the head, or as they come (`gateway/sse.py`)."""
 
+import asyncio
 import logging
 
 from aiohttp import web
 
-from events.errors import PhaselineError, UnknownJob
+from events.errors import LogUnavailable, PhaselineError, UnknownJob
 from events.log import PAGE_BYTES_MAX, Log
 from events.record import Recorded
-from gateway.deps import DEPS, identify
+from gateway import sse
+from gateway.compression import Packing
+from gateway.delivery import Stalled, cut, write
+from gateway.deps import DEPS, HUB, identify
 from gateway.jobs import answer, job_id_in
+from gateway.outlet import EVENT_STREAM
 from gateway.problems import Problem
 from gateway.queries import Query
+from gateway.replay import Replay
+from gateway.ring import Entry
+from gateway.sockets import SOCKETS, crowded
+from gateway.viewer import cut_to_chunk
 
 PAGE_MAX = 500
 PAGE_DEFAULT = 100
@@ -24,7 +33,9 @@ log = logging.getLogger(__name__)
 
 async def events(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/jobs/{id}/events`: what `Accept` asks for."""
-    kind = _wanted(request)
+    kind = wanted(request)
+    if kind == EVENT_STREAM:
+        return await sse.job_stream(request)
     query = Query(request, "after", "limit", "order")
     store = request.app[DEPS].log
     job_id = job_id_in(request)
@@ -41,19 +52,22 @@ async def events(request: web.Request) -> web.StreamResponse:
     if kind == NDJSON:
         if backwards:
             raise Problem(400, "bad_parameter", "order=desc is for JSON pages.", errors=[("order", "must be asc here")])
-        return await _ndjson(request, store, job_id, after, head.seq, query.number("limit", head.seq, least=1))
+        limit = query.number("limit", head.seq, least=1)
+        return await _ndjson(request, job_id, after, min(head.seq, after + limit))
     limit = query.number("limit", PAGE_DEFAULT, least=1, most=PAGE_MAX)
     read = _read_back if backwards else _read
     return _page(job_id, await read(store, job_id, after, limit), after, head.seq)
 
 
-def _wanted(request: web.Request) -> str:
+def wanted(request: web.Request) -> str:
+    """The form of events that `Accept` asks for."""
     accept = request.headers.get("Accept", "*/*")
-    if NDJSON in accept:
-        return NDJSON
+    for kind in (EVENT_STREAM, NDJSON):
+        if kind in accept:
+            return kind
     if any(word in accept for word in (JSON, "application/*", "*/*")):
         return JSON
-    raise Problem(406, "not_acceptable", f"Events come as {JSON} or {NDJSON}, live ones over the WebSocket.")
+    raise Problem(406, "not_acceptable", f"Events come as {JSON}, {NDJSON} or {EVENT_STREAM}.")
 
 
 async def _read(store: Log, job_id: str, after: int, limit: int) -> list[Recorded]:
@@ -80,24 +94,44 @@ def _page(job_id: str, page: list[Recorded], after: int, head_seq: int) -> web.R
     return answer(head.encode() + b",".join(recorded.line() for recorded in page) + b"]}")
 
 
-async def _ndjson(
-    request: web.Request, store: Log, job_id: str, after: int, head_seq: int, limit: int
-) -> web.StreamResponse:
-    page = await store.read(job_id, after, limit=min(PAGE_MAX, limit))
-    response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
-    await response.prepare(request)
-    if request.method == "HEAD":
-        return response
-    last = min(head_seq, after + limit)
-    try:
-        while page:
-            await response.write(b"".join(recorded.line() + b"\n" for recorded in page if recorded.seq <= last))
-            after = page[-1].seq
-            page = await store.read(job_id, after, limit=min(PAGE_MAX, last - after)) if after < last else []
-        await response.write_eof()
-    except PhaselineError as outage:
-        # The status is sent: only a broken transfer tells the client that this is not the end.
-        log.warning("events of %s broke off after %d: %s", job_id, after, outage)
-        if request.transport is not None:
-            request.transport.abort()
+async def _ndjson(request: web.Request, job_id: str, after: int, last: int) -> web.StreamResponse:
+    """From the pages all viewers share: a slow reader holds what it is being sent and nothing else."""
+    sockets, replay = request.app[SOCKETS], request.app[HUB].replay
+    if sockets.full:
+        sockets.refused("connections")
+        raise crowded()
+    with sockets.counted():
+        entries = await _chunk(replay, job_id, after, last)
+        packing = Packing(request)
+        headers = {"Content-Type": NDJSON, "Cache-Control": "no-store", **packing.headers}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        try:
+            while entries:
+                await write(request, response, packing.part(b"".join(entry.line + b"\n" for entry in entries)))
+                after = entries[-1].seq
+                entries = await _chunk(replay, job_id, after, last)
+            await write(request, response, packing.end())
+            await response.write_eof()
+        except PhaselineError as outage:
+            log.warning(
+                "events of %s broke off after %d: %s", job_id, after, outage, extra={"job_id": job_id, "after": after}
+            )
+            cut(request)
+        except Stalled:
+            log.info("events of %s: the reader took nothing", job_id, extra={"job_id": job_id, "after": after})
     return response
+
+
+async def _chunk(replay: Replay, job_id: str, after: int, last: int) -> list[Entry]:
+    """The events just after `after`, up to `last`. Raises `LogUnavailable`."""
+    if after >= last:
+        return []
+    reading = replay.after(job_id, after, last)
+    await asyncio.wait({reading})  # others wait for the same one: it must not be cancelled with this request
+    page = reading.result()
+    if not page:
+        raise LogUnavailable
+    return [entry for entry in cut_to_chunk(page) if entry.seq <= last]

@@ -1,21 +1,24 @@
 """Jobs over HTTP: make, list, read, read as of a sequence, results, cancel, retry."""
 
+import asyncio
 import base64
 import binascii
 import hashlib
 import re
+from contextlib import suppress
+from dataclasses import replace
 
 from aiohttp import web
 
-from events.catalog import Cancel, Reopen, Status, Timeouts
-from events.clock import parse_instant
+from events.catalog import FINAL, Cancel, Reopen, Timeouts
 from events.committer import new_command_id
 from events.errors import UnknownJob
 from events.job import Job, evolve
-from events.log import JobQuery, JobRow, Log
+from events.log import JobRow, Log
 from events.record import Recorded
 from events.values import encode
 from gateway.bodies import asked, checked, read_object
+from gateway.delivery import deliver
 from gateway.deps import DEPS, ENGINES, identify
 from gateway.problems import Problem, bad_parameter
 from gateway.queries import Query
@@ -28,11 +31,15 @@ from gateway.schemas import (
     terminal_fields,
     with_member,
 )
+from gateway.search import Search, instant, search_of, statuses
 from gateway.submissions import Draft, accept, replayed
 
 LIST_MAX = 200
-_STATUSES: tuple[Status, ...] = ("queued", "running", "completed", "failed", "cancelled")
-_JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+FORCE_S = 1.5  # a worker that lives ends a forced job well within it
+FORCE_LOOK_S = 0.05
+JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_UNCACHED = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 
 async def create(request: web.Request) -> web.Response:
@@ -76,38 +83,28 @@ def answer(body: bytes, *, status: int = 200, headers: dict[str, str] | None = N
 
 async def list_jobs(request: web.Request) -> web.Response:
     """`GET /api/v1/jobs`, newest first."""
-    query = Query(request, "engine", "tag", "created_after", "cursor", "limit", repeatable=("status",))
+    query = Query(request, "q", "engine", "tag", "created_after", "cursor", "limit", repeatable=("status",))
     limit = query.number("limit", 50, least=1, most=LIST_MAX)
-    rows = await request.app[DEPS].log.jobs(
-        JobQuery(
-            tenant=identify(request).tenant,
-            status=_statuses(query),
-            engine=query.text("engine"),
-            tag=query.text("tag"),
-            created_after=_instant(query, "created_after"),
-            before=_from_cursor(query.text("cursor")),
-            limit=limit + 1,
-        )
-    )
+    wanted = _search(query, request.app[DEPS].clock.now_ms()).query(identify(request).tenant, limit + 1)
+    rows = await request.app[DEPS].log.jobs(replace(wanted, before=_from_cursor(query.text("cursor"))))
     page = rows[:limit]
     cursor = _to_cursor(page[-1].job.id) if len(rows) > limit else None
     return answer(encode({"jobs": [job_fields(row) for row in page], "next_cursor": cursor}))
 
 
-def _statuses(query: Query) -> tuple[str, ...]:
-    asked_for = query.words("status")
-    if unknown := [word for word in asked_for if word not in _STATUSES]:
-        raise bad_parameter("status", f"{unknown[0]!r} is none of {', '.join(_STATUSES)}")
-    return asked_for
-
-
-def _instant(query: Query, name: str) -> int | None:
-    if (text := query.text(name)) is None:
-        return None
-    try:
-        return parse_instant(text)
-    except ValueError:
-        raise bad_parameter(name, "must be an RFC 3339 time such as 2026-11-24T08:00:00Z") from None
+def _search(query: Query, now_ms: int) -> Search:
+    status, engine, tag = query.words("status"), query.text("engine"), query.text("tag")
+    since = query.text("created_after")
+    if (text := query.text("q")) is not None:
+        if status or not (engine is tag is since is None):
+            raise bad_parameter("q", "says it all: give it alone, or the single parameters")
+        return search_of(text, now_ms)
+    return Search(
+        statuses(list(status), "status"),
+        engine,
+        () if tag is None else (tag,),
+        None if since is None else instant(since, "created_after", now_ms),
+    )
 
 
 def _to_cursor(job_id: str) -> str:
@@ -133,7 +130,7 @@ def _from_cursor(cursor: str | None) -> str | None:
 def job_id_in(request: web.Request) -> str:
     """The job id of the path. Raises `UnknownJob` when it is malformed: all unknown ids are alike."""
     job_id = request.match_info["job_id"]
-    if not _JOB_ID.fullmatch(job_id):
+    if not JOB_ID.fullmatch(job_id):
         raise UnknownJob
     return job_id
 
@@ -146,14 +143,24 @@ async def row_of(request: web.Request, *, engine: str | None = None) -> JobRow:
     return row
 
 
-async def show(request: web.Request) -> web.Response:
+async def show(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/jobs/{id}`, `?at=<seq>`, `?results=inline`."""
     query = Query(request, "at", "results")
     inline = query.choice("results", ("inline", "ref"), "ref") == "inline"
     row = await row_of(request)
     if "at" in query:
         row = await _as_of(request.app[DEPS].log, row, query.number("at", 0, least=1))
-    return answer(await document(request.app[DEPS].log, row, inline=inline))
+    return await show_document(request, row, inline=inline)
+
+
+async def show_document(request: web.Request, row: JobRow, *, inline: bool, **extra: str) -> web.StreamResponse:
+    """One job as an answer, its result inside when asked for."""
+    log = request.app[DEPS].log
+    last = await _terminal(log, row) if inline else None
+    ref = terminal_fields(last).get("results_ref") if last else None
+    size = int(ref["size"]) if ref else 0
+    key = (request.path, row.job.last_seq)
+    return await deliver(request, key, size, lambda: document(log, row, inline=inline, **extra), _UNCACHED)
 
 
 async def document(log: Log, row: JobRow, *, inline: bool = False, **extra: str) -> bytes:
@@ -193,48 +200,68 @@ async def _as_of(log: Log, row: JobRow, seq: int) -> JobRow:
             job = evolve(job, event.event(), job_id=event.job_id, tenant=event.tenant, at=event.at)
         done = page[-1].seq
     assert job is not None
-    return JobRow(job, row.params, row.tags, row.rerun_of, row.from_phase)
+    return replace(row, job=job)
 
 
-async def results(request: web.Request) -> web.Response:
+async def results(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/jobs/{id}/results`: the exact bytes."""
     Query(request)
-    log = request.app[DEPS].log
     row = await row_of(request)
-    last = await _terminal(log, row)
+    last = await _terminal(request.app[DEPS].log, row)
     if last is None:
         raise Problem(
             409, "wrong_status", f"The job is {row.job.status}; it has no result yet.", job_status=row.job.status
         )
-    ref = terminal_fields(last).get("results_ref")
-    body = inline_results(last) if ref is None else await log.artifact(row.job.id, ref["sha256"])
+    missing = Problem(404, "no_result", f"The job is {row.job.status} and left no result.")
+    if ref := terminal_fields(last).get("results_ref"):
+        return await _exact(request, row, ref["sha256"], int(ref["size"]), missing)
+    body = inline_results(last)
     if body is None:
-        raise Problem(404, "no_result", f"The job is {row.job.status} and left no result.")
-    return exact(request, body)
+        raise missing
+    headers = _digest_headers(hashlib.sha256(body).hexdigest())
+    return _unchanged(request, headers) or web.Response(body=body, headers=headers)
 
 
-async def artifact(request: web.Request) -> web.Response:
+async def artifact(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/jobs/{id}/artifacts/{sha256}`: what an `output_ref` points at."""
     Query(request)
     row = await row_of(request)
-    body = await request.app[DEPS].log.artifact(row.job.id, request.match_info["sha256"])
-    if body is None:
-        raise Problem(404, "unknown_artifact", "The job has no such artifact.")
-    return exact(request, body)
+    missing = Problem(404, "unknown_artifact", "The job has no such artifact.")
+    sha256 = request.match_info["sha256"]
+    if not _SHA256.fullmatch(sha256):
+        raise missing
+    size = await request.app[DEPS].log.artifact_size(row.job.id, sha256)
+    if size is None:
+        raise missing
+    return await _exact(request, row, sha256, size, missing)
 
 
-def exact(request: web.Request, body: bytes) -> web.Response:
-    """Bytes that never change, with their digest."""
-    digest = hashlib.sha256(body)
-    tag = digest.hexdigest()
-    headers = {
-        "ETag": f'"{tag}"',
-        "Repr-Digest": f"sha-256=:{base64.b64encode(digest.digest()).decode()}:",
+async def _exact(request: web.Request, row: JobRow, sha256: str, size: int, missing: Problem) -> web.StreamResponse:
+    """Bytes that never change, with their digest, which is also what they are stored by."""
+
+    async def make() -> bytes:
+        body = await request.app[DEPS].log.artifact(row.job.id, sha256)
+        if body is None:
+            raise missing
+        return body
+
+    headers = _digest_headers(sha256)
+    return _unchanged(request, headers) or await deliver(request, (row.job.id, sha256), size, make, headers)
+
+
+def _digest_headers(sha256: str) -> dict[str, str]:
+    return {
+        "ETag": f'"{sha256}"',
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:",
         "Cache-Control": "private, no-cache",
+        "Content-Type": "application/json",
     }
-    if any(known.value in (tag, "*") for known in request.if_none_match or ()):
+
+
+def _unchanged(request: web.Request, headers: dict[str, str]) -> web.Response | None:
+    if any(f'"{known.value}"' in (headers["ETag"], '"*"') for known in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
-    return web.Response(body=body, content_type="application/json", headers=headers)
+    return None
 
 
 # ---- change ---------------------------------------------------------------------------------------------------
@@ -243,12 +270,27 @@ def exact(request: web.Request, body: bytes) -> web.Response:
 async def cancel(request: web.Request) -> web.Response:
     """`POST /api/v1/jobs/{id}/cancel`: 200 also when it is cancelled already, 409 when it ended otherwise."""
     body = checked(CancelBody, await read_object(request, optional=True))
+    if body.mode == "force":
+        await _cancel(request, body.model_copy(update={"mode": "graceful", "grace_s": 0.0}))
+        await _ended(request.app[DEPS].log, job_id_in(request))
+    await _cancel(request, body)
+    return answer(await document(request.app[DEPS].log, await row_of(request)))
+
+
+async def _cancel(request: web.Request, body: CancelBody) -> None:
     who = identify(request)
     command = Cancel(
         command_id=new_command_id(), actor=who.actor, mode=body.mode, grace_s=body.grace_s, reason=body.reason
     )
     await request.app[DEPS].committer.execute(job_id_in(request), command, tenant=who.tenant)
-    return answer(await document(request.app[DEPS].log, await row_of(request)))
+
+
+async def _ended(log: Log, job_id: str) -> None:
+    """Leaves the worker a moment to end the job itself: it knows the best result so far, and we do not."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FORCE_S):
+            while (head := await log.head(job_id)) and head.status not in FINAL:  # noqa: ASYNC110 it ends elsewhere
+                await asyncio.sleep(FORCE_LOOK_S)
 
 
 async def retry(request: web.Request) -> web.Response:

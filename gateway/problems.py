@@ -116,9 +116,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if error.status < 400:
             raise
         return _of_aiohttp(request, error).response()
-    except ConnectionError:
-        raise  # the client left: there is nobody to answer
-    except Exception:  # a boundary: one request must not end the process, nor show its insides
+    except Exception as failure:  # a boundary: one request must not end the process, nor show its insides
+        if isinstance(failure, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+            return web.Response(status=400)  # the client left: nobody hears this, and it is no fault of ours
         log.exception("%s %s failed", request.method, request.path)
         return Problem(500, "internal", "Something went wrong here. It was logged; trying again may help.").response()
 

@@ -38,19 +38,34 @@ class Replay:
         self._pages: OrderedDict[tuple[str, int], Page] = OrderedDict()
         self._starts: dict[str, list[int]] = {}  # sorted `after` of each job's pages
         self._reading: dict[tuple[str, int], asyncio.Future[Page | None]] = {}
+        self._clearings = 0
         self._turns = asyncio.Semaphore(READS_MAX)
 
-    def after(self, job_id: str, after: int) -> asyncio.Future[Page | None]:
+    @property
+    def kept_bytes(self) -> int:
+        """What the kept pages occupy."""
+        return self._bytes
+
+    def after(self, job_id: str, after: int, up_to: int = 0) -> asyncio.Future[Page | None]:
         """The events just after `after`: a page with at least one, `[]` when the log has none, None when it does not
-        answer. Many may wait for the same future; none may cancel it."""
+        answer. Many may wait for the same future; none may cancel it.
+
+        Whoever will go on to `up_to` has the next page read while it sends the rest of this one."""
         if (reading := self._reading.get((job_id, after))) is not None:
             return reading
+        if not (page := self._kept(job_id, after)):
+            return self._begin(job_id, after)
+        following = page[-1].seq
+        if following < up_to and (job_id, following) not in self._reading and not self._kept(job_id, following):
+            self._begin(job_id, following)
         future: asyncio.Future[Page | None] = asyncio.get_running_loop().create_future()
-        if page := self._kept(job_id, after):
-            future.set_result(page)
-        else:
-            self._spawn(self._read(job_id, after, future))
-            self._reading[job_id, after] = future
+        future.set_result(page)
+        return future
+
+    def _begin(self, job_id: str, after: int) -> asyncio.Future[Page | None]:
+        future: asyncio.Future[Page | None] = asyncio.get_running_loop().create_future()
+        self._spawn(self._read(job_id, after, future))
+        self._reading[job_id, after] = future
         return future
 
     def clear(self) -> None:
@@ -58,6 +73,8 @@ class Replay:
         self._pages.clear()
         self._starts.clear()
         self._bytes = 0
+        self._reading.clear()  # who waits for one gets it; nobody else may
+        self._clearings += 1
 
     def _kept(self, job_id: str, after: int) -> Page | None:
         starts = self._starts.get(job_id, [])
@@ -71,17 +88,21 @@ class Replay:
 
     async def _read(self, job_id: str, after: int, future: asyncio.Future[Page | None]) -> None:
         page: Page | None = None
+        clearings = self._clearings
         try:
             async with self._turns:
                 self.reads_total += 1
-                page = entries_of(await self._store.read(job_id, after))
-            self._keep(job_id, after, page)
+                page = entries_of(await self._store.lines(job_id, after))
+            if clearings == self._clearings:
+                self._keep(job_id, after, page)
         except LogUnavailable as outage:
-            log.debug("page of %s after %d: %s", job_id, after, outage)
+            log.debug("page of %s after %d: %s", job_id, after, outage, extra={"job_id": job_id, "after": after})
         except Exception:  # a boundary: one stream that cannot be read must not end the hub of all the others
-            log.exception("the log could not be read for job %s after %d", job_id, after)
+            about = {"job_id": job_id, "after": after}
+            log.exception("the log could not be read for job %s after %d", job_id, after, extra=about)
         finally:
-            del self._reading[job_id, after]
+            if self._reading.get((job_id, after)) is future:
+                del self._reading[job_id, after]
             if not future.done():
                 future.set_result(page)
 

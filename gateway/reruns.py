@@ -4,9 +4,9 @@ from aiohttp import web
 
 from events.catalog import Checkpoint, Submitted
 from events.errors import UnknownJob
-from events.log import Log
+from events.log import JobRow, Log
 from events.values import decode
-from gateway.bodies import asked, checked, read_object
+from gateway.bodies import Asked, asked, checked, read_object
 from gateway.deps import DEPS, ENGINES
 from gateway.engines import KnownEngine
 from gateway.jobs import made, row_of
@@ -19,10 +19,16 @@ async def rerun(request: web.Request) -> web.Response:
     """`POST /api/v1/jobs/{id}/rerun`. A phase before `from_phase` that recorded nothing is computed again."""
     plain = await read_object(request, optional=True)
     ask = asked(request, plain)
-    if earlier := await replayed(request, ask):
+    if earlier := await replayed(request, ask):  # found before anything is checked again
         return made(earlier, replay=True)
-    body = checked(RerunBody, plain)
-    row = await row_of(request)
+    new, replay = await again(request, await row_of(request), checked(RerunBody, plain), ask)
+    return made(new, replay=replay)
+
+
+async def again(request: web.Request, row: JobRow, body: RerunBody, ask: Asked) -> tuple[JobRow, bool]:
+    """A new job made from this one; also says whether an earlier request with the same key had made it."""
+    if earlier := await replayed(request, ask):
+        return earlier, True
     engine = await request.app[ENGINES].get(row.job.engine)
     before = _phases_before(engine, body.from_phase)
     log = request.app[DEPS].log
@@ -40,8 +46,7 @@ async def rerun(request: web.Request) -> web.Response:
         reused=tuple(_moved(checkpoint, job_id) for checkpoint in await _recorded(log, row.job.id, before)),
         job_id=job_id,
     )
-    new, replay = await accept(request, engine, draft, ask)
-    return made(new, replay=replay)
+    return await accept(request, engine, draft, ask)
 
 
 def _phases_before(engine: KnownEngine, from_phase: str | None) -> tuple[str, ...]:

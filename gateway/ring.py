@@ -7,9 +7,10 @@ inside reads the log.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
-from events.record import Recorded, seq_of
+from events.record import Line, seq_of
 
 EVENTS_MAX = 256
 BYTES_MAX = 256 * 1024
@@ -73,8 +74,10 @@ class Ring:
             return []
         if seq < self.start:
             return None
-        missing = seq - self.start
-        return [entry for index, entry in enumerate(self._entries) if index >= missing]
+        # From the newest back: mostly it is one event that is asked for, by each viewer in turn.
+        found = list(islice(reversed(self._entries), self.head - seq))
+        found.reverse()
+        return found
 
     def _judge(self, seq: int) -> Offer:
         if seq <= self.head:
@@ -86,9 +89,9 @@ class Ring:
             self.size -= len(self._entries.popleft().line)
 
 
-def entries_of(recorded: Iterable[Recorded]) -> list[Entry]:
-    """Events of the log, encoded for clients."""
-    return [Entry(event.seq, event.type, event.line()) for event in recorded]
+def entries_of(lines: Iterable[Line]) -> list[Entry]:
+    """Events as the log gave them."""
+    return [Entry(seq, kind, line) for seq, kind, line in lines]
 
 
 def entry_of(line: bytes) -> Entry | None:

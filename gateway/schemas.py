@@ -1,8 +1,8 @@
 """What clients send and what a job looks like to them (docs/protocol.md §2)."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from events.catalog import CancelMode, Priority
 from events.clock import parse_instant, rfc3339
@@ -22,7 +22,8 @@ def _when(text: Any) -> int:
     return parse_instant(text if isinstance(text, str) else None)
 
 
-When = Annotated[int, BeforeValidator(_when)]  # RFC 3339 with an offset, kept in ms
+# RFC 3339 with an offset, kept in ms
+When = Annotated[int, BeforeValidator(_when), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 class Body(BaseModel):
@@ -71,6 +72,18 @@ class RerunBody(Body):
 
     from_phase: str | None = None
     params: dict[str, Any] | None = None
+
+
+class BulkBody(Body):
+    """`POST /api/v1/bulk`. Without `confirm` it only counts. `grace_s` is for cancel, `from_phase` for rerun."""
+
+    action: Literal["cancel", "retry", "rerun"]
+    q: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+    confirm: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    grace_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    reason: Reason | None = None
+    from_phase: str | None = None
 
 
 def job_fields(row: JobRow) -> dict[str, Any]:

@@ -60,6 +60,7 @@ async def accept(request: web.Request, engine: KnownEngine, draft: Draft, asked:
         tags=draft.tags,
         rerun_of=draft.rerun_of,
         from_phase=draft.from_phase,
+        subject=engine.subject(params),
         idempotency=_idempotency(asked),
     )
     command = Submit(command_id=new_command_id(), actor=who.actor, submitted=submitted, reused=draft.reused)

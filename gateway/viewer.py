@@ -29,13 +29,24 @@ class Leaving(Exception):
 class Viewer:
     """One connection's place in one stream. `seq` is the last sequence it was given."""
 
-    def __init__(self, watched: Watched, replay: Replay, head: Head, after: int, *, doubt: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        watched: Watched,
+        replay: Replay,
+        head: Head,
+        after: int,
+        *,
+        doubt: Callable[[], None],
+        live: Callable[[bytes], None],
+    ) -> None:
         self.seq = after
         self._watched = watched
         self._replay = replay
         self._joined_at = head.seq
         self._final = head.status if after == head.seq and head.status in FINAL else None
         self._doubt = doubt
+        self._live = live  # told the last event of what is given to a viewer that waited for it
+        self._waited = False
         self._pause_s = RETRY_S[0]
         self._leave_at: float | None = None
         self._reason = ""
@@ -68,14 +79,25 @@ class Viewer:
             left_s = self._left(until, loop.time())
             ring = self._watched.ring
             entries = ring.after(self.seq) if ring is not None else []
-            if entries is None:
-                entries = await self._page(max(left_s, 0))
+            if ring is not None and entries is None:
+                entries = await self._page(ring.start, max(left_s, 0))
             elif not entries and left_s > 0:
-                await self._watched.news(left_s)
+                await self._news(left_s)
             if entries:
                 return self._given(entries)
             if left_s <= 0:
                 return []
+
+    async def idle(self, wait_s: float) -> None:
+        """Waits until something after `seq` may be there, at most `wait_s`, and takes nothing. Raises `Leaving`."""
+        now = asyncio.get_running_loop().time()
+        left_s = self._left(now + wait_s, now)
+        if self.caught_up and left_s > 0:
+            await self._news(left_s)
+
+    async def _news(self, wait_s: float) -> None:
+        self._waited = True
+        await self._watched.news(wait_s)
 
     def _left(self, until: float, now: float) -> float:
         if self._leave_at is None:
@@ -84,8 +106,8 @@ class Viewer:
             raise Leaving(self._reason)
         return min(until, self._leave_at) - now
 
-    async def _page(self, wait_s: float) -> list[Entry]:
-        reading = self._replay.after(self._watched.job_id, self.seq)
+    async def _page(self, up_to: int, wait_s: float) -> list[Entry]:
+        reading = self._replay.after(self._watched.job_id, self.seq, up_to)
         await asyncio.wait({reading}, timeout=wait_s)
         if not reading.done():
             return []
@@ -100,16 +122,20 @@ class Viewer:
         return []
 
     def _given(self, entries: list[Entry]) -> list[Entry]:
-        chunk = _cut(entries)
+        chunk = cut_to_chunk(entries)
         if chunk[0].seq != self.seq + 1 or chunk[-1].seq != self.seq + len(chunk):
             raise AssertionError(f"after {self.seq} came {[entry.seq for entry in chunk]}")
         self.seq = chunk[-1].seq
         self._final = _STATUS.get(chunk[-1].type)
         self._watched.hear_of(self.seq)
+        if self._waited:
+            self._waited = False
+            self._live(chunk[-1].line)
         return chunk
 
 
-def _cut(entries: list[Entry]) -> list[Entry]:
+def cut_to_chunk(entries: list[Entry]) -> list[Entry]:
+    """The first of these events that make at most 63 KiB, at least one."""
     size = 0
     for index, entry in enumerate(entries):
         size += len(entry.line) + 1

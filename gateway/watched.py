@@ -18,7 +18,7 @@ class Watched:
         self.ring: Ring | None = None
         self.beyond = 0  # the highest sequence known to exist; over the ring's head the job is stale
         self.uses = 0
-        self.viewers: set[Viewer] = set()
+        self.viewers: dict[Viewer, None] = {}  # in the order they came
         self.mending = False
         self._accounted = 0
         self._waiters: set[asyncio.Future[None]] = set()

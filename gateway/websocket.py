@@ -1,31 +1,36 @@
 """Streams over WebSocket: who may open one, and which of the two protocols it speaks (docs/protocol.md §3)."""
 
 import ipaddress
+from collections.abc import Coroutine
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from events import crash_points
 from events.catalog import FINAL
 from events.errors import UnknownJob
 from events.log import Head
 from gateway import frames
 from gateway.analyze import ENGINE
 from gateway.classic import ClassicStream
-from gateway.connection import Connection, Ending, LargeFrames, Talk, converse
+from gateway.connection import Connection, Ending, Talk, converse
 from gateway.deps import DEPS, HUB, identify
-from gateway.full import FullQuery, FullStream
-from gateway.jobs import document, job_id_in, row_of
+from gateway.following import FullQuery, following
+from gateway.full import FullStream
+from gateway.hub import TooManyWatched
+from gateway.jobs import job_id_in, row_of
+from gateway.many import ManyStream
 from gateway.problems import Problem
+from gateway.sockets import SOCKETS, crowded, retry_after
 
 ASKS_FOR_FULL = frozenset({"after", "last", "batch", "epoch"})
-
-LARGE = web.AppKey("large", LargeFrames)
 
 
 async def job_stream(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/jobs/{id}/stream`: always full."""
     _check_upgrade(request)
-    return await _full(request)
+    return await _within_caps(request, _full(request))
 
 
 async def analysis_stream(request: web.Request) -> web.StreamResponse:
@@ -33,35 +38,56 @@ async def analysis_stream(request: web.Request) -> web.StreamResponse:
     _check_upgrade(request)
     offered = {word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")}
     if frames.PROTOCOL in offered or ASKS_FOR_FULL & request.query.keys():
-        return await _full(request, engine=ENGINE)
-    return await _classic(request)
+        return await _within_caps(request, _full(request, engine=ENGINE))
+    return await _within_caps(request, _classic(request))
+
+
+async def many_stream(request: web.Request) -> web.StreamResponse:
+    """`GET /api/v1/stream`: as many jobs as the client asks for."""
+    _check_upgrade(request)
+    return await _within_caps(request, _many(request))
+
+
+async def _within_caps(request: web.Request, stream: Coroutine[Any, Any, web.StreamResponse]) -> web.StreamResponse:
+    sockets = request.app[SOCKETS]
+    full, overrun = sockets.full, sockets.overrun
+    with sockets.counted():  # before anything is waited for: many may come at once
+        if full:
+            stream.close()
+            sockets.refused("connections")
+            if overrun:
+                raise crowded()
+            return await _refuse(request, 4429, retry_after())
+        try:
+            return await stream
+        except TooManyWatched:
+            sockets.refused("watched_jobs")
+            return await _refuse(request, 4429, retry_after())
 
 
 async def _full(request: web.Request, *, engine: str | None = None) -> web.StreamResponse:
-    deps, hub = request.app[DEPS], request.app[HUB]
+    deps = request.app[DEPS]
     try:
-        query = FullQuery.of(request, deps.heartbeat_s)
+        query = FullQuery.of(request, deps.heartbeat_s, "compress")
     except Problem as bad:
         field, message = bad.errors[0]
         return await _refuse(request, 4400, "bad query", frames.command_error(f"{field}: {message}", field))
     try:
-        job_id = job_id_in(request)
-        async with hub.watch(job_id) as watched:
-            if engine is not None:
-                await row_of(request, engine=engine)
-            head = await deps.log.head(job_id, identify(request).tenant)
-            if head is None:
-                raise UnknownJob
-            snapshot = None
-            if reason := query.unusable(head, deps.log.epoch):
-                row = await row_of(request)
-                head = Head(row.job.last_seq, row.job.status)
-                snapshot = frames.reset(reason, head.seq, await document(deps.log, row, inline=query.inline))
-            async with hub.follow(watched, head, query.start(head, reset=snapshot is not None)) as viewer:
-                stream = FullStream(job_id, query, head, viewer, deps, snapshot)
-                return await _converse(request, stream.talk)
+        async with following(request.app, identify(request), job_id_in(request), query, engine=engine) as place:
+            crash_points.reached("stream.head_read")
+            return await _converse(request, FullStream(place, query, deps).talk)
     except UnknownJob:
         return await _refuse(request, 4004, "no such job")
+
+
+async def _many(request: web.Request) -> web.StreamResponse:
+    try:
+        query = FullQuery.of_socket(request, request.app[DEPS].heartbeat_s)
+    except Problem as bad:
+        field, message = bad.errors[0]
+        return await _refuse(request, 4400, "bad query", frames.command_error(f"{field}: {message}", field))
+    with request.app[HUB].departures.announced() as departure:
+        return await _converse(request, ManyStream(request.app, identify(request), query, departure).talk)
 
 
 async def _classic(request: web.Request) -> web.StreamResponse:
@@ -123,5 +149,11 @@ async def _refuse(request: web.Request, code: int, reason: str, frame: bytes | N
 
 
 async def _converse(request: web.Request, talk: Talk) -> web.StreamResponse:
-    stall_s = request.app[DEPS].stall_s
-    return await converse(request, talk, request.app[LARGE], protocols=(frames.PROTOCOL,), stall_s=stall_s)
+    return await converse(
+        request,
+        talk,
+        request.app[SOCKETS],
+        protocols=(frames.PROTOCOL,),
+        stall_s=request.app[DEPS].stall_s,
+        compress=request.query.get("compress") == "1",
+    )

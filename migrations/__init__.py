@@ -15,6 +15,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from events import crash_points
+
 LOCK_KEY = 0x70686173  # "phas": the session advisory lock of `db migrate`
 
 
@@ -43,9 +45,11 @@ def current(connection: Connection) -> str | None:
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Brings the schema up to `revision`, on a connection that is in no transaction."""
     with _alone(connection):
+        crash_points.reached("migration.locked")
         if revision != "head" or current(connection) != head():
             connection.rollback()
             command.upgrade(config(connection), revision)
+            crash_points.reached("migration.committed")
 
 
 def downgrade(connection: Connection, revision: str) -> None:

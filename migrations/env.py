@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import text
 
+from events import crash_points
 from events.tables import metadata
 
 connection = context.config.attributes["connection"]
@@ -16,6 +17,7 @@ context.configure(
     render_as_batch=connection.dialect.name == "sqlite",
     transactional_ddl=True,  # of SQLite alembic assumes otherwise; a killed migration would leave half a schema
     transaction_per_migration=True,
+    on_version_apply=lambda **_: crash_points.reached("migration.before_commit"),
 )
 with context.begin_transaction():
     context.run_migrations()

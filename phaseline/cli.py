@@ -4,9 +4,13 @@ from pathlib import Path
 
 import click
 
-from phaseline.cli_jobs import engines, jobs
-from phaseline.cli_options import EXIT_CODES, FrontDoor, exit_with
-from phaseline.cli_server import db, gateway, up, worker
+from phaseline.cli_completion import completion
+from phaseline.cli_feed import feed
+from phaseline.cli_fleet import engines, stats, workers
+from phaseline.cli_fpl import fpl
+from phaseline.cli_jobs import jobs
+from phaseline.cli_options import EXIT_CODES, FrontDoor, closing, exit_with
+from phaseline.cli_server import db, doctor, gateway, up, verify, worker
 from phaseline.cli_watch import follow, submit
 
 EPILOG = f"""\b
@@ -15,7 +19,9 @@ Examples:
   phaseline up                                    everything in one process
   phaseline submit countdown -p steps=50 --follow
   phaseline follow JOB_ID --after 7               go on where you left off
-  phaseline jobs list --status failed -o jsonl
+  phaseline jobs list status:failed engine:fpl
+  phaseline feed --follow -o jsonl                every event of every job
+  eval "$(phaseline completion bash)"             complete commands with Tab
 
 {EXIT_CODES}"""
 
@@ -26,7 +32,7 @@ def cli() -> None:
     """Runs long jobs in named phases and lets anyone watch them, from any point, at any time."""
 
 
-@cli.command(epilog=EXIT_CODES)
+@cli.command(epilog=closing("phaseline demo", "phaseline demo --data-dir /tmp/demo"))
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -44,7 +50,23 @@ def demo(data_dir: Path) -> None:
     exit_with(run(data_dir))
 
 
-for command in (up, gateway, worker, db, submit, follow, jobs, engines):
+for command in (
+    up,
+    gateway,
+    worker,
+    db,
+    verify,
+    doctor,
+    submit,
+    follow,
+    jobs,
+    feed,
+    engines,
+    workers,
+    stats,
+    fpl,
+    completion,
+):
     cli.add_command(command)
 
 

@@ -1,16 +1,19 @@
 """Commands that look at jobs, replay them and change them."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from events.errors import UnknownJob
+from phaseline.cli_bulk import bulk
 from phaseline.cli_options import (
-    EXIT_CODES,
+    QUERY_HELP,
     Shape,
     both,
+    closing,
     exit_with,
     follow_option,
     key_option,
@@ -24,7 +27,7 @@ from phaseline.cli_options import (
     timeout_option,
     url_option,
 )
-from phaseline.cli_watch import shown_or_followed
+from phaseline.cli_watch import followed, shown_or_followed
 
 if TYPE_CHECKING:
     from phaseline.client import Client
@@ -32,23 +35,25 @@ if TYPE_CHECKING:
 _reason = click.option("--reason", help="Recorded in the job's stream.")
 
 
-@click.command(epilog=EXIT_CODES)
-@server_options
-def engines(shape: Shape, url: str) -> None:
-    """Lists the engines jobs can be made for. With -o json also the JSON Schemas of their params and results."""
-    from phaseline.render import engines_table
-
-    show(shape, talk(url, lambda client: client.engines()), engines_table)
-
-
 @click.group()
 def jobs() -> None:
     """Looks at jobs and changes them."""
 
 
+jobs.add_command(bulk)
+
+
 @jobs.command(
-    "list", epilog=f"\b\nExample:\n  phaseline jobs list --status failed --tag nightly -o jsonl\n\n{EXIT_CODES}"
+    "list",
+    epilog=QUERY_HELP
+    + "\n"
+    + closing(
+        "phaseline jobs list",
+        "phaseline jobs list status:failed engine:fpl created_after:1d",
+        "phaseline jobs list --status failed --tag nightly -o jsonl | jq -r .id",
+    ),
 )
+@click.argument("query", nargs=-1)
 @click.option(
     "--status",
     multiple=True,
@@ -57,27 +62,28 @@ def jobs() -> None:
 )
 @click.option("--engine", help="Only of this engine.")
 @click.option("--tag", help="Only with this tag.")
-@click.option("--created-after", metavar="TIME", help="Only made after, such as 2026-11-24T08:00:00Z.")
+@click.option("--created-after", metavar="TIME", help="Made after: 2026-11-24T08:00:00Z, or 1h ago.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most this many.")
 @server_options
-def list_(shape: Shape, url: str, limit: int, **wanted: Any) -> None:
-    """Lists jobs, newest first."""
+def list_(query: tuple[str, ...], shape: Shape, url: str, limit: int, **wanted: Any) -> None:
+    """Lists jobs, newest first: all, or those QUERY or the options name."""
     from phaseline.render import jobs_table
+
+    if query and any(wanted.values()):
+        raise click.UsageError("QUERY says it all: give it alone, or options alone")
 
     async def work(client: "Client") -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        cursor = None
-        while len(found) < limit:
-            page = await client.jobs(**wanted, cursor=cursor, limit=min(limit - len(found), 100))
-            found += page.jobs
-            if (cursor := page.cursor) is None:
+        async for job in client.jobs(" ".join(query) or None, **wanted, limit=min(limit, 100)):
+            found.append(job)
+            if len(found) == limit:
                 break
         return found
 
     show(shape, talk(url, work), jobs_table)
 
 
-@jobs.command(epilog=EXIT_CODES)
+@jobs.command(epilog=closing("phaseline jobs get JOB_ID", "phaseline jobs get JOB_ID -o json | jq .status"))
 @click.argument("job_id")
 @click.option("--at", type=click.IntRange(min=1), metavar="SEQ", help="The job as it was at this sequence.")
 @server_options
@@ -88,8 +94,23 @@ def get(job_id: str, at: int | None, shape: Shape, url: str) -> None:
     show(shape, talk(url, lambda client: client.job(job_id, at=at)), job_card)
 
 
+@jobs.command("at", epilog=closing("phaseline jobs at JOB_ID --seq 7", "phaseline jobs at JOB_ID --seq 7 -o json"))
+@click.argument("job_id")
+@click.option("--seq", type=click.IntRange(min=1), required=True, help="After this event.")
+@server_options
+def at_(job_id: str, seq: int, shape: Shape, url: str) -> None:
+    """Shows one job as it stood after an event: status, phase, progress, attempt."""
+    from phaseline.render import job_card
+
+    show(shape, talk(url, lambda client: client.job(job_id, at=seq)), job_card)
+
+
 @jobs.command(
-    epilog=f"\b\nExample:\n  phaseline jobs events JOB_ID --data-dir .data/demo    needs no server\n\n{EXIT_CODES}"
+    epilog=closing(
+        "phaseline jobs events JOB_ID --after 7 -o jsonl",
+        "phaseline jobs events JOB_ID --after 7 --follow       and what comes, until the job ends",
+        "phaseline jobs events JOB_ID --data-dir .data/demo    needs no server",
+    )
 )
 @click.argument("job_id")
 @click.option("--after", type=click.IntRange(min=0), default=0, show_default=True, help="Only events after this one.")
@@ -99,27 +120,46 @@ def get(job_id: str, at: int | None, shape: Shape, url: str) -> None:
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     help="Read the log in this folder of `phaseline up` itself, without a server.",
 )
-@server_options
-def events(job_id: str, after: int, limit: int | None, data_dir: Path | None, shape: Shape, url: str) -> None:
-    """Replays a job's recorded events, up to the newest."""
+@both(follow_option, timeout_option, server_options)
+def events(
+    job_id: str, after: int, limit: int | None, data_dir: Path | None, shape: Shape, url: str, **watching: Any
+) -> None:
+    """Replays a job's recorded events, up to the newest, or with --follow up to its end."""
+    refuse_lonely_timeout(**watching)
+    if watching["follow"]:
+        if limit is not None or data_dir is not None:
+            raise click.UsageError("--follow goes on to the job's end, with a server: without --limit and --data-dir")
+        exit_with(followed(url, job_id, shape, after=after, timeout_s=watching["timeout_s"]))
     from phaseline.watched import line
 
-    async def work(client: "Client") -> list[dict[str, Any]]:
+    async def work(client: "Client") -> list[Mapping[str, Any]]:
         return [event async for event in client.events(job_id, after, limit=limit)]
 
     found = talk(url, work) if data_dir is None else _recorded(data_dir, job_id)[after:][:limit]
     show(shape, found, lambda events: click.echo("\n".join(line(event) for event in events)))
 
 
-@jobs.command(epilog=EXIT_CODES)
+@jobs.command(epilog=closing("phaseline jobs results JOB_ID | jq .", "phaseline jobs results JOB_ID --to result.json"))
 @click.argument("job_id")
+@click.option("--to", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file instead.")
 @url_option
-def results(job_id: str, url: str) -> None:
+def results(job_id: str, file: Path | None, url: str) -> None:
     """Prints a job's result, its exact JSON bytes."""
-    click.echo(talk(url, lambda client: client.results(job_id)))
+
+    async def work(client: "Client") -> bytes | int:
+        ref = (await client.job(job_id)).get("results_ref") if file is not None else None
+        return await client.results(job_id) if file is None or ref is None else await client.download(ref, file)
+
+    found = talk(url, work)
+    if file is None:
+        click.echo(found)
+    elif isinstance(found, bytes):
+        file.write_bytes(found)
 
 
-@jobs.command(epilog=EXIT_CODES)
+@jobs.command(
+    epilog=closing("phaseline jobs cancel JOB_ID --reason 'wrong season'", "phaseline jobs cancel JOB_ID --grace 5")
+)
 @click.argument("job_id")
 @click.option("--force", is_flag=True, help="At once, without letting the engine end by itself.")
 @click.option("--grace", "grace_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Killed after; default 30.")
@@ -131,7 +171,7 @@ def cancel(job_id: str, shape: Shape, url: str, **how: Any) -> None:
     show(shape, job, lambda job: click.echo(job["status"] if job["status"] == "cancelled" else "asked to stop"))
 
 
-@jobs.command(epilog=EXIT_CODES)
+@jobs.command(epilog=closing("phaseline jobs retry JOB_ID --reason 'the API is back' --follow"))
 @click.argument("job_id")
 @_reason
 @both(follow_option, timeout_option, server_options)
@@ -151,7 +191,12 @@ def retry(job_id: str, reason: str | None, follow: bool, timeout_s: float | None
     exit_with(talk(url, work))
 
 
-@jobs.command(epilog=EXIT_CODES)
+@jobs.command(
+    epilog=closing(
+        "phaseline jobs rerun JOB_ID -p steps=50 --follow",
+        "phaseline jobs rerun JOB_ID --from-phase evaluating    keeps what came before",
+    )
+)
 @click.argument("job_id")
 @click.option("--from-phase", help="Reuse what was recorded before this phase.")
 @both(params_options, key_option, follow_option, timeout_option, server_options)

@@ -36,6 +36,23 @@ Exit codes:
   130  stopped with Ctrl-C; the job goes on
 """
 
+QUERY_HELP = """\b
+QUERY is what the query box of the pages takes, in one argument or several:
+  status:failed,cancelled   of any of these
+  engine:fpl                of this engine
+  tag:weekly                with this tag; several: with all of them
+  created_after:1h          made within; or after a time, 2026-11-24T08:00:00Z
+  rerun_of:JOB              made from this job
+"""
+
+
+def closing(*examples: str, codes: str = EXIT_CODES) -> str:
+    """What ends a command's help: examples, each a line, and the exit codes."""
+    heading = "Example" if len(examples) == 1 else "Examples"
+    shown = "".join(f"  {example}\n" for example in examples)
+    return f"\b\n{heading}:\n{shown}\n{codes}"
+
+
 Shape = Literal["table", "json", "jsonl"]
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
@@ -107,7 +124,7 @@ class FrontDoor(click.Group):
             if isinstance(cause, ClientError | PhaselineError | OSError):
                 raise Failure(str(cause)) from group
             raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):
             ctx.exit(INTERRUPTED)
 
 

@@ -1,11 +1,14 @@
 """Commands that run a server or look after its database. Every setting is also an environment variable."""
 
+import asyncio
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from phaseline.cli_options import EXIT_CODES, Failure, both, exit_with, settings_of
+from phaseline.cli_options import ERROR, OK, Failure, both, closing, exit_with, is_terminal, settings_of
 
 _data_dir = click.option(
     "--data-dir",
@@ -43,10 +46,13 @@ _slots = click.option(
     show_envvar=True,
     help="Engines run at once; default one a core, at least 2.",
 )
+_ON_DATABASE = "--database-url postgresql://app@db/phaseline"
+_ON_SERVERS = f"{_ON_DATABASE} --rabbitmq-url amqp://app@mq/"
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 _SERVER_CODES = "\b\nExit codes: 0 ended in order (SIGTERM or Ctrl-C), 1 error, 2 usage.\n"
 
 
-@click.command(epilog=f"\b\nExample:\n  phaseline up --port 0 --data-dir /tmp/try\n\n{_SERVER_CODES}")
+@click.command(epilog=closing("phaseline up", "phaseline up --port 0 --data-dir /tmp/try", codes=_SERVER_CODES))
 @both(_address, _data_dir, _slots)
 def up(**given: Any) -> None:
     """Runs everything in one process: gateway, worker, SQLite, an in-process bus. Data stays between runs.
@@ -59,7 +65,7 @@ def up(**given: Any) -> None:
     exit_with(compose.run_up(settings, on_ready=click.echo))
 
 
-@click.command(epilog=_SERVER_CODES)
+@click.command(epilog=closing(f"phaseline gateway {_ON_SERVERS} --port 8000", codes=_SERVER_CODES))
 @both(_address, _database_url, _rabbitmq_url, _data_dir)
 def gateway(**given: Any) -> None:
     """Runs a gateway: HTTP, WebSocket, SSE and the web pages. Any number may run on one database."""
@@ -69,7 +75,7 @@ def gateway(**given: Any) -> None:
     exit_with(compose.run_gateway(settings, on_ready=click.echo))
 
 
-@click.command(epilog=_SERVER_CODES)
+@click.command(epilog=closing(f"phaseline worker {_ON_SERVERS} --slots 4", codes=_SERVER_CODES))
 @both(_slots, _database_url, _rabbitmq_url, _data_dir)
 def worker(**given: Any) -> None:
     """Runs a worker: claims due jobs and runs their engines in child processes. Any number may run.
@@ -87,7 +93,7 @@ def db() -> None:
     """Looks after the database."""
 
 
-@db.command(epilog=EXIT_CODES)
+@db.command(epilog=closing(f"phaseline db migrate {_ON_DATABASE}"))
 @both(_database_url, _data_dir)
 def migrate(**given: Any) -> None:
     """Brings the schema to what this version needs. Alone, under a lock; nothing to do is fine."""
@@ -98,7 +104,27 @@ def migrate(**given: Any) -> None:
     click.echo("the schema is up to date")
 
 
-@db.command(epilog="\b\nExit codes: 0 all rows equal their events, 1 some differ, 2 usage.\n")
+@db.command(epilog=closing(f"phaseline db restored {_ON_SERVERS}"))
+@both(_database_url, _rabbitmq_url, _data_dir)
+def restored(**given: Any) -> None:
+    """Says that the log was restored from a backup, or failed over to a replica that lagged behind.
+
+    What came after the backup is gone, and its sequences will be used again: the log gets a new epoch, viewers are sent
+    away and told with `reset` to drop what they have, and the RabbitMQ stream is made anew from the log. Gateways and
+    workers may be running; `phaseline up` may not.
+    """
+    settings = settings_of(given)
+    from phaseline import compose
+
+    click.echo(f"the log's epoch is {compose.db_restored(settings)} now")
+
+
+@db.command(
+    epilog=closing(
+        "phaseline db check --data-dir .data/phaseline",
+        codes="\b\nExit codes: 0 all rows equal their events, 1 some differ, 2 usage.\n",
+    )
+)
 @both(_database_url, _data_dir)
 def check(**given: Any) -> None:
     """Compares every job's row with the fold of its events and prints each difference."""
@@ -113,7 +139,7 @@ def check(**given: Any) -> None:
     click.echo("every job equals the fold of its events")
 
 
-@db.command(epilog=EXIT_CODES)
+@db.command(epilog=closing(f"phaseline db rebuild {_ON_DATABASE}"))
 @both(_database_url, _data_dir)
 def rebuild(**given: Any) -> None:
     """Rewrites every row that differs from its events. The events are the truth and stay as they are."""
@@ -121,3 +147,69 @@ def rebuild(**given: Any) -> None:
     from phaseline import compose
 
     click.echo(f"{compose.db_rebuild(settings)} rows rewritten")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  phaseline verify                                       everything so far; the run may go on
+  phaseline verify --settled --recording viewer.ndjson   after a run, with what a client saw
+
+\b
+Exit codes: 0 no violation, 1 a violation or an error, 2 usage.
+"""
+)
+@click.option("--settled", is_flag=True, help="Nothing goes on any more: every job must have its terminal event.")
+@click.option(
+    "--recording",
+    "recordings",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What a client received, as `phaseline follow --record FILE` writes it; may be repeated.",
+)
+@both(_database_url, _rabbitmq_url, _data_dir)
+def verify(settled: bool, recordings: tuple[Path, ...], **given: Any) -> None:
+    """Holds a run against what is promised of it, and prints the first violation with its events.
+
+    Checked are every job's stream (sequences, attempts, terminal events, commands recorded once), its row, idempotency
+    keys, with --rabbitmq-url the RabbitMQ stream, and what clients recorded. Reads only; servers may be up.
+    """
+    settings = settings_of(given)
+    from phaseline import compose
+
+    click.echo(f"{compose.verify_run(settings, recordings, settled=settled)}: no violation")
+
+
+@click.command(
+    epilog=closing(
+        "phaseline doctor                                           what `phaseline up` uses here",
+        f"phaseline doctor {_ON_SERVERS}",
+        "phaseline doctor --url http://127.0.0.1:8000 --json | jq '.[] | select(.state != \"ok\")'",
+        codes="\b\nExit codes: 0 nothing failed (there may be warnings), 1 something failed, 2 usage.\n",
+    )
+)
+@click.option("--url", envvar="PHASELINE_URL", show_envvar=True, help="Look at the gateway there too.")
+@click.option("--json", "as_json", is_flag=True, help="One document, a list of findings, instead of lines.")
+@both(_database_url, _rabbitmq_url, _data_dir)
+def doctor(url: str | None, as_json: bool, **given: Any) -> None:
+    """Looks at everything this installation needs and names the cure of what is wrong. Changes nothing.
+
+    Database: version, schema revision, rights, append-only, partitions, durable commits, its clock, workers. RabbitMQ:
+    rights, and every queue's arguments against those declared. This machine: open files, engines, room for the embedded
+    database. With --url a gateway. Takes the settings that gateways and workers are started with.
+    """
+    settings = settings_of(given)
+    from phaseline.doctor import examined
+
+    found = asyncio.run(examined(settings, url))
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
+    else:
+        for one in found:
+            shown = one.state.ljust(7)
+            click.echo(
+                f"{click.style(shown, fg=_COLOURS[one.state]) if is_terminal() else shown}  {one.check}: {one.detail}"
+            )
+            if one.cure:
+                click.echo(f"         {one.cure}")
+    exit_with(ERROR if any(one.state == "failed" for one in found) else OK)

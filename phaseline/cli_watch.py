@@ -1,14 +1,18 @@
 """Commands that make a job or watch one."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from phaseline.cli_completion import engines_here
 from phaseline.cli_options import (
     EXIT_CODES,
     OK,
     Shape,
     both,
+    closing,
     command,
     exit_with,
     follow_option,
@@ -30,15 +34,13 @@ _seconds = click.FloatRange(min=0, min_open=True)
 
 
 @click.command(
-    epilog=f"""\b
-Examples:
-  phaseline submit countdown -p steps=50 -p step_s=0.2 --follow
-  phaseline submit fpl --params '{{"team_id": 1}}' --follow --timeout 60
-  phaseline submit countdown --params @params.json --priority high --tag nightly -o json
-
-{EXIT_CODES}"""
+    epilog=closing(
+        "phaseline submit countdown -p steps=50 -p step_s=0.2 --follow",
+        "phaseline submit fpl --params '{\"team_id\": 1}' --follow --timeout 60",
+        "phaseline submit countdown --params @params.json --priority high --tag nightly -o json",
+    )
 )
-@click.argument("engine")
+@click.argument("engine", shell_complete=engines_here)
 @params_options
 @click.option("--priority", type=click.Choice(["low", "normal", "high"]), help="Default normal.")
 @click.option("--not-before", metavar="TIME", help="Do not start earlier, such as 2026-11-24T08:00:00Z.")
@@ -78,15 +80,36 @@ Goes on across broken connections and restarted servers; no event is shown twice
 )
 @click.argument("job_id")
 @click.option("--after", type=click.IntRange(min=0), default=0, show_default=True, help="Sequence already seen.")
+@click.option(
+    "--record",
+    type=click.File("a", encoding="utf-8", lazy=True),
+    metavar="FILE",
+    help="Append every frame as it was received, for `phaseline verify --recording`.",
+)
 @both(timeout_option, server_options)
-def follow(job_id: str, after: int, timeout_s: float | None, shape: Shape, url: str) -> None:
+def follow(job_id: str, after: int, record: IO[str] | None, timeout_s: float | None, shape: Shape, url: str) -> None:
     """Shows a job's events from the start, or after a sequence, until it ends."""
+    on_line = None if record is None else partial(print, file=record, flush=True)
+    exit_with(followed(url, job_id, shape, after=after, timeout_s=timeout_s, on_line=on_line))
+
+
+def followed(
+    url: str,
+    job_id: str,
+    shape: Shape,
+    *,
+    after: int,
+    timeout_s: float | None,
+    on_line: Callable[[str], None] | None = None,
+) -> int:
+    """Watches a job that exists until it ends. Returns the exit code."""
     from phaseline.watch import watch
 
     async def work(client: "Client") -> int:
-        return await watch(client, await client.job(job_id), shape, after=after, timeout_s=timeout_s)
+        job = await client.job(job_id)
+        return await watch(client, job, shape, after=after, timeout_s=timeout_s, on_line=on_line)
 
-    exit_with(talk(url, work))
+    return talk(url, work)
 
 
 async def shown_or_followed(

@@ -2,39 +2,32 @@
 
 Jobs, events and engines are the JSON objects of docs/protocol.md, as dicts. Every call ends within `timeout_s` with an
 answer or an exception of `phaseline.client_errors`. A call that may be repeated (reads, cancels, and whatever makes a
-job, since each carries an Idempotency-Key) is repeated within that limit when the connection breaks or the server asks
-to come back later.
+job, since each carries an Idempotency-Key) is repeated within that limit when the connection breaks, the server is away
+after it answered before, or asks to come back later. A server that never answered is an error at once.
 """
 
-import asyncio
-import os
-import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from urllib.parse import quote
 
-import aiohttp
-
-from events.values import decode, encode
-from phaseline.backoff import Backoff
-from phaseline.client_errors import Busy, ClientError, NotReachable, problem_of
-from phaseline.follow import Callback, Connection, Event, Follow
+from phaseline.bulk import Action, Bulk
+from phaseline.calls import Calls, given
+from phaseline.event_types import Event
+from phaseline.feed import Feed
+from phaseline.follow import Follow
+from phaseline.pages import JobPage, Jobs
+from phaseline.reading import Callbacks, Connection, Listeners
 
 Job = dict[str, Any]
 Engine = dict[str, Any]
 
 TIMEOUT_S = 30.0
-CONNECT_S = 5.0
 PAGE = 500
 
-
-class JobPage(NamedTuple):
-    """Jobs, newest first, and the cursor of the next page, None after the last."""
-
-    jobs: list[Job]
-    cursor: str | None
+__all__ = ["Bulk", "Client", "Engine", "Event", "Feed", "Follow", "Job", "JobPage", "Jobs"]
 
 
 class Client:
@@ -44,9 +37,8 @@ class Client:
         self, base_url: str = "http://127.0.0.1:8000", *, token: str | None = None, timeout_s: float = TIMEOUT_S
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._timeout_s = timeout_s
-        self._opened: aiohttp.ClientSession | None = None
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._calls = Calls(self.base_url, headers, timeout_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,9 +50,7 @@ class Client:
 
     async def close(self) -> None:
         """Ends every connection, those of running follows too."""
-        if self._opened is not None:
-            await self._opened.close()
-            self._opened = None
+        await self._calls.close()
 
     # -- jobs
     async def submit(
@@ -87,15 +77,16 @@ class Client:
             "timeouts": dict(timeouts) if timeouts else None,
             "tags": list(tags) or None,
         }
-        body = {"engine": engine, "params": dict(params or {})} | _given(asked)
+        body = {"engine": engine, "params": dict(params or {})} | given(asked)
         return await self._make("/api/v1/jobs", body, key)
 
     async def job(self, job_id: str, *, at: int | None = None) -> Job:
         """The job now, or as of sequence `at`."""
-        return await self._object("GET", _path(job_id), query=_given({"at": at}))
+        return await self._calls.object("GET", _path(job_id), query=given({"at": at}))
 
-    async def jobs(
+    def jobs(
         self,
+        query: str | None = None,
         *,
         status: Sequence[str] = (),
         engine: str | None = None,
@@ -103,26 +94,27 @@ class Client:
         created_after: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
-    ) -> JobPage:
-        """One page of jobs, newest first."""
-        query = _given(
-            {
-                "status": ",".join(status) or None,
-                "engine": engine,
-                "tag": tag,
-                "created_after": created_after,
-                "cursor": cursor,
-                "limit": limit,
-            }
-        )
-        page = await self._object("GET", "/api/v1/jobs", query=query)
-        return JobPage(page["jobs"], page.get("next_cursor"))
+    ) -> Jobs:
+        """Jobs, newest first: `async for job in client.jobs("status:failed engine:fpl")` reads all there are, page by
+        page; `await client.jobs(…)` is one page, with the cursor of the next.
+
+        `query` is what the query box takes (docs/protocol.md, Lists) and stands for the four filters beside it.
+        `created_after` is an RFC 3339 time or how long ago, such as `1h`. `limit` is a page's, up to 200.
+        """
+        filters = {
+            "q": query,
+            "status": ",".join(status) or None,
+            "engine": engine,
+            "tag": tag,
+            "created_after": created_after,
+        }
+        return Jobs(self._calls, given(filters), cursor, limit)
 
     async def events(self, job_id: str, after: int = 0, *, limit: int | None = None) -> AsyncIterator[Event]:
         """The recorded events after `after` up to the head, page by page; at most `limit`."""
         while limit is None or limit > 0:
             size = PAGE if limit is None else min(PAGE, limit)
-            page = await self._object("GET", _path(job_id, "events"), query={"after": after, "limit": size})
+            page = await self._calls.object("GET", _path(job_id, "events"), query={"after": after, "limit": size})
             for event in page["events"]:
                 yield event
                 after = event["seq"]
@@ -131,19 +123,28 @@ class Client:
                 return
 
     async def results(self, job_id: str) -> bytes:
-        """The exact JSON bytes of a job's result."""
-        return await self._call("GET", _path(job_id, "results"))
+        """The exact JSON bytes of a job's result, whatever its size. Raises `NoResult`, `WrongStatus` before the end."""
+        return await self._calls.body("GET", _path(job_id, "results"))
+
+    async def download(self, ref: Mapping[str, Any], path: Path | str) -> int:
+        """Writes what a `results_ref` or `output_ref` refers to into a file, piece by piece, and returns its bytes.
+
+        The file appears once all of it arrived and has the SHA-256 of the ref. Raises `Corrupt`, `NoResult`, `OSError`.
+        """
+        return await self._calls.download(ref, Path(path))
 
     async def cancel(
         self, job_id: str, *, force: bool = False, grace_s: float | None = None, reason: str | None = None
     ) -> Job:
-        """Asks a job to stop; with `force` it is cancelled at once. Raises `Conflict` when it ended otherwise."""
-        body = _given({"mode": "force" if force else None, "grace_s": grace_s, "reason": reason})
-        return await self._object("POST", _path(job_id, "cancel"), body=body)
+        """Asks a job to stop; with `force` its engine is not waited for. Raises `Conflict` when it ended otherwise."""
+        body = given({"mode": "force" if force else None, "grace_s": grace_s, "reason": reason})
+        return await self._calls.object("POST", _path(job_id, "cancel"), body=body)
 
     async def retry(self, job_id: str, *, reason: str | None = None) -> Job:
         """Tries a failed or cancelled job again under the same id. Raises `Conflict` for any other."""
-        return await self._object("POST", _path(job_id, "retry"), body=_given({"reason": reason}), repeatable=False)
+        return await self._calls.object(
+            "POST", _path(job_id, "retry"), body=given({"reason": reason}), repeatable=False
+        )
 
     async def rerun(
         self,
@@ -154,122 +155,123 @@ class Client:
         key: str | None = None,
     ) -> Job:
         """A new job with the params of this one, or others; `from_phase` reuses the phases recorded before it."""
-        body = _given({"from_phase": from_phase, "params": None if params is None else dict(params)})
+        body = given({"from_phase": from_phase, "params": None if params is None else dict(params)})
         return await self._make(_path(job_id, "rerun"), body, key)
 
     async def engines(self) -> list[Engine]:
         """What can run: name, version, summary, phases, JSON Schemas of params and result."""
-        found: list[Engine] = (await self._object("GET", "/api/v1/engines"))["engines"]
+        found: list[Engine] = (await self._calls.object("GET", "/api/v1/engines"))["engines"]
         return found
 
-    def follow(
+    async def workers(self) -> list[dict[str, Any]]:
+        """Who runs what: id, host, pid, build, slots, running, engines, draining, beat_at, lease_until."""
+        found: list[dict[str, Any]] = (await self._calls.object("GET", "/api/v1/workers"))["workers"]
+        return found
+
+    async def stats(self) -> dict[str, Any]:
+        """Counts of jobs by status, the age of the oldest that is due, workers, slots, viewers, log and bus."""
+        return await self._calls.object("GET", "/api/v1/stats")
+
+    async def gateway(self) -> dict[str, Any]:
+        """The gateway process that answers: its streams, rings, repairs, and lag from commit to socket."""
+        return await self._calls.object("GET", "/api/v1/gateway")
+
+    async def ready(self) -> dict[str, Any]:
+        """What `/readyz` says. Raises `Busy` at once when this gateway cannot serve."""
+        return await self._calls.object("GET", "/readyz", repeatable=False)
+
+    # -- many jobs
+    async def bulk(
+        self,
+        action: Action,
+        query: str,
+        *,
+        reason: str | None = None,
+        grace_s: float | None = None,
+        from_phase: str | None = None,
+    ) -> Bulk:
+        """Counts the jobs `query` finds that `action` (`cancel`, `retry` or `rerun`) can take, and changes nothing.
+
+        `await bulk.do()` on what comes back does it, to exactly those, within 10 minutes. `grace_s` is for a cancel,
+        `from_phase` for a rerun. Raises `Invalid` for a query that names nothing or finds over 10 000.
+        """
+        asked = {"action": action, "q": query, "reason": reason, "grace_s": grace_s, "from_phase": from_phase}
+        return await Bulk.counted(self._calls, given(asked))
+
+    def feed(
+        self,
+        cursor: str | None = None,
+        *,
+        follow: bool = True,
+        on_event: Callbacks = (),
+        on_progress: Callbacks = (),
+        on_connection: Callable[[Connection], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> Feed:
+        """Every event of every job behind `cursor`, then live ones, across broken connections and restarts.
+
+        Without a cursor it begins at the start, with `now` at the end. `feed.cursor` says where to go on, after any event.
+        With `follow=False` it ends once everything there was has come.
+        """
+        return Feed(
+            self._calls.session,
+            self.base_url + "/api/v1/events",
+            Listeners(on_event, on_progress, on_connection),
+            cursor=cursor,
+            follow=follow,
+            timeout_s=timeout_s,
+        )
+
+    # -- one job, as it goes
+    def follow(  # noqa: PLR0913 all but one may be left out
         self,
         job_id: str,
         after: int = 0,
         *,
         epoch: str | None = None,
-        on_event: Sequence[Callback] = (),
+        on_event: Callbacks = (),
+        on_progress: Callbacks = (),
         on_connection: Callable[[Connection], None] | None = None,
         on_reset: Callable[[Job], None] | None = None,
+        on_line: Callable[[str], None] | None = None,
         timeout_s: float | None = None,
     ) -> Follow:
         """Every event after `after`, then live ones until the job ends, across broken connections and restarts.
 
-        Callbacks (plain or async) get each event before the loop does. One that raises is logged, the others and the
-        stream go on. `on_reset` gets the job when the log does not know our sequence: drop what was built from it.
+        Callbacks, one or several, plain or async, get each event before the loop does, those of `on_progress` the events
+        of that type only. One that raises is logged, the others and the stream go on. `on_reset` gets the job when the log does not know our sequence: drop what was built from it.
+        `on_line` gets the lines of a recording (docs/cli.md): every frame as it was received, and each connection.
         After `timeout_s` seconds in all it raises `TimedOut`; the job itself goes on.
         """
-        return Follow(
-            self._session,
+        follow = Follow(
+            self._calls.session,
             self.base_url + _path(job_id, "stream"),
+            Listeners(on_event, on_progress, on_connection),
             after=after,
             epoch=epoch,
-            on_event=on_event,
-            on_connection=on_connection,
             on_reset=on_reset,
             timeout_s=timeout_s,
         )
+        follow.on_line = on_line
+        return follow
+
+    async def wait(
+        self,
+        job_id: str,
+        *,
+        on_event: Callbacks = (),
+        on_progress: Callbacks = (),
+        timeout_s: float | None = None,
+    ) -> Job:
+        """Follows a job to its end and returns it as it is then, completed or not. Raises `TimedOut`; the job goes on."""
+        await self.follow(job_id, on_event=on_event, on_progress=on_progress, timeout_s=timeout_s).wait()
+        return await self.job(job_id)
 
     # -- calls
-    @property
-    def _session(self) -> aiohttp.ClientSession:
-        if self._opened is None:
-            connecting = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
-            self._opened = aiohttp.ClientSession(headers=self._headers, timeout=connecting)
-        return self._opened
-
     async def _make(self, path: str, body: dict[str, Any], key: str | None) -> Job:
-        return await self._object("POST", path, body=body, headers={"Idempotency-Key": key or str(uuid.uuid4())})
-
-    async def _object(self, method: str, path: str, **asked: Any) -> dict[str, Any]:
-        try:
-            answer = decode(await self._call(method, path, **asked))
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise ClientError(f"{self.base_url}{path} did not answer with a JSON object; is it a Phaseline server?")
-        return answer
-
-    async def _call(self, method: str, path: str, *, repeatable: bool = True, **asked: Any) -> bytes:
-        backoff = Backoff(random.SystemRandom().random)
-        failure: ClientError | None = None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                while True:
-                    try:
-                        return await self._once(method, path, **asked)
-                    except (Busy, _Broken) as problem:
-                        failure = problem if isinstance(problem, Busy) else NotReachable(self.base_url, problem)
-                        if not repeatable:
-                            raise failure from problem
-                        hint_s = problem.retry_after_s if isinstance(problem, Busy) else None
-                        await asyncio.sleep(backoff.next_s(hint_s))
-        except TimeoutError as late:
-            raise failure or NotReachable(self.base_url, f"no answer within {self._timeout_s:g} s") from late
-
-    async def _once(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> bytes:
-        content = None if body is None else encode(body)
-        sent = {"Accept": "application/json", **(headers or {})}
-        if content is not None:
-            sent["Content-Type"] = "application/json"
-        try:
-            async with self._session.request(
-                method, self.base_url + path, params=query, data=content, headers=sent, allow_redirects=False
-            ) as response:
-                answer = await response.read()
-        except aiohttp.ClientConnectorError as nobody:
-            raise NotReachable(self.base_url, _said(nobody.os_error)) from nobody
-        except aiohttp.InvalidURL as nonsense:
-            raise ClientError(f"{self.base_url} is no URL such as http://127.0.0.1:8000") from nonsense
-        except (aiohttp.ClientError, OSError) as broken:
-            raise _Broken(str(broken) or type(broken).__name__) from broken
-        if response.status >= 400:
-            raise problem_of(response.status, answer, response.headers)
-        return answer
-
-
-class _Broken(Exception):
-    """The connection broke after the request may have been sent: its outcome is unknown."""
-
-
-def _said(failure: OSError) -> str:
-    """What the system says of it: asyncio's own text repeats the address."""
-    if failure.errno and failure.errno > 0:
-        return os.strerror(failure.errno)
-    return failure.strerror or str(failure)
+        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+        return await self._calls.object("POST", path, body=body, headers=headers)
 
 
 def _path(job_id: str, part: str = "") -> str:
     return f"/api/v1/jobs/{quote(job_id, safe='')}" + (f"/{part}" if part else "")
-
-
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}

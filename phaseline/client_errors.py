@@ -4,12 +4,25 @@ ClientError
 ├── NotReachable         nothing answers at the URL, or the connection broke and stayed broken
 ├── TimedOut             the limit the caller gave has passed; a follow can be resumed after `after`
 ├── StreamRefused        the server closed a stream for good: `code`, `reason`
+├── Corrupt              what arrived is not what its SHA-256 says
 └── Problem              the server refused a call (RFC 9457); nothing was changed
     ├── Invalid          400, 413, 422: `fields` says which field and why
+    │   ├── TooLarge         over 1 MiB, or over what an event may hold
+    │   └── KeyReused        the Idempotency-Key was used with another request
     ├── NotAllowed       401, 403
     ├── NotFound         404
-    ├── Conflict         409: the job's status does not allow it
-    └── Busy             429, 503: try again after `retry_after_s`
+    │   ├── UnknownJob       no such job, or it is somebody else's
+    │   ├── UnknownEngine    nobody declares it; the message lists those that are known
+    │   ├── UnknownRoute     this server has no such call: is it older than this client?
+    │   └── NoResult         the job left no result, or not that artifact
+    ├── Conflict         409
+    │   └── WrongStatus      the job is `job_status`, which does not allow it
+    ├── BeyondHead       404 and 409 (a NotFound and a Conflict): the stream ends at `head_seq`
+    ├── Busy             429, 503: try again after `retry_after_s`
+    │   ├── Overloaded       more is asked of this gateway than it takes at once
+    │   ├── Unavailable      the database does not answer, or needs another version of this service
+    │   └── Closing          this gateway shuts down; another one answers
+    └── ServerFault      500: a fault of the service, logged there
 """
 
 from collections.abc import Mapping
@@ -47,11 +60,17 @@ class StreamRefused(ClientError):
         self.reason = reason
 
 
+class Corrupt(ClientError):
+    """Something between here and the store changed the bytes."""
+
+
 class Problem(ClientError):
-    """The server refused. `fields` are (path of the field, what is wrong with it)."""
+    """The server refused. `code` is its word for why, such as `unknown_job`, "" when something in between answered;
+    `fields` are (path of the field, what is wrong with it)."""
 
     def __init__(self, status: int, document: Mapping[str, Any], retry_after_s: float | None = None) -> None:
         self.status = status
+        self.code = _code(document)
         self.title = str(document.get("title") or f"HTTP {status}")
         self.detail = str(document.get("detail") or "")
         self.fields = _fields(document)
@@ -70,6 +89,14 @@ class Invalid(Problem):
     """The request cannot be served as it is; `fields` says what to change."""
 
 
+class TooLarge(Invalid):
+    """More than one request or one event may hold."""
+
+
+class KeyReused(Invalid):
+    """The Idempotency-Key was used with another request. Draw another, or send the same request."""
+
+
 class NotAllowed(Problem):
     """The token is missing, expired or not good for this."""
 
@@ -78,23 +105,91 @@ class NotFound(Problem):
     """There is no such thing, or it belongs to somebody else."""
 
 
+class UnknownJob(NotFound):
+    """There is no such job, or it belongs to somebody else."""
+
+
+class UnknownEngine(NotFound):
+    """No worker ever declared an engine of this name."""
+
+
+class UnknownRoute(NotFound):
+    """The server has no such call."""
+
+
+class NoResult(NotFound):
+    """The job left no result, or not this artifact."""
+
+
 class Conflict(Problem):
+    """The state of the job does not allow this."""
+
+
+class WrongStatus(Conflict):
     """The job's status does not allow this."""
+
+    @property
+    def job_status(self) -> str:
+        """The status the job was in."""
+        return str(self.document.get("job_status", ""))
+
+
+class BeyondHead(NotFound, Conflict):
+    """The job's stream has no such sequence yet. As 404 of a job, as 409 of its events: both are caught."""
+
+    @property
+    def head_seq(self) -> int:
+        """The last sequence there is."""
+        return int(self.document.get("head_seq", 0))
 
 
 class Busy(Problem):
     """The server cannot take this now."""
 
 
+class Overloaded(Busy):
+    """More is asked of this gateway than it takes at once."""
+
+
+class Unavailable(Busy):
+    """The database behind the gateway does not answer, or not yet as this version needs it."""
+
+
+class Closing(Busy):
+    """This gateway shuts down; whoever replaces it answers."""
+
+
+class ServerFault(Problem):
+    """A fault of the service, which logged it. Trying again may help."""
+
+
+_URN = "urn:phaseline:problem:"
+# Where the code says more than the status.
+_BY_CODE: dict[str, type[Problem]] = {
+    "beyond_head": BeyondHead,
+    "check_timeout": Unavailable,
+    "closing": Closing,
+    "key_reused": KeyReused,
+    "no_result": NoResult,
+    "overloaded": Overloaded,
+    "unavailable": Unavailable,
+    "unknown_artifact": NoResult,
+    "unknown_engine": UnknownEngine,
+    "unknown_job": UnknownJob,
+    "unknown_route": UnknownRoute,
+    "wrong_revision": Unavailable,
+    "wrong_status": WrongStatus,
+}
 _BY_STATUS: dict[int, type[Problem]] = {
     400: Invalid,
     401: NotAllowed,
     403: NotAllowed,
     404: NotFound,
     409: Conflict,
-    413: Invalid,
+    413: TooLarge,
     422: Invalid,
     429: Busy,
+    500: ServerFault,
     503: Busy,
 }
 
@@ -108,7 +203,8 @@ def problem_of(status: int, body: bytes, headers: Mapping[str, str]) -> Problem:
     if not isinstance(document, dict):
         # Something in between answered, such as a proxy: its text is the best explanation there is.
         document = {"detail": body[:200].decode(errors="replace").strip()}
-    return _BY_STATUS.get(status, Problem)(status, document, retry_after_of(headers))
+    kind = _BY_CODE.get(_code(document)) or _BY_STATUS.get(status, Problem)
+    return kind(status, document, retry_after_of(headers))
 
 
 def refused(status: int, detail: str) -> Problem:
@@ -122,6 +218,12 @@ def retry_after_of(headers: Mapping[str, str]) -> float | None:
         return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:
         return None
+
+
+def _code(document: Mapping[str, Any]) -> str:
+    """`unknown_job` of `urn:phaseline:problem:unknown_job`."""
+    kind = str(document.get("type") or "")
+    return kind.removeprefix(_URN) if kind.startswith(_URN) else ""
 
 
 def _fields(document: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -9,37 +9,43 @@ import fcntl
 import importlib.metadata
 import logging
 import os
+import resource
 import signal
 import socket
-import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from engine_worker.supervisor import Supervisor, WorkerOptions
+from events import crash_points
 from events.announce import Announcer
 from events.bus import Bus
 from events.bus_memory import MemoryBus
 from events.bus_rabbit import RabbitBus, RabbitSettings
 from events.committer import Committer
 from events.declaration import Engine, installed_engines
-from events.errors import LogUnavailable, PhaselineError
+from events.errors import BusUnavailable, LogUnavailable, PhaselineError, Unavailable
 from events.log import Log
 from events.sweeper import Sweeper, SweeperOptions
+from events.telemetry import CONTENT_TYPE, Telemetry
 from gateway.app import make_app
 from gateway.deps import Deps
-from phaseline import database
-from phaseline.settings import Settings
+from phaseline import database, logs, verify
+from phaseline.settings import OTHER_FILES, Settings, words
 
 BOOT_WAIT_S = 60.0  # how long a process waits for its database at boot before it gives up
 RETRY_S = 0.5
-SHUTDOWN_S = 16.0  # viewers are sent away within 10 s, their sockets close within 5 more
+BUS_WAIT_S = 10.0  # how long `verify` waits for RabbitMQ
+SHUTDOWN_S = 6.0  # for plain requests and closing sockets, after the viewers were sent away
 VERSION = importlib.metadata.version("phaseline")
 
 _log = logging.getLogger(__name__)
+_asked: ContextVar[asyncio.Semaphore] = ContextVar("asked")  # to end, by signals; one release for each
 
 
 class Misconfigured(PhaselineError):
@@ -54,6 +60,7 @@ class Spine:
     bus: Bus
     committer: Committer
     engines: Mapping[str, Engine]
+    telemetry: Telemetry
 
 
 # ---- whole processes --------------------------------------------------------------------------------------------
@@ -76,7 +83,30 @@ def run_worker(settings: Settings) -> int:
 
 def db_migrate(settings: Settings) -> None:
     """Brings the schema up to date; waits for its turn when another process migrates."""
+    _arm(settings)
     asyncio.run(_waiting_for_database(lambda: database.migrate(settings)))
+
+
+def db_restored(settings: Settings) -> str:
+    """Begins a new epoch of a log that was restored from a backup and has it copied again; returns the epoch. Processes
+    on it may be running, but for `phaseline up`."""
+    _arm(settings)
+    with _only_one(settings):
+        return asyncio.run(_restored(settings))
+
+
+async def _restored(settings: Settings) -> str:
+    epoch = await database.begin_epoch(settings)
+    if settings.rabbitmq_url:
+        # It holds what the log has lost. Whoever leads finds it missing and makes it anew, from the start.
+        bus = _make_rabbit(settings, settings.rabbitmq_url)
+        try:
+            await bus.open()
+            await _connected(bus)
+            await bus.delete_copy()
+        finally:
+            await bus.close()
+    return epoch
 
 
 def db_check(settings: Settings) -> list[str]:
@@ -87,6 +117,38 @@ def db_check(settings: Settings) -> list[str]:
 def db_rebuild(settings: Settings) -> int:
     """Rewrites rows that differ from their events; returns how many."""
     return asyncio.run(database.rebuild(settings))
+
+
+def verify_run(settings: Settings, recordings: Sequence[Path], *, settled: bool) -> verify.Counts:
+    """Holds the log, the RabbitMQ stream if one is named, and what clients recorded against the promises. Raises the
+    first `Violation`."""
+    return asyncio.run(_verify(settings, recordings, settled=settled))
+
+
+async def _verify(settings: Settings, recordings: Sequence[Path], *, settled: bool) -> verify.Counts:
+    log = database.make_log(settings)
+    bus = make_bus(settings)
+    try:
+        await log.open()
+        if settings.rabbitmq_url:
+            await bus.open()
+            await _connected(bus)
+        named = {str(path): verify.lines_of(path) for path in recordings}
+        return await verify.verify(log, bus, named, settled=settled)
+    finally:
+        await bus.close()
+        await log.close()
+
+
+async def _connected(bus: Bus) -> None:
+    try:
+        async with asyncio.timeout(BUS_WAIT_S):
+            while not bus.connected:  # noqa: ASYNC110 the port has no signal for it
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise BusUnavailable(
+            "RabbitMQ does not answer. Check that it runs and that PHASELINE_RABBITMQ_URL is right."
+        ) from None
 
 
 @contextlib.asynccontextmanager
@@ -120,7 +182,7 @@ async def _gateway(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
 async def _worker(settings: Settings) -> None:
     _needs_servers(settings, "worker")
-    async with spine(settings) as parts:
+    async with spine(settings) as parts, metrics_port(settings, parts.telemetry):
         await _until_drained(make_supervisor(settings, parts))
 
 
@@ -131,17 +193,17 @@ async def _worker(settings: Settings) -> None:
 async def spine(settings: Settings) -> AsyncIterator[Spine]:
     """Log, bus, committer and sweeper, open and running; closed in the opposite order."""
     log = database.make_log(settings)
-    bus = make_bus(settings)
+    telemetry = Telemetry()
+    bus = make_bus(settings, telemetry)
     announcer = Announcer(bus)
-    committer = Committer(log, announcer)
+    committer = Committer(log, announcer, telemetry=telemetry)
     options = SweeperOptions(settings.sweep_s, settings.leader_s, settings.lease_s)
-    sweeper = Sweeper(log, bus, committer, str(uuid.uuid4()), options)
+    sweeper = Sweeper(log, bus, committer, str(uuid.uuid4()), options, telemetry=telemetry)
     try:
         await _waiting_for_database(log.open)
-        announcer.epoch = log.epoch
         await bus.open()
         async with _background(committer.run()), _background(sweeper.run()):
-            yield Spine(log, bus, committer, _engines(settings))
+            yield Spine(log, bus, committer, _engines(settings), telemetry)
     finally:
         await bus.close()
         await log.close()
@@ -150,42 +212,99 @@ async def spine(settings: Settings) -> AsyncIterator[Spine]:
 @contextlib.asynccontextmanager
 async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
     """The gateway on its port; yields its URL."""
-    origins = frozenset(_words(settings.allowed_origins))
-    deps = Deps(parts.log, parts.bus, parts.committer, parts.engines, allowed_origins=origins, version=VERSION)
+    _allow_files(settings)
+    origins = frozenset(words(settings.allowed_origins))
+    deps = Deps(
+        parts.log,
+        parts.bus,
+        parts.committer,
+        parts.engines,
+        allowed_origins=origins,
+        connections_max=settings.connections_max,
+        compressed_max=settings.compressed_max,
+        watched_jobs_max=settings.watched_jobs_max,
+        version=VERSION,
+        telemetry=parts.telemetry,
+    )
     runner = web.AppRunner(make_app(deps), access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
-        await _bind(runner, settings)
+        await _bind(runner, settings.host, settings.port, "choose another --port")
         host, port = runner.addresses[0][:2]
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
         await runner.cleanup()
 
 
-async def _bind(runner: web.AppRunner, settings: Settings) -> None:
+def _allow_files(settings: Settings) -> None:
+    """Raises this process's own limit of open files to what its connections may need, as far as the system allows."""
+    needed = settings.connections_max + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < needed:
+        _log.warning(
+            "%d open files are allowed here, %d connections may need %d: raise `ulimit -n` or lower "
+            "PHASELINE_CONNECTIONS_MAX", most, settings.connections_max, needed,
+        )  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def metrics_port(settings: Settings, telemetry: Telemetry) -> AsyncIterator[None]:
+    """`/metrics` and `/healthz` of a worker, on a port of their own when one is set; a gateway has them beside its API.
+
+    In the loop rather than a thread beside it: a scrape reads numbers the loop writes, and tells whether it turns.
+    """
+    if settings.metrics_port is None:
+        yield
+        return
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(body=telemetry.page(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def alive(_: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", page), web.get("/healthz", alive)])
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        await _bind(runner, settings.metrics_host, settings.metrics_port, "choose another PHASELINE_METRICS_PORT")
+        _log.info("metrics at http://%s:%d/metrics", *runner.addresses[0][:2])
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _bind(runner: web.AppRunner, host: str, port: int, cure: str) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
     except OSError as failure:
-        raise Misconfigured(
-            f"cannot listen on {settings.host}:{settings.port} ({failure.strerror}); choose another --port, 0 picks one"
-        ) from failure
+        raise Misconfigured(f"cannot listen on {host}:{port} ({failure.strerror}); {cure}, 0 picks one") from failure
 
 
 def _engines(settings: Settings) -> Mapping[str, Engine]:
     try:
-        return installed_engines(_words(settings.engine_modules))
+        return installed_engines(words(settings.engine_modules))
     except (ImportError, ValueError) as problem:
         raise Misconfigured(f"PHASELINE_ENGINE_MODULES or an installed package: {problem}") from problem
 
 
-def make_bus(settings: Settings) -> Bus:
+def make_bus(settings: Settings, telemetry: Telemetry | None = None) -> Bus:
     """The bus these settings name, not yet open."""
     if settings.rabbitmq_url:
-        name = f"phaseline {socket.gethostname()}[{os.getpid()}]"
-        return RabbitBus(
-            settings.rabbitmq_url, name=name, settings=RabbitSettings(partitions=settings.event_partitions)
-        )
+        return _make_rabbit(settings, settings.rabbitmq_url, telemetry)
+    if telemetry:
+        telemetry.bus.connected.set(1)
     return MemoryBus()
+
+
+def _make_rabbit(settings: Settings, url: str, telemetry: Telemetry | None = None) -> RabbitBus:
+    name = f"phaseline {socket.gethostname()}[{os.getpid()}]"
+    options = RabbitSettings(partitions=settings.event_partitions)
+    return RabbitBus(url, name=name, settings=options, telemetry=telemetry)
 
 
 def make_supervisor(settings: Settings, parts: Spine) -> Supervisor:
@@ -198,10 +317,11 @@ def make_supervisor(settings: Settings, parts: Spine) -> Supervisor:
         drain_s=settings.drain_s,
         outage_grace_s=settings.outage_grace_s,
         result_bytes_max=settings.result_bytes_max,
-        engine_modules=_words(settings.engine_modules),
+        engine_modules=words(settings.engine_modules),
+        child_memory_bytes_max=settings.child_memory_bytes_max,
         build=VERSION,
     )
-    return Supervisor(parts.log, parts.bus, parts.committer, parts.engines, options)
+    return Supervisor(parts.log, parts.bus, parts.committer, parts.engines, options, telemetry=parts.telemetry)
 
 
 @contextlib.asynccontextmanager
@@ -213,11 +333,6 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             yield
         finally:
             task.cancel()
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """A comma-separated setting."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 @contextlib.contextmanager
@@ -253,7 +368,7 @@ async def _waiting_for_database(work: Callable[[], Coroutine[Any, Any, None]]) -
     while True:
         try:
             await work()
-        except (LogUnavailable, OSError) as away:
+        except (Unavailable, OSError) as away:
             if asyncio.get_running_loop().time() > deadline:
                 raise LogUnavailable(str(away)) from away
             _log.warning("waiting for the database: %s", away)
@@ -287,7 +402,7 @@ async def _signalled() -> None:
 @contextlib.contextmanager
 def _signals() -> Iterator[asyncio.Semaphore]:
     """A semaphore released by each SIGTERM and SIGINT."""
-    received = asyncio.Semaphore(0)
+    received = _asked.get()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received.release)
@@ -299,19 +414,29 @@ def _signals() -> Iterator[asyncio.Semaphore]:
 
 
 def _run(process: Coroutine[Any, Any, None], settings: Settings) -> int:
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        stream=sys.stderr,
-        format=f"%(asctime)s %(levelname)s {socket.gethostname()}[{os.getpid()}] %(name)s: %(message)s",
-    )
-    for noisy in ("aiormq", "aio_pika", "alembic", "aiohttp.access"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logs.configure(settings)
+    _arm(settings)
     asyncio.run(_ended_in_peace(process))
     return 0
 
 
+def _arm(settings: Settings) -> None:
+    if settings.crash_at:
+        try:
+            crash_points.arm(settings.crash_at)
+        except ValueError as problem:
+            raise Misconfigured(f"PHASELINE_CRASH_AT: {problem}") from problem
+
+
 async def _ended_in_peace(process: Coroutine[Any, Any, None]) -> None:
     """SIGTERM before a process listens for it itself, while it waits for its database, is no failure either."""
+    asked = asyncio.Semaphore(0)
+    _asked.set(asked)
+
+    def end() -> None:
+        asked.release()  # a driver may swallow the cancellation: the process ends as soon as it has booted
+        task.cancel()
+
     async with asyncio.TaskGroup() as group:
         task = group.create_task(process)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)

@@ -1,25 +1,31 @@
 """The database's own commands: migrate, check, rebuild. Each opens what it needs and closes it again."""
 
+import secrets
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, case, text, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-import migrations
+from events import crash_points, tables
 from events.batch import job_row
 from events.catalog import Submitted
-from events.errors import PhaselineError
+from events.clock import Clock
+from events.errors import LogUnavailable, PhaselineError
 from events.job import fold
-from events.log import JobRow, Log
-from events.log_postgres import PostgresLog, asyncpg_url
-from events.log_sql import same_row
+from events.log import JobRow, Log, differing
+from events.log_postgres import BEGIN_EPOCH, DRIVER_FAILURES, PostgresLog, asyncpg_url, unreachable
 from events.log_sqlite import SqliteLog, sqlite_engine
 from events.record import Recorded
 from phaseline.settings import Settings
 
+EPOCH_WAIT_S = 10  # a restore's command waits this long for the transactions under way
 SQLITE_FILE = "phaseline.db"
+T = TypeVar("T")
 
 
 def sqlite_path(settings: Settings) -> Path:
@@ -41,25 +47,64 @@ def make_log(settings: Settings) -> PostgresLog | SqliteLog:
 
 
 async def migrate(settings: Settings, revision: str = "head") -> None:
-    """Brings the schema to `revision`, alone. Raises the driver's error when the database is away."""
-    await _on_connection(settings, lambda connection: migrations.upgrade(connection, revision))
+    """Brings the schema to `revision`, alone. Raises `LogUnavailable`, `OSError` when the database is away."""
+    import migrations  # alembic is 9 MiB of a process that only serves
+
+    await on_connection(settings, lambda connection: migrations.upgrade(connection, revision))
 
 
 async def downgrade(settings: Settings, revision: str) -> None:
     """Takes the schema back; data is lost. For tests."""
-    await _on_connection(settings, lambda connection: migrations.downgrade(connection, revision))
+    import migrations
+
+    await on_connection(settings, lambda connection: migrations.downgrade(connection, revision))
 
 
-async def _on_connection(settings: Settings, work: Callable[[Connection], None]) -> None:
+async def on_connection(settings: Settings, work: Callable[[Connection], T]) -> T:
+    """Does `work` on a connection of its own, which on SQLite holds the write lock. Raises `LogUnavailable`, `OSError`."""
     if settings.database_url:
         engine = create_async_engine(asyncpg_url(settings.database_url), poolclass=NullPool)
     else:
         engine = sqlite_engine(sqlite_path(settings), begin="BEGIN IMMEDIATE", poolclass=NullPool)
     try:
-        async with engine.connect() as connection:
-            await connection.run_sync(work)
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(engine.connect())
+            except (SQLAlchemyError, *DRIVER_FAILURES) as away:
+                raise unreachable(away) from away
+            return await connection.run_sync(work)
     finally:
         await engine.dispose()
+
+
+async def begin_epoch(settings: Settings) -> str:
+    """Begins another lineage of the log and returns its epoch. Waits for appends under way; none is of both.
+
+    Raises `WrongRevision`, `LogUnavailable`."""
+    log = make_log(settings)
+    try:
+        await log.open()
+        await on_connection(settings, _raise_epoch)
+        await log.open()
+    except DBAPIError as failure:
+        raise LogUnavailable(f"the epoch could not be raised, try again: {failure.orig}") from failure
+    else:
+        return log.epoch
+    finally:
+        await log.close()
+
+
+def _raise_epoch(connection: Connection) -> None:
+    # Above any epoch of a younger log this one replaces, so that cursors into that one go on here.
+    minute = Clock().now_ms() // 60_000
+    higher = case((tables.log.c.epoch < minute, minute), else_=tables.log.c.epoch + 1)
+    with connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text(f"SET LOCAL lock_timeout = '{EPOCH_WAIT_S}s'"))
+            connection.execute(text(BEGIN_EPOCH))
+        connection.execute(update(tables.log).values(epoch=higher, lineage=secrets.token_hex(4)))
+        crash_points.reached("epoch.before_commit")
+    crash_points.reached("epoch.committed")
 
 
 async def check(settings: Settings) -> list[str]:
@@ -80,15 +125,23 @@ async def rebuild(settings: Settings) -> int:
     try:
         async for row in log.all_jobs():
             if await differences(log, row.job.id):
-                async with log.transaction() as tx:
-                    await tx.lock([row.job.id])  # nothing is appended while its events are read
-                    right = row_after(await whole_stream(log, row.job.id))
-                    await tx.save([right.job])
-                await log.rebuild(right)
+                await _rewrite(log, row.job.id)
                 rewritten += 1
     finally:
         await log.close()
     return rewritten
+
+
+async def _rewrite(log: Log, job_id: str) -> None:
+    # Before the transaction: a long stream takes longer than a transaction may stand still.
+    right = row_after(await whole_stream(log, job_id))
+    async with log.transaction() as tx:
+        await tx.lock([job_id])  # nothing is appended while the rest is read
+        job = right.job
+        while page := await log.read(job_id, job.last_seq):
+            job = fold(page, job)
+        await tx.save([job])
+    await log.rebuild(right)
 
 
 async def differences(log: Log, job_id: str) -> list[str]:
@@ -105,7 +158,7 @@ async def differences(log: Log, job_id: str) -> list[str]:
         right = row_after(events[:through])
     except ValueError as broken:
         return [f"job {job_id}: {broken}"]
-    return [f"job {job_id}: column {name} differs from the events" for name in same_row(row, right)]
+    return [f"job {job_id}: column {name} differs from the events" for name in differing(row, right)]
 
 
 def row_after(events: Sequence[Recorded]) -> JobRow:

@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 from typing_extensions import override
@@ -19,6 +18,7 @@ from typing_extensions import override
 from engine_worker.engines.fpl.sources import SOURCES_DEFAULT, SOURCES_VARIABLE
 from phaseline.cli_options import ERROR, Failure, command, is_terminal, settings_of
 from phaseline.client import Client
+from phaseline.event_types import Event
 from phaseline.screens import Screen, screen_for
 from phaseline.settings import Settings
 from phaseline.watch import EXIT_BY_STATUS, Watching
@@ -65,9 +65,9 @@ class _Dropping(Watching):
         self.seen: list[int] = []
 
     @override
-    async def shown(self, event: dict[str, Any]) -> None:
+    async def shown(self, event: Event) -> None:
         self.seen.append(event["seq"])
-        if not self.drops and event.get("progress", 0.0) >= HALF_WAY:
+        if not self.drops and event["type"] == "progress" and event["progress"] >= HALF_WAY:
             await self.follow.drop()
 
 

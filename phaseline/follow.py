@@ -8,29 +8,19 @@ again for it later.
 
 import asyncio
 import contextlib
-import inspect
-import logging
-import random
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import aiohttp
+from typing_extensions import override
 
 from events.catalog import FINAL
-from events.values import decode
-from phaseline.backoff import Backoff
+from events.values import decode, encode
 from phaseline.client_errors import StreamRefused, TimedOut, refused, retry_after_of
+from phaseline.event_types import Event
 from phaseline.follow_link import CONNECT_S, Link, Lost
-
-Event = dict[str, Any]
-Connection = Literal["live", "catching_up", "waiting"]
-Callback = Callable[[Event], Any]
-
-HEARTBEAT_S = 15.0  # until the `hello` says otherwise
-WATCHDOG_BEATS = 2.5
-CALLBACK_S = 60.0  # an async callback that needs longer is given up and logged
-FRAME_BYTES_MAX = 32 * 1024 * 1024  # a batch is 64 KiB, but one event with its result inline may be larger
+from phaseline.reading import FRAME_BYTES_MAX, HEARTBEAT_S, WATCHDOG_BEATS, Listeners, Reading
 
 _FINISHED = frozenset({1000, 4000})
 _STOP = frozenset({4004, 4400, 4401, 4403, 1002, 1003, 1007, 1009})
@@ -47,10 +37,8 @@ _STATUS_AFTER = {
 _CLOSING = aiohttp.ClientWSTimeout(ws_close=1.0)  # a frozen server does not hold the next connection up
 _RETRY_AFTER = re.compile(r"retry_after=(\d+(?:\.\d+)?)")
 
-log = logging.getLogger(__name__)
 
-
-class Follow:
+class Follow(Reading):
     """`async for event in client.follow(job_id)`: ends when the job's stream ends, never delivers a sequence twice.
 
     `after` is the last sequence delivered, `epoch` the lineage it belongs to, `status` the newest status known (at
@@ -61,26 +49,21 @@ class Follow:
         self,
         session: aiohttp.ClientSession,
         url: str,
+        listeners: Listeners,
         *,
         after: int = 0,
         epoch: str | None = None,
-        on_event: Sequence[Callback] = (),
-        on_connection: Callable[[Connection], None] | None = None,
         on_reset: Callable[[dict[str, Any]], None] | None = None,
         timeout_s: float | None = None,
     ) -> None:
+        super().__init__(listeners, timeout_s)
         self.after = after
         self.epoch = epoch
         self.status = "queued"
-        self.connection: Connection = "waiting"
+        self.on_line: Callable[[str], None] | None = None  # gets the lines of a recording (docs/cli.md)
         self._session = session
         self._url = url
-        self._on_event = tuple(on_event)
-        self._on_connection = on_connection
         self._on_reset = on_reset
-        self._timeout_s = timeout_s
-        self._deadline: float | None = None
-        self._backoff = Backoff(random.SystemRandom().random)
         self._link: Link | None = None
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -99,8 +82,7 @@ class Follow:
             await self._link.socket.close(code=aiohttp.WSCloseCode.GOING_AWAY)
 
     async def _events(self) -> AsyncIterator[Event]:
-        if self._timeout_s is not None:
-            self._deadline = asyncio.get_running_loop().time() + self._timeout_s
+        self._begin()
         while True:
             try:
                 async with contextlib.aclosing(await self._open()) as link:
@@ -112,7 +94,6 @@ class Follow:
                             link.check_dropped()
             except Lost as lost:
                 self._settle()
-                self._show("waiting")
                 await self._pause(lost)
             except _Finished:
                 return
@@ -134,6 +115,7 @@ class Follow:
         except (aiohttp.ClientError, OSError, TimeoutError) as failure:
             raise Lost(failure) from failure
         self._link = Link(socket)
+        self._mark({"type": "connected", "job_id": self._url.split("/")[-2], "after": self.after})
         return self._link
 
     async def _receive(self, link: Link) -> list[Event]:
@@ -147,8 +129,11 @@ class Follow:
             raise Lost(f"nothing arrived for {limit_s:.0f} s") from silence
         match frame.type:
             case aiohttp.WSMsgType.TEXT:
+                if self.on_line is not None:
+                    self.on_line(frame.data)
                 return self._read(link, _decoded(frame.data))
             case aiohttp.WSMsgType.CLOSE if not link.dropped:
+                self._mark({"type": "closed", "code": frame.data or 1005})
                 raise self._closed(link, frame.data or 1005, frame.extra or "")
             case aiohttp.WSMsgType.ERROR if isinstance(frame.data, aiohttp.WebSocketError):
                 raise StreamRefused(frame.data.code, str(frame.data))
@@ -174,10 +159,11 @@ class Follow:
                 link.complaint = str(frame.get("message", ""))
             case _:
                 # Control frames newer than this client carry no `seq` of an event and are passed over.
-                return self._unseen([frame]) if "job_id" in frame and "seq" in frame else []
+                return self._unseen([cast(Event, frame)]) if "job_id" in frame and "seq" in frame else []
         return []
 
     def _greet(self, link: Link, hello: dict[str, Any]) -> None:
+        link.greeted = True
         link.epoch = hello.get("epoch")
         if hello.get("resume") != "reset":
             self.epoch = link.epoch  # after a reset ours stays with our sequence until the snapshot is taken
@@ -197,31 +183,24 @@ class Follow:
         head = int(snapshot.get("seq", reset.get("head_seq", 0)))
         self.status = snapshot.get("status", self.status)
         if self._on_reset is not None:
-            self._on_reset(snapshot)
+            self._guarded(self._on_reset, snapshot)
         # Of a finished job the terminal event comes again, so that a reader who waits for it gets it.
         self.after = head - 1 if self.status in FINAL and head else head
         self.epoch = link.epoch
 
     def _closed(self, link: Link, code: int, reason: str) -> Exception:
-        if code in _FINISHED:
+        if code in _FINISHED and link.greeted:  # before its `hello` it was something in between that closed
             return _Finished()
         if code in _STOP:
             return StreamRefused(code, link.complaint or reason)
         hint = _RETRY_AFTER.search(reason)
         return Lost(f"close code {code} {reason}".strip(), float(hint[1]) if hint else link.hint_s)
 
-    # -- delivering
-    async def _tell(self, event: Event) -> None:
-        for callback in self._on_event:
-            try:
-                answer = callback(event)
-                if inspect.isawaitable(answer):
-                    async with asyncio.timeout(CALLBACK_S):
-                        await answer
-            except Exception:
-                # A reader that breaks harms no other reader and not the stream.
-                log.exception("a callback of the follow failed at sequence %s", event["seq"])
+    def _mark(self, marker: dict[str, Any]) -> None:
+        if self.on_line is not None:
+            self.on_line(encode(marker).decode())
 
+    # -- delivering
     def _remember(self, link: Link, event: Event) -> None:
         self.after, self.epoch = event["seq"], link.epoch
         self.status = _STATUS_AFTER.get(event["type"], self.status)
@@ -231,25 +210,12 @@ class Follow:
         if self._link is not None and self._link.settled():
             self._backoff.reset()
 
-    async def _pause(self, lost: Lost) -> None:
-        wait_s = self._backoff.next_s(lost.hint_s)
-        log.debug("follow of %s waits %.2f s after sequence %d: %s", self._url, wait_s, self.after, lost)
-        await asyncio.sleep(self._at_most(wait_s))
+    @override
+    def _late(self, limit_s: float) -> TimedOut:
+        return TimedOut(f"the job did not end within {limit_s:g} s; it goes on", self.after)
 
-    def _at_most(self, seconds: float) -> float:
-        """`seconds`, or what is left of the whole limit. Raises `TimedOut` when nothing is."""
-        if self._deadline is None:
-            return seconds
-        left_s = self._deadline - asyncio.get_running_loop().time()
-        if left_s <= 0:
-            raise TimedOut(f"the job did not end within {self._timeout_s:g} s; it goes on", self.after)
-        return min(seconds, left_s)
-
-    def _show(self, connection: Connection) -> None:
-        if connection != self.connection:
-            self.connection = connection
-            if self._on_connection is not None:
-                self._on_connection(connection)
+    def __repr__(self) -> str:
+        return f"<Follow of {self._url} after sequence {self.after}>"
 
 
 def _decoded(text: str) -> dict[str, Any]:

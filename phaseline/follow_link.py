@@ -24,6 +24,7 @@ class Link:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
         self.watchdog_s = CONNECT_S
+        self.greeted = False
         self.caught_up = False
         self.dropped = False
         self.epoch: str | None = None

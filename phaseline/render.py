@@ -80,6 +80,26 @@ def engines_table(engines: Sequence[dict[str, Any]]) -> None:
     )
 
 
+def workers_table(workers: Sequence[dict[str, Any]]) -> None:
+    rows(
+        ("WORKER", "HOST", "PID", "SLOTS", "RUNNING", "STATE", "LAST BEAT", "ENGINES"),
+        [
+            (
+                worker["id"],
+                worker["host"],
+                str(worker["pid"]),
+                str(worker["slots"]),
+                str(worker["running"]),
+                "draining" if worker["draining"] else "working",
+                worker["beat_at"],
+                ",".join(worker["engines"]),
+            )
+            for worker in workers
+        ],
+        empty="no workers; start one with `phaseline worker`, or everything with `phaseline up`",
+    )
+
+
 def job_card(job: dict[str, Any]) -> None:
     """One job: what it is, where it stands, what came of it."""
     facts = [(name, job[name]) for name in _CARD if job.get(name) not in (None, [], "")]

@@ -10,7 +10,7 @@ Json = dict[str, Any]
 
 
 def decision(console: Console, output: Json) -> None:
-    """Prints the whole decision: what to do, transfers, line-up with bench, captain's rivals, warnings."""
+    """Prints the whole decision: what to do, transfers, line-up with bench, captain's rivals, why, warnings."""
     console.print(Group(*_parts(output)))
 
 
@@ -21,7 +21,17 @@ def _parts(output: Json) -> list[RenderableType]:
     parts += [_lineup(output["lineup"]), Text()]
     parts += [_captains(output["captaincy"]), Text()]
     parts += [_chip(chip) for chip in output["chips"] if chip["use_now"]]
+    parts += [_why(output["explanations"]), Text()]
+    parts += [_price(one) for one in output.get("price_watch", [])]
+    parts += [_review(seen) for seen in [output.get("review")] if seen]
     parts += [_plan(output["transfer_plan"])]
+    if agreed := output["sensitivity"]:
+        text = f"Same first moves in {agreed['agree_share']:.0%} of {agreed['runs']} solves on noisy projections"
+        parts += [Text(text, "dim")]
+    if known := output.get("calibration"):
+        text = f"Projections {known['parameters']}: in seasons not fitted on, points rose by {known['slope']:.2f} for each "
+        text += f"expected, {known['coverage']:.0%} fell from P10 to P90"
+        parts += [Text(text, "dim")]
     parts += [Text(f"warning: {warned['message']}", "yellow") for warned in output["warnings"]]
     return parts
 
@@ -59,6 +69,8 @@ def _transfers(transfers: list[Json]) -> RenderableType:
 
 def _lineup(lineup: Json) -> RenderableType:
     title = f"Line-up {lineup['formation']}: {lineup['xp_total']:.2f} points expected, the captain's counted twice"
+    if added := lineup.get("autosub_xp"):
+        title += f"; {added:.2f} more from substitutes"
     table = _table()
     table.add_column("pos", no_wrap=True)
     table.add_column("player", no_wrap=True)
@@ -96,6 +108,30 @@ def _captains(captaincy: Json) -> RenderableType:
 
 def _chip(chip: Json) -> RenderableType:
     return Text(f"Play {chip['name']}: {chip['value_now_pts']:+.2f} points. {chip['reason']}\n", "bold")
+
+
+def _price(watch: Json) -> RenderableType:
+    text = f"Price of {watch['name']} ({watch['club']}, {_money(watch['now_cost'])}) may {watch['direction']}"
+    if watch["basis"] == "forecast":
+        when = f" at {watch['by']}" if watch["by"] else ""
+        return Text(f"{text}{when}: likelihood {watch['likelihood']:+d} of ±5 by the game's own forecast", "dim")
+    ways = f"{watch['transfers_in']} transfers in, {watch['transfers_out']} out"
+    return Text(f"{text} again: {ways} this gameweek", "dim")
+
+
+def _why(explanations: list[Json]) -> RenderableType:
+    return Group(Text("Why", "bold"), *(Text(f"- {one['text']}") for one in explanations))
+
+
+def _review(seen: Json) -> RenderableType:
+    text = f"Gameweek {seen['gameweek']} as advised ({seen['advice']})"
+    if seen["advised_pts"] is None:
+        return Text(f"{text}: no points yet", "dim")
+    text += f": {seen['advised_pts']} points"
+    beside = {"expected": seen.get("expected_pts"), "holding": seen.get("hold_pts")}
+    beside |= {"the manager": seen["actual_pts"], "average": seen["average_pts"]}
+    text += "".join(f", {name} {points:g}" for name, points in beside.items() if points is not None)
+    return Text(text + {True: "; followed", False: "; not followed"}.get(seen["followed"], ""), "dim")
 
 
 def _plan(plan: Json) -> RenderableType:

@@ -2,9 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+OTHER_FILES = 500  # open files of a process beside its streams: database, RabbitMQ, children, plain requests
 
 
 class Settings(BaseSettings):
@@ -31,7 +34,28 @@ class Settings(BaseSettings):
     outage_grace_s: float = Field(30.0, ge=0, description="engines go on this long without a database")
     event_partitions: int = Field(1, ge=1, le=1024, description="routing keys of the hints, for sharding gateways")
     result_bytes_max: int = Field(16 * 1024 * 1024, ge=1024, description="largest result an engine may return")
+    child_memory_bytes_max: int | None = Field(
+        None, ge=64 * 1024 * 1024, description="memory an engine process may allocate (Linux); without it no limit"
+    )
     engine_modules: str = Field(
         "", description="comma-separated modules that declare engines beside the installed ones"
     )
+    crash_at: str = Field("", description="tests only: this process kills itself at a point of events/crash_points.py")
+    connections_max: int = Field(
+        10_000, ge=1, description="open streams a gateway process serves; more are sent away for a while"
+    )
+    compressed_max: int = Field(
+        500, ge=0, description="WebSockets of them that may compress (`compress=1`), some 100 KiB each"
+    )
+    watched_jobs_max: int = Field(20_000, ge=1, description="jobs a gateway process follows for its viewers")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of a worker's /metrics, off by default; 0 picks a free one"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address of that port")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_format: Literal["text", "json"] = Field("text", description="text for people, json: one object a line")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """A comma-separated setting."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())

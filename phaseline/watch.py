@@ -1,6 +1,7 @@
 """Follows a job on a screen, tells of every broken connection, and turns the end into an exit code."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -8,21 +9,29 @@ import click
 from phaseline.cli_options import CANCELLED, DEFAULT_URL, ERROR, FAILED, OK, TIMEOUT, Shape, command
 from phaseline.client import Client
 from phaseline.client_errors import TimedOut
-from phaseline.follow import Connection, Follow
+from phaseline.event_types import Event
+from phaseline.follow import Follow
+from phaseline.reading import Connection
 from phaseline.screens import Screen, screen_for
 
 EXIT_BY_STATUS = {"completed": OK, "failed": FAILED, "cancelled": CANCELLED}
 
 
 async def watch(
-    client: Client, job: dict[str, Any], shape: Shape, *, after: int = 0, timeout_s: float | None = None
+    client: Client,
+    job: dict[str, Any],
+    shape: Shape,
+    *,
+    after: int = 0,
+    timeout_s: float | None = None,
+    on_line: Callable[[str], None] | None = None,
 ) -> int:
     """Shows the job's events after `after` until it ends. Returns the exit code."""
     screen = screen_for(shape, job)
     if after and shape == "table":
         async for submitted in client.events(job["id"], limit=1):
             screen.introduce(submitted)
-    watching = Watching(client, job["id"], screen, after=after, timeout_s=timeout_s)
+    watching = Watching(client, job["id"], screen, after=after, timeout_s=timeout_s, on_line=on_line)
     try:
         with screen:
             await watching.to_the_end()
@@ -42,13 +51,20 @@ class Watching:
     """A follow shown on a screen. `follow` knows the last sequence; `drops` the sequences connections broke after."""
 
     def __init__(
-        self, client: Client, job_id: str, screen: Screen, *, after: int = 0, timeout_s: float | None = None
+        self,
+        client: Client,
+        job_id: str,
+        screen: Screen,
+        *,
+        after: int = 0,
+        timeout_s: float | None = None,
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
         self._client, self._job_id, self._screen = client, job_id, screen
         self._broken = False
         self.drops: list[int] = []
         self.follow: Follow = client.follow(
-            job_id, after, on_connection=self._connection, on_reset=screen.reset, timeout_s=timeout_s
+            job_id, after, on_connection=self._connection, on_reset=screen.reset, on_line=on_line, timeout_s=timeout_s
         )
 
     async def to_the_end(self) -> None:
@@ -56,7 +72,7 @@ class Watching:
             self._screen.event(event)
             await self.shown(event)
 
-    async def shown(self, event: dict[str, Any]) -> None:
+    async def shown(self, event: Event) -> None:
         """Called after each event was shown."""
 
     def resume(self) -> str:

@@ -1,12 +1,13 @@
 """What a person watching a job sees of it so far: a fold of its events for displays. PURE."""
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from events.clock import parse_instant
 
-Event = dict[str, Any]
+Event = Mapping[str, Any]  # of any version, as it came or as it was recorded
 LOGS_KEPT = 4
 ITEMS_SHOWN = 5  # a longer list is shown by its length
 

@@ -26,6 +26,7 @@ from events.catalog import (
 from events.committer import Committer, new_command_id
 from events.log import Log, WorkerRow
 from events.record import Recorded
+from events.telemetry import Telemetry
 
 PHASES = (PhaseEnd(name="collecting_data", until=25), PhaseEnd(name="finalizing", until=100))
 
@@ -45,18 +46,18 @@ def a_worker(worker_id: str = "w1", engine: str = "countdown", slots: int = 4) -
 
 def a_report(claimed: Claimed, *said: Said) -> Report:
     """What the engine of a claimed job said."""
-    return Report(**_fence(claimed), said=said)
+    return Report(**fence(claimed), said=said)
 
 
 def a_finish(claimed: Claimed, value: Any = None) -> Finish:
     """The engine of a claimed job returned `value`."""
-    return Finish(**_fence(claimed), outcome=Outcome(value=value))
+    return Finish(**fence(claimed), outcome=Outcome(value=value))
 
 
 def a_failure(claimed: Claimed, *, retryable: bool = True, draw: float = 0.0) -> Fail:
     """The engine of a claimed job raised."""
     error = AttemptError(type="ValueError", message="boom", code="engine_error", retryable=retryable)
-    return Fail(**_fence(claimed), error=error, draw=draw)
+    return Fail(**fence(claimed), error=error, draw=draw)
 
 
 def a_cancel(mode: str = "graceful", **fields: Any) -> Cancel:
@@ -100,7 +101,8 @@ class Committing:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.committed: list[Committed] = []
-        self.committer = Committer(log, self.committed.append)
+        self.telemetry = Telemetry()
+        self.committer = Committer(log, self.committed.append, telemetry=self.telemetry)
 
     async def submit(self, engine: str = "countdown", *, tenant: str = "default", **fields: Any) -> str:
         row, _ = await self.committer.submit(a_submit(engine, **fields), tenant=tenant)
@@ -137,7 +139,8 @@ async def committing(log: Log) -> AsyncIterator[Committing]:
             task.cancel()
 
 
-def _fence(claimed: Claimed) -> dict[str, Any]:
+def fence(claimed: Claimed) -> dict[str, Any]:
+    """What a command of the attempt's worker carries."""
     job = claimed.job
     return {
         "command_id": new_command_id(),

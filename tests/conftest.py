@@ -2,16 +2,27 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from tests import figures
 from tests.servers import PostgresServer, RabbitServer, Servers, ServerUnavailable
 
 _S = TypeVar("_S")
 
 _servers = Servers()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One file of figures for all processes of the run."""
+    if not hasattr(config, "workerinput") and figures.VARIABLE not in os.environ:
+        with tempfile.NamedTemporaryFile(prefix="phaseline-figures-", delete=False) as file:
+            os.environ[figures.VARIABLE] = file.name
+        config.add_cleanup(lambda: Path(os.environ.pop(figures.VARIABLE)).unlink())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -29,6 +40,10 @@ def pytest_unconfigure() -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Real league data is no part of the repository: what was not checked without it is said, not left out."""
+    if (path := Path(os.environ[figures.VARIABLE])).exists() and (lines := figures.summary(path)):
+        terminalreporter.section("what was broken, checked and measured")
+        for line in lines:
+            terminalreporter.line(line)
     checks = [] if os.environ.get("PHASELINE_FPL_DATA") else _real_data_checks()
     if checks:
         terminalreporter.section("not checked: PHASELINE_FPL_DATA names no folder of real league data")

@@ -4,9 +4,11 @@ import dataclasses
 import enum
 import os
 import signal
+import time
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -101,3 +103,103 @@ def suicidal(params: Counted, context: Context) -> dict[str, Any]:
     if context.attempt == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return {"first": first, "attempt": context.attempt}
+
+
+class Held(BaseModel):
+    """The file whose appearance lets the engine go on, and whether it obeys a cancel."""
+
+    path: str
+    obedient: bool = True
+
+
+@engine("held", version=1, phases=PHASES)
+def held(params: Held, context: Context) -> dict[str, int]:
+    """Talks until its file exists: a test decides how long it runs. Says in which attempt it ended."""
+    context.phase("collecting_data")
+    said = 0
+    while not Path(params.path).exists():
+        said += 1
+        context.partial("said", {"attempt": context.attempt, "count": said})
+        if params.obedient:
+            context.raise_if_cancelled()
+        time.sleep(0.05)
+    return {"attempt": context.attempt}
+
+
+@engine("quiet", version=1, phases=PHASES)
+def quiet(params: Held, context: Context) -> dict[str, int]:
+    """Says one thing and waits in silence until its file exists."""
+    context.log("here")
+    while not Path(params.path).exists():
+        context.raise_if_cancelled()
+        time.sleep(0.02)
+    return {"attempt": context.attempt}
+
+
+class Ending(BaseModel):
+    """The signal it sends itself, or the memory it takes, in its first attempts."""
+
+    signal: int = 0
+    memory_bytes: int = 0
+    attempts: int = 1
+
+
+@engine("ending", version=1, phases=PHASES)
+def ending(params: Ending, context: Context) -> dict[str, int]:
+    """Ends its own process, or takes memory until none is left."""
+    context.phase("collecting_data")
+    if context.attempt <= params.attempts:
+        context.log("ending")
+        if params.signal:
+            os.kill(os.getpid(), params.signal)
+            time.sleep(60)
+        taken = [bytearray(1024 * 1024) for _ in range(params.memory_bytes // (1024 * 1024))]
+        return {"attempt": context.attempt, "taken": len(taken)}
+    return {"attempt": context.attempt}
+
+
+@engine("parricide", version=1, phases=PHASES)
+def parricide(params: Counted, context: Context) -> None:
+    """Takes its worker down with it, each time."""
+    context.phase("collecting_data")
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+class Talk(BaseModel):
+    """How many events, and how much each says."""
+
+    events: int
+    size: int = 100
+    result: int = 0
+
+
+@engine("chatty", version=1, phases=PHASES)
+def chatty(params: Talk, context: Context) -> str:
+    """Says many things, as fast as they are taken, then returns a string of the size asked for."""
+    context.phase("collecting_data")
+    for number in range(params.events):
+        context.log("x" * params.size, number=number)
+    context.phase("finalizing")
+    return "x" * params.result
+
+
+class Said(BaseModel):
+    """A text to say everywhere, and whether to fail with it; `{attempt}` in it is the attempt that failed."""
+
+    text: str
+    fail: bool = False
+
+
+@engine("echo", version=1, phases=PHASES)
+def echo(params: Said, context: Context) -> dict[str, Any]:
+    """Says its text as progress, log, partial, result and error."""
+    context.phase("collecting_data")
+    context.progress(0.5, params.text)
+    context.log(params.text, said=params.text)
+    context.partial(params.text[:60], {params.text: params.text})
+    context.best({params.text: [params.text]})
+    context.phase("analyzing", lambda: params.text)
+    if params.fail:
+        raise RuntimeError(params.text.replace("{attempt}", str(context.attempt)))
+    return {params.text: [params.text]}

@@ -2,21 +2,32 @@
 
 `embedded` is `phaseline up` on SQLite; `servers` is `phaseline gateway` and `phaseline worker` on PostgreSQL and
 RabbitMQ. Both are driven through HTTP and signals only.
+
+Further processes are named after the command they run, `worker.2`; each may have settings of its own, such as the URL
+of a proxy in place of a server's.
 """
 
 import asyncio
+import contextlib
+import json
 import os
+import random
 import signal
-import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
+
+from tests.forked import Forked
+from tests.ports import free_port
 
 BOUND_S = 60.0
+FINAL = {1000, 4000, 4004}  # close codes after which a client does not come back
 
 
 class Installation:
@@ -24,6 +35,7 @@ class Installation:
 
     def __init__(self, environment: Mapping[str, str], *, embedded: bool) -> None:
         self.embedded = embedded
+        self.forked = False  # True starts processes faster, and not by the command a person types
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
@@ -31,34 +43,87 @@ class Installation:
             "PHASELINE_PORT": str(self.port),
             **environment,
         }
-        self.processes: dict[str, asyncio.subprocess.Process] = {}
+        self.processes: dict[str, asyncio.subprocess.Process | Forked] = {}
+        self.logs: Path | None = None  # a folder for what each process says on stderr; None: `output`
+        self._own: dict[str, dict[str, str]] = {}
+        self._frozen: dict[str, list[psutil.Process]] = {}
+        # What the processes log, all in one file; `running` shows it when the block failed.
+        self.output = Path(tempfile.mkstemp(prefix="phaseline-output-")[1])
 
     @property
     def commands(self) -> tuple[str, ...]:
         """The processes it consists of."""
         return ("up",) if self.embedded else ("gateway", "worker")
 
+    def configure(self, name: str, **settings: str) -> None:
+        """Settings for one process only, each time it is started."""
+        self._own[name] = settings
+
+    def setting(self, name: str, variable: str) -> str:
+        """What a process finds in its environment."""
+        return (self.environment | self._own.get(name, {}))[variable]
+
     async def start(self, *names: str) -> None:
         """Starts processes (all by default) and waits until the gateway answers."""
         for name in names or self.commands:
-            self.processes[name] = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "phaseline", name, env=self.environment, stdout=asyncio.subprocess.DEVNULL
-            )
+            self.processes[name] = await self._started(name)
         await self._answers()
 
+    async def _started(self, name: str) -> asyncio.subprocess.Process | Forked:
+        command, environment = name.partition(".")[0], self.environment | self._own.get(name, {})
+        said = self.logs / f"{name}.log" if self.logs else self.output
+        if self.forked:
+            return Forked([command], environment, said)
+        with said.open("ab") as output:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "phaseline", command),
+                env=environment,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=output,
+            )
+
     async def kill(self, *names: str) -> None:
-        """Sends SIGKILL and waits until they are gone."""
-        await self._end(signal.SIGKILL, names or self.commands)
+        """Sends SIGKILL and waits until they are gone; their children follow by themselves."""
+        await self._end(signal.SIGKILL, names or tuple(self.processes))
 
     async def stop(self, *names: str) -> list[int]:
         """SIGTERM; returns the exit codes."""
-        return await self._end(signal.SIGTERM, names or self.commands)
+        return await self._end(signal.SIGTERM, names or tuple(self.processes))
+
+    def terminate(self, name: str) -> None:
+        """SIGTERM, without waiting for what it does."""
+        self.processes[name].send_signal(signal.SIGTERM)
+
+    def freeze(self, name: str, *, children: bool = False) -> None:
+        """SIGSTOP, for the process alone or with everything below it."""
+        self._frozen[name] = [psutil.Process(self.pid(name)), *(self.children(name) if children else ())]
+        for process in self._frozen[name]:
+            process.suspend()
+
+    def thaw(self, name: str) -> None:
+        """Lets what `freeze` stopped go on."""
+        for process in self._frozen.pop(name, ()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def pid(self, name: str) -> int:
+        """Of the process itself."""
+        return self.processes[name].pid
+
+    def children(self, name: str) -> list[psutil.Process]:
+        """The engine processes of a worker and what they started."""
+        return psutil.Process(self.pid(name)).children(recursive=True)
+
+    def logged(self, words: str) -> list[str]:
+        """The lines of all processes' logs that hold these words."""
+        return [line for line in self.output.read_text(errors="replace").splitlines() if words in line]
 
     async def _end(self, number: signal.Signals, names: tuple[str, ...]) -> list[int]:
         ending = {name: self.processes[name] for name in names if name in self.processes}
-        for process in ending.values():
+        for name, process in ending.items():
             if process.returncode is None:
                 process.send_signal(number)
+            self.thaw(name)  # what is stopped hears no SIGTERM
         async with asyncio.timeout(BOUND_S):
             codes = list(await asyncio.gather(*(process.wait() for process in ending.values())))
         for name in ending:
@@ -66,6 +131,8 @@ class Installation:
         return codes
 
     async def _answers(self) -> None:
+        if not {"up", "gateway"} & set(self.processes):
+            return
         async with asyncio.timeout(BOUND_S), aiohttp.ClientSession() as session:
             while True:
                 for name, process in self.processes.items():
@@ -81,13 +148,15 @@ class Installation:
 
 
 @asynccontextmanager
-async def running(installation: Installation) -> AsyncIterator[Installation]:
-    """Starts an installation for the block and ends whatever of it still runs."""
+async def running(installation: Installation, *names: str) -> AsyncIterator[Installation]:
+    """Starts an installation, or the named processes of it, for the block and ends whatever of it still runs."""
     try:
-        await installation.start()
+        await installation.start(*names)
         yield installation
     finally:
         await installation.kill()
+        sys.stderr.write(installation.output.read_text(errors="replace"))  # pytest shows it when the test failed
+        installation.output.unlink()
 
 
 def embedded(folder: Path, **settings: str) -> Installation:
@@ -99,14 +168,6 @@ def on_servers(database_url: str, rabbitmq_url: str, **settings: str) -> Install
     """Gateway and worker on PostgreSQL and RabbitMQ."""
     urls = {"PHASELINE_DATABASE_URL": database_url, "PHASELINE_RABBITMQ_URL": rabbitmq_url}
     return Installation({**urls, **settings}, embedded=False)
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Api:
@@ -151,12 +212,15 @@ async def api(url: str) -> AsyncIterator[Api]:
 
 
 class Viewer:
-    """Follows one stream over the full WebSocket and keeps every frame."""
+    """Follows one stream over the full WebSocket and keeps every frame; `recording` is what `phaseline verify` reads."""
 
-    def __init__(self, url: str, job_id: str) -> None:
+    def __init__(self, url: str, job_id: str, *, bound_s: float = BOUND_S) -> None:
+        self.job_id = job_id
+        self._bound_s = bound_s
         self.address = f"{url.replace('http', 'ws', 1)}/api/v1/jobs/{job_id}/stream"
         self.frames: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
+        self.recording: list[str] = []
         self.close_code: int | None = None
 
     async def follow(self, *, until: int | None = None, query: str = "") -> "Viewer":
@@ -165,28 +229,43 @@ class Viewer:
         after = self.events[-1]["seq"] if self.events else 0
         address = f"{self.address}?after={after}{query}"
         async with (
-            asyncio.timeout(BOUND_S),
+            asyncio.timeout(self._bound_s),
             aiohttp.ClientSession() as session,
             session.ws_connect(address, max_msg_size=0) as socket_,
         ):
+            self._mark(type="connected", job_id=self.job_id, after=after)
             async for frame in socket_:
+                self.recording.append(frame.data)
                 self._take(frame.json())
                 if until is not None and len(self.events) >= until:
                     return self
             self.close_code = socket_.close_code
+            self._mark(type="closed", code=self.close_code)
         return self
 
     async def follow_to_the_end(self) -> "Viewer":
         """Reconnects after the last event until the stream is over, as a client library does."""
-        async with asyncio.timeout(BOUND_S):
+        async with asyncio.timeout(self._bound_s):
             while True:
                 try:
                     await self.follow()
                 except (aiohttp.ClientError, OSError):
                     await asyncio.sleep(0.1)  # the gateway is away; the bound is above
                     continue
-                if self.close_code in {1000, 4000, 4004}:
+                if self.close_code in FINAL:
                     return self
+
+    async def follow_restlessly(self, dice: random.Random, events_max: int = 10) -> "Viewer":
+        """Drops the connection after a random number of events, again and again, until the stream is over."""
+        async with asyncio.timeout(self._bound_s):
+            while self.close_code not in FINAL:
+                with contextlib.suppress(aiohttp.ClientError, OSError):
+                    await self.follow(until=len(self.events) + dice.randint(1, events_max))
+                await asyncio.sleep(dice.uniform(0, 0.05))
+        return self
+
+    def _mark(self, **marker: Any) -> None:
+        self.recording.append(json.dumps(marker))
 
     def _take(self, frame: dict[str, Any]) -> None:
         self.frames.append(frame)

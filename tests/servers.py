@@ -19,7 +19,6 @@ import importlib.util
 import json
 import os
 import pwd
-import random
 import re
 import secrets
 import shutil
@@ -40,15 +39,17 @@ from typing import Any, TypeVar
 import asyncpg
 import psutil
 
+from tests.ports import free_port
+
 POSTGRES_OLDEST = 15
+
 # How long a server may take to come up on a busy machine of two cores; usual is 1.2 s and 4.5 s.
-START_S = 60.0
+START_S = 120.0
 STOP_S = 30.0
+CLEAR_S = 20.0  # for rabbitmqctl to take an alarm back; usual is 0.4 s
 POLL_S = 0.02
 # Vhosts are made this many at a time: one rabbitmqctl costs 0.4 s, a vhost 10 ms.
 VHOST_BATCH = 16
-# Below the range the kernel takes ports for outgoing connections from, so that a stopped server finds its port again.
-PORTS = range(20_000, 32_000)
 
 _T = TypeVar("_T")
 
@@ -95,7 +96,7 @@ class _Private(abc.ABC):
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"phaseline-{self.name.lower()}-"))
         _guard.say(f"own {self.folder}")
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -216,7 +217,7 @@ class PostgresServer:
         async def ask() -> Any:
             connection = await asyncpg.connect(self.url, timeout=10)
             try:
-                return await connection.fetchval(sql, timeout=30)
+                return await connection.fetchval(sql, timeout=START_S)
             finally:
                 await connection.close()
 
@@ -274,6 +275,8 @@ class PrivatePostgres(_Private, PostgresServer):
             conf.write(
                 f"listen_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = ''\n"
                 "max_connections = 200\nshared_buffers = 64MB\njit = off\ntimezone = 'UTC'\n"
+                # After a crash: file by file, the databases of a whole test run take half a minute.
+                "recovery_init_sync_method = syncfs\n"
             )
 
     def _reachable(self, bin_folder: Path) -> Path:
@@ -317,6 +320,17 @@ class RabbitServer:
     stop = kill = pause = resume = stop_app = start_app = start
 
     def evaluate(self, expression: str) -> str:
+        raise _not_ours("PHASELINE_TEST_RABBITMQ_URL")
+
+    def memory_alarm(self, on: bool) -> None:
+        raise _not_ours("PHASELINE_TEST_RABBITMQ_URL")
+
+    def delete_queues(self, url: str, prefix: str) -> int:
+        raise _not_ours("PHASELINE_TEST_RABBITMQ_URL")
+
+    purge_queues = delete_queues
+
+    def queues(self, url: str, prefix: str) -> list[str]:
         raise _not_ours("PHASELINE_TEST_RABBITMQ_URL")
 
     def close(self) -> None:
@@ -382,6 +396,40 @@ class PrivateRabbit(_Private, RabbitServer):
         self._ctl("start_app")
         self._await_ready(lambda: _speaks_amqp(self.port))
 
+    def memory_alarm(self, on: bool) -> None:
+        """As if the node were short of memory: it reads no more from connections that publish."""
+        alarm = "{resource_limit, memory, node()}"
+        if on:
+            self.evaluate(f"rabbit_alarm:set_alarm({{{alarm}, []}}).")
+            return
+        for _ in range(
+            3
+        ):  # seen once on a machine under load: rabbitmqctl never came back, and every later test failed
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._ctl("eval", f"rabbit_alarm:clear_alarm({alarm}).", within_s=CLEAR_S)
+                return
+        raise ServerUnavailable("RabbitMQ does not take its memory alarm back")
+
+    def queues(self, url: str, prefix: str) -> list[str]:
+        """The names of the queues and streams of the vhost at `url` that begin so."""
+        vhost = urllib.parse.unquote(urllib.parse.urlsplit(url).path[1:])
+        listed = self.evaluate(f'[element(4, amqqueue:get_name(Q)) || Q <- rabbit_amqqueue:list(<<"{vhost}">>)].')
+        return sorted(name for name in re.findall(r'<<"([^"]+)">>', listed) if name.startswith(prefix))
+
+    def delete_queues(self, url: str, prefix: str) -> int:
+        """Removes the queues and streams of the vhost at `url` whose names begin so, in use or not; how many."""
+        return self._with_queues(url, prefix, 'rabbit_amqqueue:delete(Q, false, false, <<"tests">>)')
+
+    def purge_queues(self, url: str, prefix: str) -> int:
+        """Empties such queues of what no consumer holds; how many."""
+        return self._with_queues(url, prefix, "rabbit_amqqueue:purge(Q)")
+
+    def _with_queues(self, url: str, prefix: str, act: str) -> int:
+        vhost = urllib.parse.unquote(urllib.parse.urlsplit(url).path[1:])
+        named = f'binary:match(element(4, amqqueue:get_name(Q)), <<"{prefix}">>) =:= {{0, {len(prefix)}}}'
+        said = self.evaluate(f'length([{act} || Q <- rabbit_amqqueue:list(<<"{vhost}">>), {named}]).')
+        return int([line for line in said.splitlines() if line.isdigit()][-1])  # warnings come around it
+
     def close(self) -> None:
         super().close()
         if self._epmd is not None:
@@ -421,10 +469,10 @@ class PrivateRabbit(_Private, RabbitServer):
             "PATH": os.environ.get("PATH", ""),
             "LANG": "C.UTF-8",
             "HOME": str(folder),
-            "ERL_EPMD_PORT": str(_free_port()),
+            "ERL_EPMD_PORT": str(free_port()),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": f"phaseline-{secrets.token_hex(4)}@localhost",
-            "RABBITMQ_DIST_PORT": str(_free_port()),
+            "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_CONF_ENV_FILE": str(folder / "env.conf"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
@@ -433,17 +481,19 @@ class PrivateRabbit(_Private, RabbitServer):
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
             "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "feature_flags"),
+            # rabbitmqctl on one scheduler: with two that hand over to each other it takes half a minute on a busy machine.
+            "RABBITMQ_CTL_ERL_ARGS": "+S 1:1 +SDio 1 +sbwt none",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         }
 
-    def _ctl(self, *words: str) -> str:
+    def _ctl(self, *words: str, within_s: float = START_S) -> str:
         done = subprocess.run(
             [str(self._bin / "rabbitmqctl"), "--quiet", *words],
             env=self._env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=START_S,
+            timeout=within_s,
             check=False,
             text=True,
         )
@@ -504,7 +554,7 @@ class Servers:
 def _find_postgres() -> PostgresServer:
     if url := os.environ.get("PHASELINE_TEST_POSTGRES_URL"):
         return PostgresServer(url)
-    return _private_postgres(_installed(_installed_postgres, "postgresql") or _wheel_postgres())
+    return _private_postgres(installed(_installed_postgres, "postgresql") or _wheel_postgres())
 
 
 def _find_postgres_18() -> PostgresServer:
@@ -524,7 +574,7 @@ def _private_postgres(bin_folder: Path | None) -> PostgresServer:
 def _find_rabbit() -> RabbitServer:
     if url := os.environ.get("PHASELINE_TEST_RABBITMQ_URL"):
         return RabbitServer(url)
-    found = _installed(_installed_rabbit, "rabbitmq-server")
+    found = installed(_installed_rabbit, "rabbitmq-server")
     if not found:
         raise ServerUnavailable(
             "These tests need RabbitMQ. Install rabbitmq-server (3.10 or later; looked for in /usr/lib/rabbitmq/bin and "
@@ -582,7 +632,23 @@ def _installed_rabbit() -> Path | None:
     return None
 
 
-def _installed(find: Callable[[], Path | None], package: str) -> Path | None:
+def chromium() -> Path:
+    """The browser of the tests of the pages, installed when we may. Raises `ServerUnavailable`."""
+    found = installed(_installed_chromium, "chromium")
+    if found is None:
+        raise ServerUnavailable(
+            "These tests need Chromium. Install it (chromium is looked for on PATH), or let root install Debian's package "
+            "(unset PHASELINE_TEST_APT)."
+        )
+    return found
+
+
+def _installed_chromium() -> Path | None:
+    found = shutil.which("chromium")
+    return Path(found) if found else None
+
+
+def installed(find: Callable[[], Path | None], package: str) -> Path | None:
     """What `find` finds, after installing the package if need be. One process of a run looks at a time: another might
     see a package that is half unpacked."""
     with (Path(tempfile.gettempdir()) / "phaseline-tests-install.lock").open("w") as turn:
@@ -675,14 +741,6 @@ def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
-
-
-def _free_port() -> int:
-    while True:
-        port = random.SystemRandom().choice(PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def _speaks_amqp(port: int) -> bool:

@@ -14,7 +14,7 @@ HASTY = {"PHASELINE_LEASE_S": "1.5", "PHASELINE_BEAT_S": "0.4", "PHASELINE_SWEEP
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """`phaseline up`, shared."""
-    server = Up(tmp_path_factory.mktemp("up") / "data", **HASTY)
+    server = Up(tmp_path_factory.mktemp("up") / "data", PHASELINE_ENGINE_MODULES="tests.engines", **HASTY)
     server.start()
     yield server
     assert server.stop() == 0

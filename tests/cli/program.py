@@ -1,13 +1,14 @@
 """Runs `phaseline` as a person does: as a process of its own, its output in pipes."""
 
+import fcntl
 import os
 import pty
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,23 +100,76 @@ def running(*words: str, **env: str) -> Iterator[Running]:
                 process.kill()
 
 
-def in_terminal(*words: str) -> str:
+def in_terminal(*words: str, **env: str) -> str:
     """Runs one command in a terminal; returns everything that was drawn. Fails unless it exits 0."""
+    with terminal(*words, **env) as person:
+        assert person.end() == 0, person.shown
+        return person.shown
+
+
+class Terminal:
+    """A person at a terminal: what was drawn so far is `shown`, what echoes included."""
+
+    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
+        self.shown = ""
+        self._process = process
+        self._master = master
+
+    def see(self, text: str) -> None:
+        """Waits until this was drawn."""
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in self.shown:
+            assert time.monotonic() < deadline, f"{text!r} never came: {self.shown}"
+            assert self._read(), f"it ended without {text!r}: {self.shown}"
+
+    def type(self, keys: str) -> None:
+        """Presses keys; the character 3 is Ctrl-C."""
+        os.write(self._master, keys.encode())
+
+    def end(self) -> int:
+        """Waits for the end; the exit code."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self._read():
+            assert time.monotonic() < deadline, f"it does not end: {self.shown}"
+        return self._process.wait(timeout=PATIENCE_S)
+
+    def _read(self) -> bool:
+        """False when the command has left the terminal."""
+        ready, _, _ = select.select([self._master], [], [], 1.0)
+        try:
+            self.shown += os.read(self._master, 65536).decode(errors="replace") if ready else ""
+        except OSError:  # the other side is closed
+            return False
+        return True
+
+
+def _sit_down() -> None:
+    """In the child, before the command: what a shell does for a command in the foreground of its terminal."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # A command started in the background of a script inherits a SIGINT that is ignored, and so would all it starts.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def terminal(*words: str, **env: str) -> Iterator[Terminal]:
+    """Starts a command in a terminal of its own, which sends signals for keys; killed at the end of the block."""
     master, slave = pty.openpty()
-    env = env_of({"COLUMNS": "120", "LINES": "50"})
-    with subprocess.Popen([*COMMAND, *words], stdin=slave, stdout=slave, stderr=slave, env=env) as process:
+    with subprocess.Popen(
+        [*COMMAND, *words],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=env_of({"COLUMNS": "120", "LINES": "50", **env}),
+        start_new_session=True,
+        preexec_fn=_sit_down,  # noqa: PLW1509 two system calls
+    ) as process:
         os.close(slave)
-        shown, deadline = b"", time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            ready, _, _ = select.select([master], [], [], 1.0)
-            try:
-                read = os.read(master, 65536) if ready else b""
-            except OSError:  # the other side is closed: the command has ended
-                break
-            shown += read
-        assert process.wait(timeout=PATIENCE_S) == 0
-    os.close(master)
-    return shown.decode()
+        try:
+            yield Terminal(process, master)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            os.close(master)
 
 
 class Up:
@@ -158,13 +212,6 @@ class Up:
         self._process.communicate(timeout=PATIENCE_S)
         code, self._process = self._process.returncode, None
         return code
-
-
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def env_of(extra: dict[str, Any]) -> dict[str, str]:

@@ -30,7 +30,7 @@ class FallsSilent:
     """Nothing comes any more, until the client gives up."""
 
 
-Play = tuple[Sequence[Frame], Closes | Breaks | FallsSilent]
+Play = tuple[Sequence[Frame | str], Closes | Breaks | FallsSilent]  # a text is sent as it stands
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Scripted:
         frames, ending = self.plays[min(len(self.queries), len(self.plays) - 1)]
         self.queries.append(dict(request.query))
         for frame in frames:
-            await socket.send_json(frame)
+            await (socket.send_str(frame) if isinstance(frame, str) else socket.send_json(frame))
         match ending:
             case Closes(code, reason):
                 await socket.close(code=code, message=reason.encode())

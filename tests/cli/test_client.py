@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 
 from phaseline import Client
 from phaseline.client_errors import Busy, ClientError, Conflict, Invalid, NotFound, NotReachable, problem_of
-from phaseline.follow import Event
-from tests.cli.program import unused_port
+from phaseline.event_types import Event
+from tests.cli.answering import answering
+from tests.ports import free_port
 
 QUICK = {"steps": 5, "step_s": 0}
 
@@ -19,20 +19,6 @@ QUICK = {"steps": 5, "step_s": 0}
 async def client(up) -> AsyncIterator[Client]:
     async with Client(up.url) as client:
         yield client
-
-
-@asynccontextmanager
-async def answering(handler):
-    """A server with one answer for every call."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 async def test_a_job_from_submit_to_result(client):
@@ -147,9 +133,22 @@ async def test_a_server_that_stays_busy_or_silent_is_given_up_in_time():
 
 
 async def test_where_nobody_listens_the_call_ends_at_once():
-    async with Client(f"http://127.0.0.1:{unused_port()}") as client:
+    async with Client(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(NotReachable):
             await client.engines()
+
+
+def test_a_server_that_answered_before_is_waited_for_while_it_is_away(fresh_up):
+    async def asked() -> tuple[int, int]:
+        async with Client(fresh_up.url) as client:
+            before = len(await client.engines())
+            await asyncio.to_thread(fresh_up.kill)
+            asking = asyncio.create_task(client.engines())
+            await asyncio.to_thread(fresh_up.start)
+            return before, len(await asking)
+
+    before, after = asyncio.run(asked())
+    assert before == after > 0
 
 
 async def test_another_kind_of_server_is_recognised():

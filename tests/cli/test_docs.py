@@ -25,14 +25,18 @@ def test_the_commands_of_the_page_work(up):
         ["bash", "-c", script], env=env_of({"PHASELINE_URL": up.url}), capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] in {"asked to stop", "cancelled"}
+    lines = run.stdout.splitlines()
+    assert {"asked to stop", "cancelled"} & set(lines)
+    assert lines[-1].startswith("bus  ")
 
 
-def test_the_program_of_the_page_works(up, capsys):
+def test_the_programs_of_the_page_work(up, capsys):
     names: dict[str, Any] = {}
-    exec(compile(blocks("python")[0], "docs/cli.md", "exec"), names)
+    exec(compile("\n".join(blocks("python")), "docs/cli.md", "exec"), names)
     asyncio.run(names["main"](up.url))
     assert capsys.readouterr().out.splitlines()[-1].startswith("completed {'steps': 5")
+    asyncio.run(names["more"](up.url))
+    assert "1 to run again" in capsys.readouterr().out
 
 
 def test_the_page_and_the_help_name_the_same_exit_codes():

@@ -79,7 +79,14 @@ def test_into_a_pipe_go_plain_lines_only(cli, shape, up):
     assert run.code == 0
     job_id = json.loads(cli("jobs", "list", "--limit", "1", "-o", "jsonl").out)["id"]
     outputs = [run.out, run.err]
-    for words in (["jobs", "list"], ["jobs", "get", job_id], ["jobs", "events", job_id], ["engines"]):
+    for words in (
+        ["jobs", "list"],
+        ["jobs", "get", job_id],
+        ["jobs", "events", job_id],
+        ["engines"],
+        ["workers"],
+        ["stats"],
+    ):
         outputs.append(cli(*words, "-o", shape).out)
     for output in outputs:
         assert "\x1b" not in output
@@ -140,7 +147,7 @@ def test_list_filters_and_pages(cli, a_job):
     made = [a_job(*QUICK, "--tag", "listed")["id"] for _ in range(3)]
     other = a_job(*FAILING, "--tag", "listed", "--follow")["id"]
     listed = json.loads(cli("jobs", "list", "--tag", "listed", "-o", "json").out)
-    assert [job["id"] for job in listed] == [other, *reversed(made)]
+    assert [job["id"] for job in listed] == sorted([other, *made], reverse=True)
     failed = cli("jobs", "list", "--tag", "listed", "--status", "failed", "--status", "cancelled", "-o", "jsonl")
     assert [json.loads(line)["id"] for line in failed.out.splitlines()] == [other]
     table = cli("jobs", "list", "--tag", "listed", "--limit", "2").out.splitlines()
@@ -148,11 +155,86 @@ def test_list_filters_and_pages(cli, a_job):
     assert [line.split()[0] for line in table[1:]] == [other, made[-1]]
 
 
+def test_a_query_lists_what_the_query_box_finds(cli, a_job):
+    mine = a_job(*FAILING, "--tag", "asked for", "--follow")["id"]
+    a_job(*QUICK, "--tag", "asked for", "--follow")
+    for query in (["status:failed,cancelled", 'tag:"asked for"'], ['status:failed tag:"asked for" created_after:1h']):
+        found = cli("jobs", "list", *query, "-o", "jsonl")
+        assert [json.loads(line)["id"] for line in found.out.splitlines()] == [mine]
+    wrong = cli("jobs", "list", "flavour:sweet")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "flavour" in wrong.err
+
+
+NEVER = ("--not-before", "2999-01-01T00:00:00Z")
+
+
+def test_a_bulk_action_prints_what_it_changed_and_says_what_it_left(cli, a_job):
+    made = [a_job(*QUICK, *NEVER, "--tag", "many")["id"] for _ in range(3)]
+    done = cli("jobs", "bulk", "cancel", "tag:many", "--yes", "--reason", "spring cleaning")
+    assert (done.code, sorted(done.out.split())) == (0, sorted(made))
+    assert done.err == "3 jobs to cancel\n"
+    cancelled = json.loads(cli("jobs", "events", made[0], "-o", "jsonl").out.splitlines()[-1])
+    assert (cancelled["type"], cancelled["reason"]) == ("cancelled", "spring cleaning")
+    again = json.loads(cli("jobs", "bulk", "rerun", "tag:many", "status:cancelled", "--yes", "-o", "json").out)
+    assert (again["count"], len(again["jobs"]), again["refused"]) == (3, 3, [])
+    assert {json.loads(cli("jobs", "get", new, "-o", "json").out)["rerun_of"] for new in again["jobs"]} == set(made)
+    nothing = cli("jobs", "bulk", "retry", "tag:nobody", "--yes")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "0 jobs to retry\n")
+
+
+def test_a_bulk_action_nobody_can_confirm_needs_to_be_told_yes(cli, a_job):
+    job_id = a_job(*QUICK, *NEVER, "--tag", "unasked")["id"]
+    run = cli("jobs", "bulk", "cancel", "tag:unasked")
+    assert (run.code, run.out) == (2, "")
+    assert "--yes" in run.err
+    assert json.loads(cli("jobs", "get", job_id, "-o", "json").out)["status"] == "queued"
+    cli("jobs", "cancel", job_id)
+
+
+def test_the_feed_goes_on_where_it_said(cli, a_job):
+    def cursor(run):
+        return run.err.split("--after ")[1].split()[0]
+
+    begun = cli("feed", "--after", "now", "--follow", "--timeout", "0.5", "-o", "jsonl")
+    assert begun.code == 5
+    jobs = [a_job(*QUICK, "--follow") for _ in range(2)]
+    run = cli("feed", "--after", cursor(begun), "-o", "jsonl")
+    assert run.code == 0
+    events = [json.loads(line) for line in run.out.splitlines()]
+    for job in jobs:
+        assert [event["seq"] for event in events if event["job_id"] == job["id"]] == list(range(1, job["seq"] + 1))
+    shown = cli("feed", "--after", cursor(begun)).out.splitlines()
+    assert [line.split()[:2] for line in shown] == [[event["job_id"], str(event["seq"])] for event in events]
+    assert cli("feed", "--after", cursor(run)).out == ""
+    assert cli("feed", "--after", "made-up").code == 1
+
+
+def test_workers_and_counts_are_shown(cli):
+    (worker,) = json.loads(cli("workers", "-o", "json").out)
+    assert worker["id"] in cli("workers").out
+    counts = json.loads(cli("stats", "-o", "json").out)
+    assert counts["workers"] == 1
+    assert "bus             memory, connected" in cli("stats").out.splitlines()
+    itself = json.loads(cli("stats", "--gateway", "-o", "json").out)
+    assert itself["connections_max"] == 10_000
+    assert f"id                     {itself['id']}" in cli("stats", "--gateway").out.splitlines()
+
+
 def test_a_job_can_be_seen_as_of_any_sequence(cli, a_job):
     job = a_job(*QUICK, "--follow")
     past = json.loads(cli("jobs", "get", job["id"], "--at", "1", "-o", "json").out)
     assert (past["status"], past["seq"]) == ("queued", 1)
     assert cli("jobs", "get", job["id"], "--at", str(job["seq"] + 1)).code == 1
+
+
+def test_the_same_has_a_command_of_its_own(cli, a_job):
+    job = a_job(*QUICK, "--follow")
+    past = json.loads(cli("jobs", "at", job["id"], "--seq", "2", "-o", "json").out)
+    assert (past["status"], past["seq"]) == ("running", 2)
+    beyond = cli("jobs", "at", job["id"], "--seq", str(job["seq"] + 1))
+    assert (beyond.code, beyond.out) == (1, "")
+    assert f"at sequence {job['seq']}" in beyond.err
 
 
 def test_events_are_replayed_in_part_or_as_a_whole(cli, a_job):
@@ -164,6 +246,15 @@ def test_events_are_replayed_in_part_or_as_a_whole(cli, a_job):
     assert [event["seq"] for event in part] == [3, 4]
 
 
+def test_events_may_be_followed_to_the_end(cli, a_job):
+    job_id = a_job("-p", "steps=20", "-p", "step_s=0.05")["id"]
+    run = cli(
+        "jobs", "events", job_id, "--after", "1", "--follow", "-o", "jsonl"
+    )  # of a later one it may know nothing yet
+    assert run.code == 0
+    assert seqs(run.out) == list(range(2, json.loads(cli("jobs", "get", job_id, "-o", "json").out)["seq"] + 1))
+
+
 def test_the_log_is_replayed_from_its_folder_as_the_server_sends_it(cli, a_job, up):
     job = a_job(*QUICK, "--follow")
     words = ["jobs", "events", job["id"], "-o", "jsonl"]
@@ -173,6 +264,14 @@ def test_the_log_is_replayed_from_its_folder_as_the_server_sends_it(cli, a_job, 
 def test_results_are_the_exact_document(cli, a_job):
     job = a_job(*QUICK, "--follow")
     assert json.loads(cli("jobs", "results", job["id"]).out) == job["results"]
+
+
+@pytest.mark.parametrize("size", [10, 400_000])
+def test_results_go_to_a_file_whatever_their_size(cli, tmp_path, size):
+    job = json.loads(cli("submit", "sized", "-p", f"size={size}", "--follow", "-o", "json").out)
+    file = tmp_path / "result.json"
+    assert cli("jobs", "results", job["id"], "--to", str(file)).out == ""
+    assert json.loads(file.read_text()) == "x" * size
 
 
 def test_retry_goes_on_in_the_same_stream_and_rerun_makes_a_new_one(cli, a_job):

@@ -21,7 +21,8 @@ def test_up_prints_its_url_first_keeps_its_data_and_ends_on_sigterm(fresh_up):
 
 def test_a_follow_survives_a_killed_server_and_shows_each_event_once(fresh_up):
     job_id = submitted(fresh_up, "-p", "steps=40")
-    with running("follow", job_id, "-o", "jsonl", PHASELINE_URL=fresh_up.url) as follow:
+    recording = str(fresh_up.data_dir / "recording.ndjson")
+    with running("follow", job_id, "-o", "jsonl", "--record", recording, PHASELINE_URL=fresh_up.url) as follow:
         lines = follow.lines(6)
         fresh_up.kill()
         fresh_up.start()
@@ -33,6 +34,8 @@ def test_a_follow_survives_a_killed_server_and_shows_each_event_once(fresh_up):
     assert events[-1]["attempt"] == 2
     assert "connection dropped at seq " in rest.err
     assert "resumed after seq " in rest.err
+    verified = phaseline("verify", "--settled", "--recording", recording, "--data-dir", str(fresh_up.data_dir))
+    assert verified.out == f"1 jobs, {len(events)} events, 1 recordings, no copy: no violation\n", verified.err
 
 
 def test_ctrl_c_ends_the_watching_and_not_the_job(fresh_up):

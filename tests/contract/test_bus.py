@@ -28,6 +28,7 @@ from events.rabbit_topology import (
 )
 from events.record import Recorded, encode_event, job_id_of, seq_of
 from tests.servers import RabbitServer
+from tests.simulation.bus import Broker, SimBus
 
 JOB = "0199aaaa-0000-7000-8000-00000000000{}"
 WITHIN_S = 10.0  # everything here takes milliseconds; a server that comes back takes 2 s
@@ -133,13 +134,18 @@ async def plain_channel(url: str) -> AsyncIterator[aio_pika.abc.AbstractChannel]
         yield await connection.channel()
 
 
-@pytest.fixture(params=["memory", "rabbitmq"])
+@pytest.fixture(params=["memory", "rabbitmq", "simulated"])
 async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
     if request.param == "memory":
         memory = MemoryBus()
         await memory.open()
         yield memory
         await memory.close()
+    elif request.param == "simulated":
+        simulated = SimBus(Broker())
+        await simulated.open()
+        yield simulated
+        await simulated.close()
     else:
         async with opened(request.getfixturevalue("rabbit").create_vhost()) as rabbit_bus:
             yield rabbit_bus
@@ -290,7 +296,7 @@ async def test_a_paused_worker_takes_nothing_and_goes_on_when_resumed(bus: Bus) 
 async def test_what_a_paused_worker_had_not_taken_goes_to_another(bus: Bus) -> None:
     async with bus.tickets([ENGINE]) as full:
         bus.publish_tickets(ENGINE, 1)
-        await until_waiting(bus, ENGINE, 0 if bus.name == "rabbitmq" else 1)  # RabbitMQ hands it over beforehand
+        await until_waiting(bus, ENGINE, 1 if bus.name == "memory" else 0)  # RabbitMQ hands it over beforehand
         await full.pause()
         async with bus.tickets([ENGINE]) as free:
             await (await taken(free)).ack()
@@ -416,6 +422,7 @@ async def test_reading_the_copy_ends_with_what_was_there(vhost: str) -> None:
         bodies = [b'{"n":%d}' % n for n in range(250)]
         await bus.append_copy([(f"id.{n}", body) for n, body in enumerate(bodies)])
         assert [message async for message in bus.read_copy()] == bodies
+        assert await bus.copy_start() == 0
 
 
 async def test_events_no_stream_took_are_not_taken_for_copied(vhost: str) -> None:
@@ -512,7 +519,7 @@ async def test_without_rabbitmq_nothing_waits_and_nothing_raises_but_the_copy() 
         with pytest.raises(BusUnavailable):
             await bus.append_copy([("id", b"{}")])
     await bus.close()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < rabbit_link.CALL_S
 
 
 async def test_a_url_that_is_none_is_refused_at_once() -> None:
@@ -554,9 +561,10 @@ async def test_tickets_are_taken_again_after_a_lost_connection(rabbit: RabbitSer
     async with opened(vhost) as bus, bus.tickets([ENGINE]) as tickets:
         bus.publish_tickets(ENGINE, 1)
         lost = await taken(tickets)
+        session = bus._consuming.session  # now: soon there is another, which nobody loses
+        assert session is not None
         await asyncio.to_thread(rabbit.evaluate, close_connections(vhost))
-        session = bus._consuming.session
-        if session is not None:
+        async with asyncio.timeout(WITHIN_S):
             await session.lost.wait()
         await lost.ack()  # on a channel that is gone
         again = await taken(tickets)  # RabbitMQ had not got the ack
@@ -583,10 +591,11 @@ async def test_a_queue_deleted_from_outside_is_made_anew(rabbit: RabbitServer, v
         await (await taken(tickets)).ack()
         await asyncio.to_thread(rabbit.evaluate, delete_queues(vhost))
         await heard.until_bound(2)
-        bus.publish("e", [line(1)])
-        await heard.until(lambda: heard.lines)
-        # RabbitMQ nacks what reaches a quorum queue while it is being made again (seen once in ten): lost, as any may.
         async with asyncio.timeout(WITHIN_S):
+            while not heard.lines:  # RabbitMQ may end the connection for what happened to its queues: lost, as any may
+                bus.publish("e", [line(1)])
+                await asyncio.sleep(0.05)
+            # It nacks what reaches a quorum queue while it is being made again (seen once in ten).
             bus.publish_tickets(ENGINE, 1)
             while await none_comes(tickets):
                 bus.publish_tickets(ENGINE, 1)
@@ -627,7 +636,7 @@ async def test_a_frozen_rabbitmq_costs_a_deadline_not_the_publisher(
             while bus.connected:
                 before = time.monotonic()
                 bus.publish("e", [line(1, size=60_000)] * 4)
-                assert time.monotonic() - before < 0.1
+                assert time.monotonic() - before < 0.5
                 await asyncio.sleep(0.01)
                 assert time.monotonic() - began < WITHIN_S
             assert await bus.ticket_count(ENGINE) is None

@@ -6,7 +6,8 @@ from itertools import combinations
 import pytest
 
 from engine_worker.engines.fpl.lineup import bench_weight, best_lineup, formations
-from engine_worker.engines.fpl.rules import eleven_violations, ruleset
+from engine_worker.engines.fpl.rules import eleven_violations
+from engine_worker.engines.fpl.seasons import ruleset
 from engine_worker.engines.fpl.synthetic.shapes import game_settings
 
 RULES = ruleset(game_settings())

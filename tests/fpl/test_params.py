@@ -1,15 +1,19 @@
 """Whatever is wrong with a request is refused at submit, and the field is named."""
 
+import json
 import time
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from engine_worker.engines.fpl import fpl
+from engine_worker.engines.fpl.sources import source_named
 from phaseline import InvalidParams
-from tests.fpl.builders import a_squad, bootstrap
+from tests.fpl.builders import a_squad, assert_within_the_rules, bootstrap, decided
 
 
 def refused(params: dict[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
@@ -54,6 +58,13 @@ def replaced(squad: dict[str, Any], index: int, element: int) -> dict[str, Any]:
         ({"squad": [], "bank": 0, "free_transfers": 1}, ("squad",)),
         ({**a_squad(), "bank": -1}, ("bank",)),
         ({**a_squad(), "free_transfers": 6}, ("free_transfers",)),
+        ({"team_id": 1, "booked_transfers": [{"sold": 1}]}, ("booked_transfers", 0, "bought")),
+        ({"team_id": 1, "booked_transfers": [{"sold": 1, "bought": 2, "price": 3}]}, ("booked_transfers", 0, "price")),
+        (
+            {"team_id": 1, "availability_overrides": [{"element": 1, "chance": 101}]},
+            ("availability_overrides", 0, "chance"),
+        ),
+        ({"team_id": 1, "availability_overrides": [{"element": 1, "chance": 5}] * 2}, ("availability_overrides",)),
     ],
 )
 def test_a_value_out_of_shape_is_named(params, location):
@@ -70,6 +81,10 @@ def test_a_value_out_of_shape_is_named(params, location):
         ({"team_id": 1, "bank": 3}, "bank belongs to squad"),
         ({"squad": a_squad()["squad"]}, "squad needs bank and free_transfers"),
         ({"team_id": 1, "locked": [7], "banned": [7]}, r"locked and banned both name \[7\]"),
+        (
+            {"team_id": 1, "locked": [7], "booked_transfers": [{"sold": 7, "bought": 8}]},
+            r"locked and sold in booked_transfers: \[7\]",
+        ),
     ],
 )
 def test_fields_that_contradict_each_other_are_named(params, message):
@@ -160,6 +175,156 @@ def test_a_locked_player_must_be_owned_and_a_chip_in_its_window():
     ]
 
 
+def configured_as(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    monkeypatch.setenv("PHASELINE_FPL_SOURCES", setting)
+
+
+def test_a_chip_already_played_or_out_of_its_window_is_refused(monkeypatch):
+    assert refused({"team_id": 2, "available_chips": ["wildcard"]}) == [
+        (("available_chips", 0), "wildcard is used: played in gameweek 7"),
+    ]
+    configured_as(monkeypatch, "first=synthetic:1:preseason")
+    assert refused({**a_squad(), "available_chips": ["wildcard"]})[-1] == (
+        ("available_chips", 0),
+        "wildcard may not be played in gameweek 1",
+    )
+
+
+def test_two_free_hits_in_a_row_are_refused(monkeypatch):
+    configured_as(monkeypatch, "spring=synthetic:1:25")
+    assert refused({"team_id": 3, "available_chips": ["freehit"], "gameweek": 25}) == [
+        (("available_chips", 0), "freehit is used: played in gameweek 9, 24"),
+    ]
+
+
+def test_a_season_that_is_over_is_refused(monkeypatch):
+    configured_as(monkeypatch, "done=synthetic:1:over")
+    assert refused({"team_id": 1}) == [(("gameweek",), "the season of this source is over")]
+
+
+def test_more_free_transfers_than_the_season_banks_are_refused(tmp_path, monkeypatch):
+    saved(tmp_path, monkeypatch, lambda body: body["game_settings"].update(max_extra_free_transfers=1))
+    text = "4 free transfers, this season banks at most 2"
+    assert refused({"team_id": 1, "free_transfers": 4}) == [(("free_transfers",), text)]
+
+
+def test_an_override_for_nobody_is_refused():
+    override = {"element": 999_999, "chance": 50}
+    assert refused({"team_id": 1, "availability_overrides": [override]}) == [
+        (("availability_overrides", 0, "element"), "no player 999999 in this source"),
+    ]
+
+
+def swap(sold: int, bought: int) -> dict[str, Any]:
+    return {"team_id": 1, "booked_transfers": [{"sold": sold, "bought": bought}]}
+
+
+def owned_by_position() -> dict[int, list[int]]:
+    places = {element["id"]: element["element_type"] for element in bootstrap()["elements"]}
+    found: dict[int, list[int]] = {}
+    for player in a_squad()["squad"]:
+        found.setdefault(places[player["element"]], []).append(player["element"])
+    return found
+
+
+def test_a_booked_transfer_must_sell_who_is_owned_and_buy_who_is_not_and_exists():
+    owned = owned_by_position()[4]
+    stranger = another(position=4, but=owned)
+    assert refused(swap(stranger, owned[0])) == [
+        (("booked_transfers", 0, "sold"), f"player {stranger} is not in the squad"),
+        (("booked_transfers", 0, "bought"), f"player {owned[0]} is in the squad already"),
+    ]
+    assert refused(swap(owned[0], 999_999)) == [
+        (("booked_transfers", 0, "bought"), "no player 999999 in this source"),
+    ]
+
+
+def test_a_booked_transfer_that_cannot_be_paid_or_breaks_the_squad_is_refused():
+    owned = owned_by_position()
+    forwards = [element for element in bootstrap()["elements"] if element["element_type"] == 4]
+    dearest = max((f for f in forwards if f["id"] not in owned[4]), key=lambda f: f["now_cost"])
+    (where, text), *_ = refused(swap(owned[4][0], dearest["id"]))
+    assert (where, text.partition(":")[0]) == (("booked_transfers",), "cannot be paid")
+    keeper = another(position=1, but=owned[1])
+    texts = [text for _, text in refused(swap(owned[4][0], keeper))]
+    assert texts[:2] == ["3 goalkeepers, the rules allow 2", "2 forwards, the rules ask for 3"]
+
+
+def test_booked_transfers_are_in_the_squad_the_plan_starts_from():
+    owned = owned_by_position()[3]
+    elements = {element["id"]: element for element in bootstrap()["elements"]}
+    clubs = [elements[player["element"]]["team"] for player in a_squad()["squad"]]
+    cheap = next(
+        element
+        for element in sorted(elements.values(), key=lambda e: e["now_cost"])
+        if element["element_type"] == 3 and element["id"] not in owned and clubs.count(element["team"]) < 3
+    )
+    before = decided({"team_id": 1, "horizon": 1}).decision.squad_state
+    made = decided({**swap(owned[0], cheap["id"]), "horizon": 1}).decision
+    sold = next(player for player in before.players if player.element == owned[0])
+    state = made.squad_state
+    assert cheap["id"] in {player.element for player in state.players}
+    assert state.bank == before.bank + sold.selling_price - cheap["now_cost"]
+    assert state.free_transfers == max(before.free_transfers - 1, 0)
+    assert "booked" in {warning.code for warning in made.warnings}
+
+
+def test_an_override_replaces_what_the_source_says_of_a_player():
+    captain = decided({"team_id": 1, "horizon": 1}).decision.lineup.captain.element
+    override = {"element": captain, "chance": 0}
+    lineup = decided({"team_id": 1, "horizon": 1, "availability_overrides": [override]}).decision.lineup
+    assert captain not in {player.element for player in lineup.starters}
+
+
+def saved(folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], object]) -> None:
+    """The made-up season as a folder, its bootstrap changed."""
+    made_up = source_named("synthetic")
+    for path in ("bootstrap-static", "fixtures", "entry/1/history", "entry/1/transfers", "entry/1/event/11/picks"):
+        body = json.loads(json.dumps(made_up.answer(path).body))
+        if path == "bootstrap-static":
+            change(body)
+        file = folder / f"{path}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(body))
+    monkeypatch.setenv("PHASELINE_FPL_SOURCES", f"saved=directory:{folder}")
+
+
+def four_from_one_club(body: dict[str, Any]) -> None:
+    """As after real transfers: players of the first manager have moved to one club."""
+    owned = [player["element"] for player in a_squad()["squad"]]
+    elements = {element["id"]: element for element in body["elements"]}
+    club = elements[owned[2]]["team"]
+    others = [element for element in owned if elements[element]["team"] != club]
+    for element in others[: 4 - sum(elements[e]["team"] == club for e in owned)]:
+        elements[element]["team"] = club
+
+
+def test_four_from_one_club_after_a_real_transfer_is_a_warning(tmp_path, monkeypatch):
+    saved(tmp_path, monkeypatch, four_from_one_club)
+    decision = decided({"team_id": 1, "horizon": 2, "max_hits": 0}).decision
+    assert "club_limit" in {warning.code for warning in decision.warnings}
+    assert "club_limit" in {issue.kind for issue in decision.squad_state.issues}
+    clubs = Counter(player.club for player in decision.squad_state.players)
+    assert max(clubs.values()) == 4
+
+
+def test_before_the_season_a_squad_is_built_from_the_whole_budget(monkeypatch):
+    configured_as(monkeypatch, "first=synthetic:1:preseason")
+    decision = decided({"team_id": 1, "horizon": 1}).decision
+    assert decision.header.gameweek == 1
+    week = decision.transfer_plan.gameweeks[0]
+    assert (week.hits, week.unlimited) == (0, True)
+    assert len(week.transfers) > 8
+    assert 0 <= week.bank_after < 30
+    assert "new_entry" in {warning.code for warning in decision.warnings}
+    assert_within_the_rules(decision)
+
+
+def test_a_team_that_joins_later_has_no_squad_yet(monkeypatch):
+    configured_as(monkeypatch, "third=synthetic:1:3")
+    assert refused({"team_id": 7}) == [(("team_id",), "team 7 has no squad before gameweek 3; give squad instead")]
+
+
 def test_a_check_is_quick_once_the_source_is_loaded():
     params = fpl.params.model_validate(a_squad())
     assert fpl.check is not None
@@ -167,3 +332,17 @@ def test_a_check_is_quick_once_the_source_is_loaded():
     began = time.perf_counter()
     fpl.check(params)
     assert time.perf_counter() - began < 0.3
+
+
+def test_a_planned_chip_must_be_left_in_its_window_and_within_the_horizon():
+    def planned(team_id: int, *plan: tuple[int, str]) -> list[tuple[tuple[str | int, ...], str]]:
+        chips = [{"gameweek": gameweek, "chip": chip} for gameweek, chip in plan]
+        return refused({"team_id": team_id, "horizon": 3, "chip_plan": chips})
+
+    assert planned(2, (12, "wildcard")) == [(("chip_plan", 0), "wildcard is used: played in gameweek 7")]
+    assert planned(1, (15, "3xc")) == [
+        (("chip_plan", 0, "gameweek"), "gameweek 15 is not among those planned, 12 and 2 after it"),
+    ]
+    assert planned(1, (12, "3xc"), (13, "3xc")) == [(("chip_plan", 1), "3xc is used: played in gameweek 12")]
+    with pytest.raises(ValidationError, match="chip for gameweek 12 given twice"):
+        planned(1, (12, "3xc"), (12, "bboost"))

@@ -1,15 +1,22 @@
 """The solver's plan is the best there is: compared with every plan, where every plan can be counted."""
 
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from itertools import combinations, product
 
 import pytest
 
-from engine_worker.engines.fpl.problem import Chip, Plan, Problem, hold_plan, make_plan
+from engine_worker.engines.fpl.chip_search import solve_with_chips
+from engine_worker.engines.fpl.problem import ChipCopy, Moves, Plan, Problem, hold_plan, make_plan
 from engine_worker.engines.fpl.rules import squad_violations
-from engine_worker.engines.fpl.solver import solve, solve_free_hit
+from engine_worker.engines.fpl.solver import Limits, Sight, solve, with_free_hits
 from tests.fpl.builders import a_problem
+from tests.fpl.toy import Search, toy
 
 GAP = 4e-4
+EXACT = Limits(100, 1e-6)
 
 
 def single_swaps(problem: Problem, squad: frozenset[int]) -> list[tuple[int, int]]:
@@ -38,7 +45,7 @@ def best_of_all(problem: Problem, transfers: int) -> float:
         for chosen in combinations(swaps, count):
             sold, bought = {a for a, _ in chosen}, {b for _, b in chosen}
             if len(sold) == len(bought) == count:
-                plan = make_plan(problem, [(sorted(sold), sorted(bought))])
+                plan = make_plan(problem, [Moves(tuple(sorted(sold)), tuple(sorted(bought)))])
                 if legal(problem, plan):
                     best = max(best, plan.objective)
     return best
@@ -47,7 +54,7 @@ def best_of_all(problem: Problem, transfers: int) -> float:
 @pytest.mark.parametrize("team_id, seed, bank", [(1, 0, 0), (2, 1, 5), (3, 2, 20), (4, 3, 2), (5, 4, 60), (6, 5, 10)])
 def test_one_transfer_is_the_best_of_all(team_id, seed, bank):
     problem = a_problem(team_id, 1, 40, seed, bank=bank, free_transfers=1)
-    solved = solve(problem, transfer_weeks=1, time_limit_s=20)
+    solved = solve(problem, EXACT)
     assert solved.plan is not None
     assert solved.status == "optimal"
     assert legal(problem, solved.plan)
@@ -57,56 +64,209 @@ def test_one_transfer_is_the_best_of_all(team_id, seed, bank):
 @pytest.mark.parametrize("seed, free, hits", [(10, 2, 0), (11, 1, 1), (12, 0, 2)])
 def test_two_transfers_with_and_without_hits_are_the_best_of_all(seed, free, hits):
     problem = a_problem(1, 1, 12, seed, bank=25, free_transfers=free, max_hits=hits)
-    solved = solve(problem, transfer_weeks=1, time_limit_s=20)
+    solved = solve(problem, EXACT)
     assert solved.plan is not None
     assert solved.plan.objective == pytest.approx(best_of_all(problem, 2), rel=GAP)
 
 
-def test_two_gameweeks_are_the_best_of_all():
-    problem = a_problem(4, 2, 8, 20, bank=15, free_transfers=1)
-    best = hold_plan(problem).objective
-    choices: list[list[tuple[int, int]]] = [[], *([swap] for swap in single_swaps(problem, problem.owned))]
-    for first in choices:
-        now = make_plan(problem, [([a for a, _ in first], [b for _, b in first]), ((), ())])
-        if not legal(problem, now):
-            continue
-        squad = now.weeks[1].squad
-        # Two transfers in the second gameweek need a first one saved.
-        later = single_swaps(problem, squad)
-        pairs = combinations(later, 2) if not first else ()
-        for second in (*([swap] for swap in later), *pairs):
-            sold, bought = {a for a, _ in second}, {b for _, b in second}
-            if len(sold) == len(bought) == len(second):
-                plan = make_plan(problem, [(now.weeks[0].sold, now.weeks[0].bought), (sorted(sold), sorted(bought))])
-                best = max(best, plan.objective if legal(problem, plan) else best)
-        best = max(best, now.objective)
-    solved = solve(problem, transfer_weeks=2, time_limit_s=20)
+@pytest.mark.parametrize("seed, hits", [(1, 0), (2, 0), (3, 1), (4, 0)])
+def test_two_gameweeks_of_a_toy_league_are_the_best_of_all(seed, hits):
+    problem = toy(seed, 2, (1, 2, 2, 2) if hits else (1, 3, 3, 3), max_hits=hits, free_transfers=1)
+    solved = solve(problem, EXACT)
     assert solved.plan is not None
-    assert solved.plan.objective == pytest.approx(best, rel=GAP)
+    assert legal(problem, solved.plan)
+    assert solved.plan.objective == pytest.approx(Search(problem, 2).best(), abs=1e-6)
 
 
-@pytest.mark.parametrize("chip", [None, Chip("wildcard"), Chip("bboost"), Chip("3xc")])
+@pytest.mark.parametrize("seed, free", [(11, 1), (12, 1), (13, 0)])
+def test_three_gameweeks_of_a_toy_league_are_the_best_of_all(seed, free):
+    """25 players; transfers are saved, prices locked, players bought back."""
+    problem = toy(seed, 3, (1, 3, 3, 3), free_transfers=free, worth=replace(toy(seed, 1).worth, free_transfer=0.3))
+    solved = solve(problem, EXACT)
+    assert solved.plan is not None
+    assert legal(problem, solved.plan)
+    assert solved.plan.objective == pytest.approx(Search(problem, 2).best(), abs=1e-6)
+
+
+def unrisen(problem: Problem) -> Problem:
+    """The same with nobody's price risen: what a free hit may buy does not depend on whom it keeps then."""
+    return replace(problem, selling={element: problem.cost[element] for element in problem.owned})
+
+
+@pytest.mark.parametrize("chip", ["wildcard", "freehit", "bboost", "3xc"])
+@pytest.mark.parametrize("seed", [21, 22])
+def test_a_chip_is_played_in_its_best_gameweek_of_all(chip, seed):
+    problem = toy(seed, 2, (1, 1, 1, 2), free_transfers=1, chips=(ChipCopy(chip, (0, 1), 2.0),))
+    problem = with_free_hits(unrisen(problem) if chip == "freehit" else problem, EXACT)
+    best = Search(problem, 1).best()
+    for solved in (solve(problem, EXACT), solve_with_chips(problem, EXACT, start=hold_plan(problem))):
+        assert solved.plan is not None
+        assert solved.status == "optimal"
+        assert legal(problem, solved.plan)
+        assert solved.plan.objective == pytest.approx(best, abs=1e-6)
+        assert solved.bound == pytest.approx(best, rel=1e-5)
+
+
+def test_all_chips_at_once_are_the_best_of_all_combinations():
+    copies = (ChipCopy("freehit", (0, 1), 1.0), ChipCopy("bboost", (0, 1), 0.5), ChipCopy("3xc", (1,), 0.5))
+    problem = with_free_hits(unrisen(toy(31, 2, (1, 1, 1, 2), free_transfers=1, chips=copies)), EXACT)
+    best = Search(problem, 1).best()
+    for solved in (solve(problem, EXACT), solve_with_chips(problem, EXACT, start=hold_plan(problem))):
+        assert solved.plan is not None
+        assert [week.chip for week in solved.plan.weeks] != [None, None]
+        assert solved.plan.objective == pytest.approx(best, abs=1e-6)
+
+
+def chips_of_three_gameweeks(seed: int = 32) -> Problem:
+    copies = (
+        ChipCopy("wildcard", (0, 1, 2), 3.0),
+        ChipCopy("freehit", (1, 2), 2.0),
+        ChipCopy("bboost", (0, 1, 2), 1.0),
+        ChipCopy("3xc", (0, 1, 2), 1.0),
+    )
+    return with_free_hits(toy(seed, 3, (0, 1, 1, 1), free_transfers=1, chips=copies), EXACT)
+
+
+@pytest.mark.parametrize("seed", [32, 33])
+def test_deciding_the_chips_first_finds_what_one_search_over_everything_finds(seed):
+    """Three gameweeks with all four chips; every bound said on the way is true."""
+    problem = chips_of_three_gameweeks(seed)
+    sights: list[Sight] = []
+
+    def watch(sight: Sight) -> bool:
+        sights.append(sight)
+        return True
+
+    whole = solve(problem, EXACT)
+    cases = solve_with_chips(problem, EXACT, start=hold_plan(problem), watch=watch)
+    assert whole.plan is not None
+    assert cases.plan is not None
+    assert (whole.status, cases.status) == ("optimal", "optimal")
+    assert cases.bound == pytest.approx(cases.plan.objective, rel=1e-5)
+    assert cases.plan.objective == pytest.approx(whole.plan.objective, rel=1e-5)
+    assert legal(problem, cases.plan)
+    for sight in sights:
+        assert sight.bound is None or sight.bound >= whole.plan.objective * (1 - 1e-6)
+
+
+def test_a_search_over_chips_repeats_under_a_limit_on_nodes_and_says_what_is_open():
+    problem = chips_of_three_gameweeks()
+    hold = hold_plan(problem)
+    first, second = (solve_with_chips(problem, Limits(60, 1e-6, nodes=6), start=hold) for _ in range(2))
+    assert first.status == "node_limit"
+    assert (first.plan, first.bound, first.nodes) == (second.plan, second.bound, second.nodes)
+    best = solve_with_chips(problem, EXACT, start=hold).plan
+    assert best is not None
+    assert first.plan is not None
+    assert first.bound is not None
+    assert first.plan.objective <= best.objective <= first.bound
+
+
+def test_a_search_over_chips_that_is_stopped_keeps_the_plan_it_began_with():
+    problem = chips_of_three_gameweeks()
+    hold = hold_plan(problem)
+    stopped = solve_with_chips(problem, EXACT, start=hold, watch=lambda _sight: False)
+    assert stopped.plan is not None
+    assert stopped.plan.objective >= hold.objective
+    assert stopped.status in ("interrupted", "optimal")
+
+
+@pytest.mark.parametrize("seed", range(21, 27))
+def test_a_free_hit_with_risen_prices_is_legal_and_close_to_the_best_of_all(seed):
+    """Which of the risen players are sold before it, the model decides between none and all."""
+    problem = toy(seed, 2, (1, 1, 1, 2), free_transfers=1, chips=(ChipCopy("freehit", (1,), -5.0),))
+    solved = solve(with_free_hits(problem, EXACT), EXACT)
+    best = Search(problem, 1).best()
+    assert solved.plan is not None
+    assert legal(problem, solved.plan)
+    assert best - 1.0 <= solved.plan.objective <= best + 1e-6
+
+
+@pytest.mark.parametrize("seed", [41, 42, 43])
+def test_locked_players_stay_and_banned_ones_stay_away_and_it_is_still_the_best(seed):
+    free = toy(seed, 2, free_transfers=1)
+    plan = solve(free, EXACT).plan
+    assert plan is not None
+    sold = {element for week in plan.weeks for element in week.sold}
+    bought = {element for week in plan.weeks for element in week.bought}
+    problem = replace(free, locked=frozenset(sorted(sold & free.owned)[:1]), banned=frozenset(sorted(bought)[:1]))
+    solved = solve(problem, EXACT)
+    assert solved.plan is not None
+    assert not problem.locked & {element for week in solved.plan.weeks for element in week.sold}
+    assert not problem.banned & {element for week in solved.plan.weeks for element in week.bought}
+    assert solved.plan.objective == pytest.approx(Search(problem, 2).best(), abs=1e-6)
+
+
+def every_first_move(problem: Problem, transfers: int) -> dict[Moves, float]:
+    """Each legal first move of a one-gameweek problem with its objective."""
+    swaps, worth = single_swaps(problem, problem.owned), {Moves(): hold_plan(problem).objective}
+    for count in range(1, transfers + 1):
+        for chosen in combinations(swaps, count):
+            moves = Moves(tuple(sorted({a for a, _ in chosen})), tuple(sorted({b for _, b in chosen})))
+            if len(moves.sold) == len(moves.bought) == count:
+                plan = make_plan(problem, [moves])
+                if legal(problem, plan):
+                    worth[moves] = plan.objective
+    return worth
+
+
+def test_the_next_best_first_moves_are_the_next_best_of_all():
+    problem = toy(51, 1, free_transfers=2)
+    ranked = sorted(every_first_move(problem, 2).values(), reverse=True)
+    excluded: list[Moves] = []
+    for rank in range(4):
+        solved = solve(problem, EXACT, excluded=excluded)
+        assert solved.plan is not None
+        assert solved.plan.objective == pytest.approx(ranked[rank], abs=1e-6)
+        assert solved.plan.weeks[0].moves not in excluded
+        excluded.append(solved.plan.weeks[0].moves)
+
+
+def test_a_plan_is_worth_what_the_solver_says_it_is():
+    """The points added up from the moves alone are the solver's objective: at the optimum its bound meets them."""
+    for seed in range(60, 66):
+        copies = (ChipCopy("wildcard", (0, 1, 2), 3.0), ChipCopy("3xc", (1, 2), 1.0), ChipCopy("freehit", (1,), 2.0))
+        problem = with_free_hits(toy(seed, 3, chips=copies, max_hits=1), EXACT)
+        solved = solve(problem, EXACT)
+        assert solved.plan is not None
+        assert solved.bound == pytest.approx(solved.plan.objective, rel=2e-6)
+        again = solve(problem, EXACT, start=solved.plan)
+        assert again.plan is not None
+        assert again.plan.objective == pytest.approx(solved.plan.objective, rel=2e-6)
+
+
+@pytest.mark.parametrize("chip", [None, "wildcard", "freehit", "bboost", "3xc"])
 def test_the_bound_is_never_below_the_plan_and_meets_it(chip):
-    problem = a_problem(2, 2, 30, 30, max_hits=1)
-    solved = solve(problem, transfer_weeks=2, time_limit_s=20, chip=chip, start=None if chip else hold_plan(problem))
+    copies = (ChipCopy(chip, (0, 1)),) if chip else ()
+    problem = with_free_hits(replace(a_problem(2, 2, 30, 30, max_hits=1), chips=copies), Limits(20))
+    seen: list[Sight] = []
+
+    def watch(sight: Sight) -> bool:
+        seen.append(sight)
+        return True
+
+    solved = solve(problem, Limits(20), start=hold_plan(problem), watch=watch)
     assert solved.plan is not None
     assert solved.bound is not None
     assert legal(problem, solved.plan)
-    assert solved.plan.objective <= solved.bound + 1e-6
-    assert solved.bound <= solved.plan.objective * (1 + GAP)
+    for sight in seen:
+        # A true bound is no lower than the best plan there is, found or not yet.
+        assert sight.bound is None or sight.bound >= solved.plan.objective - 1e-6
+    assert solved.plan.objective - 1e-6 <= solved.bound <= solved.plan.objective * (1 + GAP)
 
 
 def test_more_room_is_never_worth_less():
     problem = a_problem(3, 3, 30, 40, max_hits=1)
-    plans = [solve(problem, transfer_weeks=weeks, time_limit_s=20).plan for weeks in (0, 1, 3)]
+    plans = [solve(problem, Limits(20), open_weeks=range(weeks)).plan for weeks in (0, 1, 3)]
     worth = [plan.objective for plan in plans if plan is not None]
     assert worth[0] == pytest.approx(hold_plan(problem).objective, rel=1e-6)
     assert worth == sorted(worth)
 
 
 def test_a_free_hit_hands_its_squad_back():
-    problem = a_problem(1, 3, 40, 50)
-    plan = solve_free_hit(problem, time_limit_s=20, stop=lambda _gap: False).plan
+    fixed = replace(a_problem(1, 3, 40, 50), chips=(ChipCopy("freehit", (0,)),), played={0: "freehit"})
+    problem = with_free_hits(fixed, Limits(20))
+    plan = solve(problem, Limits(20)).plan
     assert plan is not None
     first, second = plan.weeks[:2]
     assert first.squad != problem.owned
@@ -116,17 +276,41 @@ def test_a_free_hit_hands_its_squad_back():
     assert second.free_transfers == problem.free_transfers
 
 
+@pytest.mark.parametrize("at, nodes", [(0.0, None), (0.2, None)])
+def test_a_solve_that_is_stopped_returns_within_a_second_with_what_it_had(at, nodes):
+    """However deep in a cut round the solver is: its thread is left behind."""
+    problem = replace(a_problem(1, 5, 80, 80, max_hits=1), chips=(ChipCopy("wildcard", (0, 1, 2, 3, 4)),))
+    began = time.monotonic()
+
+    def watch(_sight: Sight) -> bool:
+        return time.monotonic() - began < at
+
+    hold = hold_plan(problem)
+    solved = solve(problem, Limits(60, nodes=nodes), start=hold, watch=watch)
+    assert time.monotonic() - began < at + 5  # 0.4 s when the machine is idle
+    assert solved.status == "interrupted"
+    assert solved.plan is None or solved.plan.objective >= hold.objective - 1e-6
+
+
+def test_a_limit_on_nodes_gives_the_same_plan_each_time():
+    copies = tuple(ChipCopy(name, (0, 1), 4.0) for name in ("wildcard", "bboost", "3xc"))
+    problem = replace(a_problem(1, 2, 20, 90, max_hits=1), chips=copies)
+    first, second = (solve(problem, Limits(60, 0.0, nodes=2)) for _ in range(2))
+    assert first.status == second.status == "node_limit"
+    assert (first.plan, first.bound, first.nodes) == (second.plan, second.bound, second.nodes)
+
+
 def test_a_squad_above_the_club_limit_may_hold_but_not_trade_on():
     problem = a_problem(5, 1, 40, 60, bank=50, free_transfers=1)
     clubs = dict(problem.club)
     four = sorted(problem.owned)[:4]
     clubs.update(dict.fromkeys(four, 99))
     moved = Problem(**{**problem.__dict__, "club": clubs})
-    plan = solve(moved, transfer_weeks=1, time_limit_s=20, start=hold_plan(moved)).plan
+    plan = solve(moved, Limits(20), start=hold_plan(moved)).plan
     assert plan is not None
     week = plan.weeks[0]
     assert not week.bought or sum(clubs[element] == 99 for element in week.squad) <= 3
-    held = solve(moved, transfer_weeks=0, time_limit_s=20).plan
+    held = solve(moved, Limits(20), open_weeks=()).plan
     assert held is not None
     assert held.weeks[0].squad == moved.owned
 
@@ -138,7 +322,31 @@ def test_a_player_sold_and_bought_back_is_paid_in_full():
         for a, b in product(sorted(problem.owned), problem.elements)
         if b not in problem.owned and problem.position[a] == problem.position[b]
     )
-    plan = make_plan(problem, [([sold], [bought]), ([bought], [sold]), ([sold], [bought])])
+    plan = make_plan(problem, [Moves((sold,), (bought,)), Moves((bought,), (sold,)), Moves((sold,), (bought,))])
     lost = problem.cost[sold] - problem.selling[sold]
     assert plan.weeks[1].bank == problem.bank - lost
     assert plan.weeks[2].bank == problem.bank - lost + problem.cost[sold] - problem.cost[bought]
+
+
+@pytest.mark.parametrize("free", [1, 2])
+def test_a_gameweek_whose_transfers_are_counted_but_cost_nothing_is_solved_exactly(free):
+    """As around the World Cup of 2022: no hits, and what is left of the free transfers is carried on as ever."""
+    problem = a_problem(horizon=2, candidates=12, seed=5, free_transfers=free)
+    rules = problem.rules.model_copy(update={"free_of_charge": (12,), "free_transfers_max": 2})
+    problem = replace(problem, rules=rules)
+    solved = solve(problem, EXACT, start=hold_plan(problem))
+    assert solved.plan is not None
+    assert solved.plan.weeks[0].hits == 0
+    assert solved.bound == pytest.approx(solved.plan.objective, rel=2e-6)
+    held = hold_plan(problem)
+    assert held.weeks[1].free_transfers == 2
+    assert solved.plan.weeks[1].free_transfers == (2 if len(solved.plan.weeks[0].bought) < free else 1)
+
+
+def test_a_process_that_solves_prints_nothing():
+    code = (
+        "from tests.fpl.toy import toy; from engine_worker.engines.fpl.solver import Limits, solve;"
+        "assert solve(toy(1, 1), Limits(60)).plan"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert (ran.stdout, ran.stderr) == (b"", b"")

@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from engine_worker.engines.fpl.sources import (
-    BrokenSource,
-    DirectorySource,
-    NotThere,
-    Reading,
-    UnknownSource,
-    configured,
-    source_named,
-)
+from engine_worker.engines.fpl.snapshot import Page, Snapshot
+from engine_worker.engines.fpl.source import BrokenSource, NotThere, Reading, digest
+from engine_worker.engines.fpl.source_directory import DirectorySource
+from engine_worker.engines.fpl.source_live import LiveSource
+from engine_worker.engines.fpl.sources import UnknownSource, configured, source_named
+from engine_worker.engines.fpl.synthetic import SyntheticSource
 from tests.fpl.builders import decided, without_times
 
-PATHS = ("bootstrap-static", "fixtures", "entry/2", "entry/2/history", "entry/2/transfers", "entry/2/event/11/picks")
+PATHS = (
+    *("bootstrap-static", "fixtures", "entry/2", "entry/2/history", "entry/2/transfers", "entry/2/event/11/picks"),
+    *(f"event/{gameweek}/live" for gameweek in range(7, 12)),
+)
 
 
 @pytest.fixture
@@ -29,13 +29,42 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def listed(tmp_path):
+    """The same with a manifest that vouches for every page."""
+    made_up = source_named("synthetic")
+    for path in PATHS:
+        content = json.dumps(made_up.answer(path).body).encode()
+        Snapshot(tmp_path).save(path, content, Page(sha256=digest(content), fetched_at="2026-11-25T10:00:00Z"))
+    return tmp_path
+
+
 def test_the_first_configured_source_is_the_default(monkeypatch):
-    monkeypatch.setenv("PHASELINE_FPL_SOURCES", "gw10=directory:/srv/gw10, synthetic,other=synthetic:7")
-    assert configured() == {"gw10": "directory:/srv/gw10", "synthetic": "synthetic", "other": "synthetic:7"}
-    assert isinstance(source_named(None), DirectorySource)
+    setting = "gw10=directory:/srv/gw10, synthetic,other=synthetic:7:preseason,live,mirror=live:http://127.0.0.1:9/api"
+    monkeypatch.setenv("PHASELINE_FPL_SOURCES", setting)
+    assert configured() == {
+        "gw10": "directory:/srv/gw10",
+        "synthetic": "synthetic",
+        "other": "synthetic:7:preseason",
+        "live": "live",
+        "mirror": "live:http://127.0.0.1:9/api",
+    }
+    opened = [type(source_named(name)) for name in (None, "other", "live", "mirror")]
+    assert opened == [DirectorySource, SyntheticSource, LiveSource, LiveSource]
 
 
-@pytest.mark.parametrize("setting", ["directory", "gw10=/srv/gw10", "=synthetic"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "directory",
+        "gw10=/srv/gw10",
+        "=synthetic",
+        "a=synthetic:x",
+        "a=synthetic:1:39",
+        "a=synthetic:1:0",
+        "a=live:ftp://x",
+    ],
+)
 def test_a_setting_that_is_no_source_is_refused(monkeypatch, setting):
     monkeypatch.setenv("PHASELINE_FPL_SOURCES", setting)
     with pytest.raises(ValueError, match="PHASELINE_FPL_SOURCES"):
@@ -57,8 +86,9 @@ def test_a_folder_decides_as_the_season_it_was_saved_from(folder, monkeypatch):
     assert saved == made_up
 
 
-def test_the_page_shown_while_the_game_is_updated_is_refused(folder):
-    (folder / "bootstrap-static.json").write_text("<!doctype html><title>The game is being updated</title>")
+@pytest.mark.parametrize("text", ["<!doctype html><title>The game is being updated</title>", " \n<html>"])
+def test_the_page_shown_while_the_game_is_updated_is_refused(folder, text):
+    (folder / "bootstrap-static.json").write_text(text)
     with pytest.raises(BrokenSource, match=r"bootstrap-static\.json: a web page, not JSON"):
         DirectorySource(folder).answer("bootstrap-static")
 
@@ -70,11 +100,27 @@ def test_a_truncated_file_is_refused(folder):
         DirectorySource(folder).answer("fixtures")
 
 
-@pytest.mark.parametrize("body, problem", [("[]", "lacks events"), ('{"events": [1]}', "lacks game_settings")])
-def test_a_foreign_file_is_refused(folder, body, problem):
-    (folder / "bootstrap-static.json").write_text(body)
+@pytest.mark.parametrize(
+    "path, body, problem",
+    [
+        ("bootstrap-static", "[]", "is no object"),
+        ("bootstrap-static", '{"events": [1]}', "lacks game_settings"),
+        (
+            "bootstrap-static",
+            '{"events": [], "game_settings": 1, "teams": 1, "elements": 1, "element_types": 1}',
+            "lacks events",
+        ),
+        ("fixtures", '{"detail": "no"}', "is no list of fixtures"),
+        ("fixtures", '[{"id": 1}]', "fixtures: some lack event, finished"),
+        ("entry/2/transfers", '[{"element_in": 3}]', "transfers: some lack element_in_cost"),
+        ("entry/2/history", '{"current": []}', "lacks chips"),
+        ("entry/2/event/11/picks", '{"picks": [7], "entry_history": {}}', "picks: not a list of objects"),
+    ],
+)
+def test_a_foreign_file_is_refused_for_what_it_lacks(folder, path, body, problem):
+    (folder / f"{path}.json").write_text(body)
     with pytest.raises(BrokenSource, match=problem):
-        DirectorySource(folder).answer("bootstrap-static")
+        DirectorySource(folder).answer(path)
 
 
 def test_a_missing_file_is_not_there(folder):
@@ -83,26 +129,72 @@ def test_a_missing_file_is_not_there(folder):
 
 
 def test_the_snapshot_is_named_by_what_was_read_and_changes_with_it(folder):
-    def digest() -> str:
+    def named() -> str:
         reading = Reading(DirectorySource(folder))
         for path in PATHS:
             reading.body(path)
         return reading.sha256()
 
-    before = digest()
-    assert digest() == before
+    before = named()
+    assert named() == before
     file = folder / "entry/2/history.json"
     file.write_text(file.read_text() + "\n")
-    assert digest() != before
+    assert named() != before
 
 
 def test_a_file_saved_anew_is_read_anew(folder):
     source = DirectorySource(folder)
-    source.answer("fixtures")
-    (folder / "fixtures.json").write_text('[{"id": 1}]')
-    assert source.answer("fixtures").body == [{"id": 1}]
+    last = source.answer("fixtures").body[-1:]
+    (folder / "fixtures.json").write_text(json.dumps(last))
+    assert source.answer("fixtures").body == last
+
+
+def test_one_decision_reads_a_page_once_whatever_happens_to_the_file(folder):
+    reading = Reading(DirectorySource(folder))
+    before = reading.body("entry/2/history")
+    (folder / "entry/2/history.json").write_text("<html>")
+    assert reading.body("entry/2/history") == before
 
 
 def test_the_manifest_says_when_the_answers_were_true(folder):
-    (folder / "MANIFEST.json").write_text('{"elements_as_of": "2023-10-27T08:27:07+00:00"}')
-    assert DirectorySource(folder).taken_at == "2023-10-27T08:27:07+00:00"
+    (folder / "MANIFEST.json").write_text('{"elements_as_of": "2023-10-27T08:27:07+00:00", "entry": 7}')
+    assert DirectorySource(folder).answer("fixtures").taken_at == "2023-10-27T08:27:07+00:00"
+
+
+def test_a_manifest_vouches_for_each_page_by_its_sha_256(listed):
+    source = DirectorySource(listed)
+    answer = source.answer("entry/2/history")
+    assert answer.sha256 == digest((listed / "entry/2/history.json").read_bytes())
+    assert answer.taken_at == "2026-11-25T10:00:00Z"
+    for path in ("bootstrap-static", "entry/2/history"):
+        file = listed / f"{path}.json"
+        file.write_text(file.read_text().replace("1", "2", 1))
+        with pytest.raises(BrokenSource, match=rf"{path}\.json: changed since it was saved, its SHA-256 is another"):
+            source.answer(path)
+
+
+def test_a_page_the_manifest_does_not_list_is_refused(listed):
+    (listed / "entry/9/history.json").parent.mkdir()
+    (listed / "entry/9/history.json").write_text("{}")
+    with pytest.raises(BrokenSource, match=r"entry/9/history\.json: not in the manifest"):
+        DirectorySource(listed).answer("entry/9/history")
+
+
+@pytest.mark.parametrize("text", ["<html>", '{"pages": {"fixtures": {}}}'])
+def test_a_manifest_that_is_none_is_refused(folder, text):
+    (folder / "MANIFEST.json").write_text(text)
+    with pytest.raises(BrokenSource, match=r"MANIFEST\.json: "):
+        DirectorySource(folder).answer("fixtures")
+
+
+def test_a_save_that_stops_anywhere_leaves_every_page_whole_and_vouched_for(listed, monkeypatch):
+    """Killed after the manifest and before the page: the page before is still the one the manifest means."""
+    snapshot = Snapshot(listed)
+    old, page = snapshot.content("entry/2/transfers")
+    monkeypatch.setattr(Snapshot, "file", lambda _self, _path: listed / "nowhere" / "\0")
+    with pytest.raises(ValueError, match="null"):
+        snapshot.save("entry/2/transfers", b"[]", Page(sha256=digest(b"[]"), fetched_at="2026-11-25T11:00:00Z"))
+    monkeypatch.undo()
+    assert snapshot.content("entry/2/transfers") == (old, page)
+    snapshot.save("entry/2/transfers", b"[]", Page(sha256=digest(b"[]"), fetched_at="2026-11-25T11:00:00Z"))
+    assert snapshot.content("entry/2/transfers")[0] == b"[]"

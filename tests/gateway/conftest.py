@@ -26,7 +26,23 @@ from phaseline import database
 from tests.gateway.driving import ENGINES, Driver, Gateway, Storage, eventually
 from tests.stores import postgres_settings
 
-_CALLS = frozenset({"transaction", "now", "head", "heads", "read", "job", "jobs", "find_key", "artifact", "engines"})
+_CALLS = frozenset(
+    {
+        "transaction",
+        "now",
+        "head",
+        "heads",
+        "read",
+        "lines",
+        "job",
+        "jobs",
+        "find_key",
+        "artifact",
+        "engines",
+        "feed",
+        "feed_end",
+    }
+)
 
 
 class Breakable:
@@ -95,7 +111,7 @@ async def postgres_and_rabbit(request: pytest.FixtureRequest, folder: Path) -> A
 
 STORAGES = {"sqlite-memory": sqlite_and_memory, "postgres-rabbit": postgres_and_rabbit}
 # What streams promise must hold on both; the rest asks nothing of a storage that the contract tests do not.
-ON_EVERY_STORAGE = {"test_full", "test_classic"}
+ON_EVERY_STORAGE = {"test_full", "test_classic", "test_feed"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -115,7 +131,7 @@ async def running_committer(storage: Storage) -> AsyncIterator[Committer]:
     """A committer that publishes what it appended as the composition root does, through `storage.lose`."""
 
     def publish(done: Committed) -> None:
-        storage.bus.publish(storage.log.epoch, storage.lose([recorded.line() for recorded in done.events]))
+        storage.bus.publish(done.epoch, storage.lose([recorded.line() for recorded in done.events]))
 
     committer = Committer(storage.log, publish)
     async with asyncio.TaskGroup() as tasks:

@@ -196,20 +196,12 @@ class Answer:
         return json.loads(self.body)
 
 
-class Stream:
-    """A client's end of a WebSocket: frames as JSON values."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self.socket = socket
-        self.text: list[str] = []
+class Frames:
+    """What a client reads off a stream, whatever carries it."""
 
     async def frame(self) -> dict[str, Any]:
-        async with asyncio.timeout(WAIT_S):
-            message = await self.socket.receive()
-        assert message.type is aiohttp.WSMsgType.TEXT, (message, self.text)
-        self.text.append(message.data)
-        frame: dict[str, Any] = json.loads(message.data)
-        return frame
+        """The next frame."""
+        raise NotImplementedError
 
     async def until(self, kind: str) -> list[dict[str, Any]]:
         """Frames up to and including the first of this type."""
@@ -225,6 +217,22 @@ class Stream:
             frame = await self.frame()
             events += frame["events"] if frame["type"] == "batch" else [frame] if "attempt" in frame else []
         return events
+
+
+class Stream(Frames):
+    """A client's end of a WebSocket: frames as JSON values."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.text: list[str] = []
+
+    async def frame(self) -> dict[str, Any]:
+        async with asyncio.timeout(WAIT_S):
+            message = await self.socket.receive()
+        assert message.type is aiohttp.WSMsgType.TEXT, (message, self.text)
+        self.text.append(message.data)
+        frame: dict[str, Any] = json.loads(message.data)
+        return frame
 
     async def rest(self) -> tuple[list[dict[str, Any]], int | None]:
         """Every frame up to the close, and its code; None when the connection ended without one."""

@@ -86,8 +86,9 @@ async def test_a_client_that_connects_after_the_end_gets_the_result_at_once(gate
         assert await transcript(stream) == ([complete({"gain": 1.5})], 1000)
 
 
-async def test_a_result_stored_apart_comes_inline_with_its_exact_bytes(gateway: Gateway, driver: Driver):
-    body = b'{"gain":1e2, "padding":"%s"}' % (b"x" * 300_000)
+@pytest.mark.parametrize("size", [300_000, 5 * 1024 * 1024])
+async def test_a_result_stored_apart_comes_inline_with_its_exact_bytes(gateway: Gateway, driver: Driver, size: int):
+    body = b'{"gain":1e2, "padding":"%s"}' % (b"x" * size)
     attempt = await driver.started()
     async with gateway.stream(url(attempt.job_id)) as during:
         await during.frame()

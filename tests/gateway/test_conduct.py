@@ -1,19 +1,34 @@
 """How open sockets behave towards peers that are slow, rude, foreign or gone."""
 
 import asyncio
+import hashlib
+import json
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
-from gateway.connection import LargeFrames
+from events.telemetry import Telemetry
 from gateway.deps import HUB
+from gateway.problems import problems
+from gateway.sockets import SOCKETS, LargeFrames
 from gateway.websocket import origin_allowed
+from tests.crowd import CLOSE, PING, TEXT, peer
 from tests.gateway.driving import Driver, Gateway, eventually, seen
 
 
 def url(job_id: str, query: str = "") -> str:
     return f"/api/v1/jobs/{job_id}/stream{query}"
+
+
+async def test_a_client_that_leaves_before_its_answer_is_no_error_of_ours():
+    async def handler(request: web.Request) -> web.StreamResponse:
+        raise ConnectionResetError
+
+    answered = await problems(make_mocked_request("GET", url("any")), handler)
+    assert answered.status == 400
 
 
 async def test_frames_on_a_follow_socket_are_ignored(gateway: Gateway, driver: Driver):
@@ -163,6 +178,37 @@ async def test_a_stream_asked_for_without_an_upgrade_says_what_it_is(gateway: Ga
     assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
 
 
+class TestLarge:
+    @pytest.fixture
+    def telemetry(self) -> Telemetry:
+        return Telemetry()
+
+    @pytest.fixture
+    def settings(self, telemetry: Telemetry) -> dict[str, Any]:
+        return {"telemetry": telemetry, "heartbeat_s": 0.2}
+
+    async def test_nothing_gets_into_the_middle_of_a_large_frame(
+        self, gateway: Gateway, driver: Driver, telemetry: Telemetry
+    ):
+        body = b'"%s"' % (b"x" * 10_000_000)
+        attempt = await driver.started()
+        await attempt.finish_apart(body, "0" * 64)
+        address = str(gateway.server.make_url("/")).rstrip("/")
+        async with peer(address, url(attempt.job_id, "?last=1&results=inline"), window=4096) as one:
+            await one.head()
+            await eventually(lambda: telemetry.value("phaseline_large_frame_bytes") == len(body))
+            for _ in range(3):
+                one.say(PING)
+                await asyncio.sleep(0.2)  # a heartbeat would be due
+            assert telemetry.value("phaseline_large_frame_bytes") == len(body), "it was not in the middle"
+            frames = []
+            while (frame := await one.frame())[0] != CLOSE:
+                frames += [json.loads(frame[1])] if frame[0] == TEXT else []
+        told = [frame for frame in frames if frame["type"] != "heartbeat"]  # before it and after it they are welcome
+        assert [frame["type"] for frame in told] == ["hello", "complete", "caught_up"]
+        assert told[1]["results"] == "x" * 10_000_000
+
+
 async def test_large_frames_wait_for_their_turn_and_give_their_bytes_back():
     large = LargeFrames(100)
     order: list[str] = []
@@ -190,3 +236,69 @@ async def test_large_frames_wait_for_their_turn_and_give_their_bytes_back():
     assert order == ["first", "huge", "small"]
     async with large.room(100):
         pass
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [
+        ("stream?results=inline", ""),
+        ("events?results=inline", "text/event-stream"),
+        ("results", "application/json"),
+    ],
+)
+async def test_while_others_wait_a_reader_of_a_large_body_has_only_so_long(
+    gateway: Gateway,
+    driver: Driver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    accept: str,
+):
+    monkeypatch.setattr("gateway.sockets.PATIENCE_S", 0.05)
+    monkeypatch.setattr("gateway.sockets.READ_S", 0.2)
+    body = b'"%s"' % (b"x" * 7_000_000)
+    jobs = []
+    for _ in range(2):
+        attempt = await driver.started()
+        await attempt.finish_apart(body, hashlib.sha256(body).hexdigest())
+        jobs.append(attempt.job_id)
+    large = gateway.app[SOCKETS].large = LargeFrames(10_000_000)  # room for one of them
+    address = str(gateway.server.make_url("/")).rstrip("/")
+    async with peer(address, f"/api/v1/jobs/{jobs[0]}/{path}", accept=accept, window=4096) as slow:
+        await slow.head()
+        await eventually(lambda: large.taken == len(body))
+        assert (await gateway.get(f"/api/v1/jobs/{jobs[1]}/results")).body == body
+        await eventually(lambda: (large.taken, gateway.app[SOCKETS].open) == (0, 0))
+    assert caplog.records == []
+
+
+async def test_a_large_body_is_made_once_for_all_who_hold_it_and_its_maker_may_leave():
+    large = LargeFrames(100)
+    made: list[asyncio.Event] = []
+    sent: list[bytes] = []
+
+    async def make() -> bytes:
+        made.append(asyncio.Event())
+        await made[-1].wait()
+        return b"x" * 60
+
+    async def send(done: asyncio.Event) -> None:
+        async with large.body("name", 60, make) as body:
+            sent.append(body)
+            await done.wait()
+
+    done = [asyncio.Event() for _ in range(3)]
+    async with asyncio.TaskGroup() as tasks:
+        sending = [tasks.create_task(send(event)) for event in done]
+        await eventually(lambda: len(made) == 1)
+        sending[0].cancel()
+        await eventually(lambda: len(made) == 2)
+        made[1].set()
+        await eventually(lambda: len(sent) == 2)
+        assert sent[0] is sent[1]
+        assert large.taken == 60
+        done[1].set()
+        await asyncio.wait({sending[1]})
+        assert large.taken == 60, "the last one holds it still"
+        done[2].set()
+    assert large.taken == 0

@@ -7,10 +7,13 @@ import random
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from events import tables
 from events.catalog import Cancel, Log, Reopen
 from events.committer import new_command_id
 from gateway.deps import HUB
+from gateway.viewer import Leaving
 from tests.gateway.driving import Attempt, Driver, Gateway, eventually, seen
 
 HELLO, CAUGHT_UP, RESET, HEARTBEAT = ("hello",), ("caught_up",), ("reset",), ("heartbeat",)
@@ -320,6 +323,40 @@ async def test_events_of_another_epoch_send_viewers_away_with_1012(gateway: Gate
         frames, code = await full.rest()
         assert ([frame["type"] for frame in frames], frames[0]["reason"], code) == (["goodbye"], "log_replaced", 1012)
         assert await classic.rest() == ([], 1012)
+
+
+async def test_a_restore_nobody_announces_sends_viewers_away_once_and_resets_them(gateway: Gateway, driver: Driver):
+    attempt = await running(driver)
+    before = gateway.storage.log.epoch
+    async with gateway.stream(url(attempt.job_id)) as stream:
+        await stream.until("caught_up")
+        async with gateway.storage.log._writing(5.0) as connection:  # type: ignore[attr-defined]
+            await connection.execute(update(tables.log).values(epoch=tables.log.c.epoch + 1))
+        frames, code = await stream.rest()
+        assert ([frame["type"] for frame in frames], frames[0]["reason"], code) == (["goodbye"], "log_replaced", 1012)
+    async with gateway.stream(url(attempt.job_id, f"?after=2&epoch={before}")) as stream:
+        hello = await stream.frame()
+        assert (hello["epoch"], hello["resume"]) == (gateway.storage.log.epoch, "reset")
+        assert hello["epoch"] != before
+        await stream.until("caught_up")
+        gateway.storage.bus.publish(before, [b"{}"])  # a late hint from before: everybody stays
+        await attempt.progress(30)
+        await attempt.finish({})
+        frames, code = await stream.rest()
+        assert (frames[-1]["type"], code) == ("complete", 1000)
+
+
+async def test_a_viewer_that_comes_just_as_its_log_is_replaced_is_sent_away(gateway: Gateway, driver: Driver):
+    """No hint would ever reach it: the hub has forgotten what it watches."""
+    attempt = await running(driver)
+    hub = gateway.app[HUB]
+    async with hub.watch(attempt.job_id) as watched:
+        head = await gateway.storage.log.head(attempt.job_id)
+        assert head is not None
+        hub._replace([watched])
+        async with hub.follow(watched, head, 0) as viewer:
+            with pytest.raises(Leaving, match="log_replaced"):
+                await viewer.next(1.0)
 
 
 async def test_at_shutdown_viewers_are_told_when_to_come_back(gateway: Gateway, driver: Driver):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from events.catalog import Log
+from events.log import EngineRow
 from tests.gateway.driving import Answer, Driver, Gateway
 
 JOB_FIELDS = [
@@ -55,6 +56,20 @@ async def test_every_field_of_a_request_reaches_the_job(gateway: Gateway):
     submitted = (await gateway.get(f"/api/v1/jobs/{job['id']}/events")).json["events"][0]
     assert submitted["timeouts"] == {"start_s": 60.0, "attempt_s": None, "total_s": None, "stall_s": 1.5}
     assert submitted["actor"] == "user:anonymous"
+
+
+async def test_a_job_says_whom_it_is_about_where_its_engine_declares_it(gateway: Gateway):
+    schema = {"type": "object", "properties": {"team": {"type": "integer"}}, "x-subject": ["team", "source"]}
+    phases = [{"name": "working", "until": 100.0}]
+    await gateway.storage.log.declare([EngineRow("remote", 1, "Far away.", phases, schema, {})])
+    said = []
+    for asked in ({"engine": "remote", "params": {"team": 7}}, {"engine": "remote"}, NEW):
+        job = (await gateway.post("/api/v1/jobs", asked)).json
+        submitted = (await gateway.get(f"/api/v1/jobs/{job['id']}/events")).json["events"][0]
+        row = await gateway.storage.log.job(job["id"])
+        assert row is not None
+        said.append((submitted.get("subject", "absent"), row.subject))
+    assert said == [("[7,null]", "[7,null]"), ("absent", None), ("absent", None)]
 
 
 # ---- idempotency ----------------------------------------------------------------------------------------------
@@ -116,7 +131,7 @@ async def ids(gateway: Gateway, query: str = "") -> list[str]:
 
 
 async def test_a_list_is_paged_newest_first_and_new_jobs_do_not_shift_it(gateway: Gateway, driver: Driver):
-    made = [await driver.submit() for _ in range(7)]
+    made = sorted([await driver.submit() for _ in range(7)])  # ids of one millisecond are in any order
     pages, cursor = [], ""
     while True:
         page = (await gateway.get(f"/api/v1/jobs?limit=3{cursor}")).json
@@ -137,7 +152,7 @@ async def test_a_list_is_filtered(gateway: Gateway, driver: Driver):
     await failed.fail()
     other = await driver.submit(engine="countdown", tags=("weekly", "demo"))
     queued = await driver.submit()
-    assert await ids(gateway, "?status=queued") == [queued, other]
+    assert await ids(gateway, "?status=queued") == sorted([queued, other], reverse=True)
     assert await ids(gateway, "?status=completed,failed") == [failed.job_id, done.job_id]
     assert await ids(gateway, "?status=completed&status=queued&engine=fpl") == [queued, done.job_id]
     assert await ids(gateway, "?tag=weekly") == [other, failed.job_id]
@@ -192,6 +207,9 @@ async def test_a_result_stored_apart_is_referred_to_served_and_inlined_on_reques
     assert (await gateway.get(job["results_ref"]["url"])).body == body
     assert (await gateway.get(f"/api/v1/jobs/{attempt.job_id}/artifacts/{sha256}")).body == body
     assert (await gateway.get(f"/api/v1/jobs/{attempt.job_id}/artifacts/{'0' * 64}")).status == 404
+    any_version = {"If-None-Match": "*"}
+    assert (await gateway.get(f"/api/v1/jobs/{attempt.job_id}/artifacts/{sha256}", headers=any_version)).status == 304
+    assert (await gateway.get(f"/api/v1/jobs/{attempt.job_id}/artifacts/{'0' * 64}", headers=any_version)).status == 404
     inline = await gateway.get(f"/api/v1/jobs/{attempt.job_id}?results=inline")
     assert body in inline.body
     assert "results_ref" not in inline.json

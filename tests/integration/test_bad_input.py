@@ -3,7 +3,8 @@
 import io
 from typing import Any
 
-from engine_worker.engines.fpl.sources import Reading, source_named
+from engine_worker.engines.fpl.source import Reading
+from engine_worker.engines.fpl.sources import source_named
 from tests.installation import Api, Installation
 
 UNKNOWN = "01a20ca3-8f44-71e6-954e-9ff94174bd64"

@@ -8,11 +8,15 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from events.errors import LogUnavailable, PhaselineError
+from events.batch import Committed
+from events.catalog import Expire, Release
+from events.committer import Committer
+from events.errors import LeaseLost, LogUnavailable, PhaselineError
 from events.log import Transaction
 from events.log_sqlite import SqliteLog
+from events.sweeper import SweeperOptions
 from phaseline import database
-from tests.builders import a_finish, a_report, a_submit, committing, progress, story, whole_stream
+from tests.builders import a_finish, a_report, a_submit, a_worker, committing, fence, progress, story, whole_stream
 from tests.servers import PostgresServer
 from tests.stores import open_log, postgres_settings, sqlite_settings
 
@@ -68,6 +72,64 @@ async def test_commits_whose_answer_was_lost_are_answered_and_never_doubled(loss
         assert story(await whole_stream(lossy, results[2][0].job.id)) == [(1, "submitted")]
 
 
+async def test_what_was_found_out_about_lost_answers_is_counted(lossy: AnswersLost) -> None:
+    async with committing(lossy) as running:
+        claimed = await running.started()
+        lossy.lost = 2
+        await running.committer.execute(claimed.job.id, a_report(claimed, progress(5.0)))
+        count = running.telemetry.value
+        assert count("phaseline_unknown_outcomes_total") == 1
+        assert count("phaseline_unknown_outcomes_resolved_total", found="before") == 1
+        assert count("phaseline_events_appended_total", type="submitted") == 1
+        assert count("phaseline_committer_waiting_commands") == 0
+        assert count("phaseline_committer_waiting_bytes") == 0
+
+
+async def test_a_late_write_is_refused_counted_and_logged(lossy: AnswersLost, caplog: pytest.LogCaptureFixture) -> None:
+    async with committing(lossy) as running:
+        late = await running.started()
+        release = Release(**fence(late), reason="released")
+        await running.committer.execute(late.job.id, release)
+        await running.claim("w2")
+        with pytest.raises(LeaseLost):
+            await running.committer.execute(late.job.id, a_report(late, progress(5.0)))
+        count = running.telemetry.value
+        assert count("phaseline_fenced_writes_total") == 1
+        assert count("phaseline_commands_refused_total", reason="lease_lost") == 1
+        assert count("phaseline_attempts_ended_total", how="released") == 1
+        (line,) = [record.__dict__ for record in caplog.records if record.levelname == "WARNING"]
+        about = {name: line[name] for name in ("job_id", "attempt", "worker", "command")}
+        assert about == {"job_id": late.job.id, "attempt": 1, "worker": "w1", "command": "Report"}
+        assert [kind for _, kind in story(await whole_stream(lossy, late.job.id))] == [
+            "submitted", "started", "interrupted", "started",
+        ]  # fmt: skip
+
+
+async def test_a_late_expiry_by_a_worker_that_lost_the_job_is_counted_as_fenced(lossy: AnswersLost) -> None:
+    async with committing(lossy) as running:
+        late = await running.started(timeouts={"total_s": 0.001})
+        overdue = Expire(**fence(late), cause="total_timeout")
+        await running.committer.execute(late.job.id, Release(**fence(late), reason="released"))
+        with pytest.raises(LeaseLost):
+            await running.committer.execute(late.job.id, overdue)
+        assert running.telemetry.value("phaseline_fenced_writes_total") == 1
+
+
+async def test_an_announcement_that_breaks_neither_fails_nor_doubles_what_it_is_about(lossy: AnswersLost) -> None:
+    def announce(_: Committed) -> None:
+        raise RuntimeError("told to break")
+
+    committer = Committer(lossy, announce)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(committer.run())
+        row, _ = await committer.submit(a_submit(), tenant="default")
+        await lossy.beat(a_worker("w1"), 60.0)
+        [claimed] = await committer.claim("w1", a_worker("w1").engines, 1, idle=True)
+        await committer.execute(row.job.id, a_report(claimed, progress(5.0)))
+        assert story(await whole_stream(lossy, row.job.id)) == [(1, "submitted"), (2, "started"), (3, "progress")]
+        task.cancel()
+
+
 async def test_an_answer_lost_while_a_batch_is_taken_apart_doubles_nothing(lossy: AnswersLost) -> None:
     async with committing(lossy) as running:
         claimed = await running.started()
@@ -103,3 +165,20 @@ async def test_a_row_somebody_else_holds_delays_its_job_only(postgres: PostgresS
         rows = [row for rows in await asyncio.gather(*waiting) for row in rows]
         assert [row.event().progress for row in rows] == [1.0, 2.0, 3.0]  # type: ignore[union-attr]
         assert running.committer.waiting == 0
+
+
+async def test_a_process_that_stands_still_in_a_transaction_holds_its_job_for_less_than_a_lease(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """Or its takeover would wait for it."""
+    settings = await postgres_settings(postgres, tmp_path)
+    async with open_log(settings) as log, committing(log) as running:
+        claimed = await running.started()
+        async with open_log(settings) as frozen:
+            transaction = frozen.transaction()
+            tx = await transaction.__aenter__()
+            await tx.lock([claimed.job.id])
+            async with asyncio.timeout(SweeperOptions().lease_s):
+                await running.committer.execute(claimed.job.id, a_report(claimed, progress()))
+            with pytest.raises(LogUnavailable):
+                await transaction.__aexit__(None, None, None)

@@ -34,6 +34,9 @@ class Installation:
             "PHASELINE_RABBITMQ_URL": vhost_url,
             "PHASELINE_HOST": "127.0.0.1",
             "PHASELINE_PORT": "0",
+            # Each container has the port to itself, these processes share one machine.
+            "PHASELINE_METRICS_HOST": "127.0.0.1",
+            "PHASELINE_METRICS_PORT": "0",
         }
 
     async def start(self, name: str) -> Process:

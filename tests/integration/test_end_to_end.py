@@ -8,6 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from phaseline import database
 from tests.installation import Api, Installation, Viewer, api, on_servers, running
 from tests.integration.conftest import ENVIRONMENT
@@ -138,8 +140,10 @@ async def test_an_attempt_after_a_crash_goes_on_from_its_checkpoint(installation
     assert viewer.events[-1]["results"] == {"first": {"attempt": 1}, "attempt": 2}
 
 
-async def test_a_result_of_three_mebibytes_goes_by_reference(installation: Installation, http: Api) -> None:
-    size = 3 * 1024 * 1024
+async def test_a_result_of_five_mebibytes_goes_by_reference_and_inline_where_asked(
+    installation: Installation, http: Api
+) -> None:
+    size = 5 * 1024 * 1024
     job_id = await http.submit("sized", {"size": size})
     viewer = await Viewer(installation.url, job_id).follow()
     ref = viewer.events[-1]["results_ref"]
@@ -147,9 +151,10 @@ async def test_a_result_of_three_mebibytes_goes_by_reference(installation: Insta
         body = await answer.read()
     assert (len(body), hashlib.sha256(body).hexdigest()) == (ref["size"], ref["sha256"])
     assert json.loads(body) == "x" * size
-    classic = await http.session.ws_connect(f"{http.url}/api/v1/jobs/{job_id}/stream?results=inline", max_msg_size=0)
-    inline = [frame.json() async for frame in classic]
-    assert inline[-2]["results"] == "x" * size or inline[-1].get("results") == "x" * size
+    assert (await http.get(f"/api/v1/jobs/{job_id}?results=inline"))["results"] == "x" * size
+    inline = await Viewer(installation.url, job_id).follow(query="&results=inline")
+    assert inline.events[-1] == {**_without(viewer.events[-1], "results_ref"), "results": "x" * size}
+    assert inline.events[:-1] == viewer.events[:-1]
 
 
 async def test_a_deep_result_becomes_json_and_a_nan_is_refused_with_its_path(
@@ -178,13 +183,14 @@ async def test_the_same_key_twice_at_once_is_one_job(installation: Installation,
 
 
 async def test_priority_goes_first_and_not_before_waits(installation: Installation, http: Api) -> None:
-    blocking = [await http.submit("countdown", {"steps": 10, "step_s": 0.1}) for _ in range(2)]
+    blocking = [await http.submit("countdown", LONG) for _ in range(2)]
     await asyncio.gather(*(Viewer(installation.url, job_id).follow(until=2) for job_id in blocking))
     low, normal, high = [
         await http.submit("countdown", {"steps": 1, "step_s": 0.3}, priority=priority)
         for priority in ("low", "normal", "high")
     ]
     later = await http.submit("countdown", {"steps": 1, "step_s": 0}, not_before="2099-01-01T00:00:00Z")
+    await asyncio.gather(*(http.post(f"/api/v1/jobs/{job_id}/cancel", {}, 200) for job_id in blocking))
     viewers = await asyncio.gather(*(Viewer(installation.url, job_id).follow() for job_id in (low, normal, high)))
     started = [next(e["timestamp"] for e in viewer.events if e["type"] == "started") for viewer in viewers]
     assert started[2] <= started[1] <= started[0]
@@ -192,13 +198,14 @@ async def test_priority_goes_first_and_not_before_waits(installation: Installati
     await http.post(f"/api/v1/jobs/{later}/cancel", {}, 200)
 
 
+@pytest.mark.parametrize("mode", ["graceful", "force"])
 async def test_a_running_job_is_cancelled_well_within_a_second_and_keeps_its_best(
-    installation: Installation, http: Api
+    installation: Installation, http: Api, mode: str
 ) -> None:
     job_id = await http.submit("countdown", LONG)
     viewer = Viewer(installation.url, job_id)
     await viewer.follow(until=6)
-    await http.post(f"/api/v1/jobs/{job_id}/cancel", {"reason": "seen enough"}, 200)
+    await http.post(f"/api/v1/jobs/{job_id}/cancel", {"mode": mode, "reason": "seen enough"}, 200)
     await viewer.follow()
     assert kinds(viewer.events)[-1] == "cancelled"
     assert viewer.events[-1]["reason"] == "seen enough"
@@ -259,3 +266,7 @@ async def test_with_rabbitmq_stopped_after_submit_nothing_is_lost_only_slower(
         assert "interrupted" not in kinds(viewer.events)
         await Viewer(made.url, await http.submit("countdown", {"steps": 1, "step_s": 0})).follow()
     assert await database.check(settings) == []
+
+
+def _without(event: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key != name}

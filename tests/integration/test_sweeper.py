@@ -4,7 +4,9 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,13 @@ import pytest
 
 from events.bus import Bus
 from events.bus_memory import MemoryBus
+from events.errors import LogUnavailable
 from events.log import Log
+from events.log_postgres import WEEK_MS
 from events.sweeper import Pulse, Sweeper, SweeperOptions
+from events.telemetry import Telemetry
 from tests.builders import Committing, a_finish, a_report, a_worker, committing, progress, story, whole_stream
+from tests.proxy import proxy_to
 from tests.servers import PostgresServer, RabbitServer
 from tests.stores import open_bus, open_log, postgres_settings, sqlite_settings
 
@@ -35,8 +41,10 @@ async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[L
 
 
 @asynccontextmanager
-async def sweeping(running: Committing, bus: Bus, options: SweeperOptions = FAST) -> AsyncIterator[Sweeper]:
-    sweeper = Sweeper(running.log, bus, running.committer, str(uuid.uuid4()), options)
+async def sweeping(
+    running: Committing, bus: Bus, options: SweeperOptions = FAST, telemetry: Telemetry | None = None
+) -> AsyncIterator[Sweeper]:
+    sweeper = Sweeper(running.log, bus, running.committer, str(uuid.uuid4()), options, telemetry=telemetry)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(sweeper.run())
         try:
@@ -55,7 +63,8 @@ async def until(true: Callable[[], Any]) -> None:
 async def test_a_dead_workers_job_is_interrupted_and_claimed_by_another(log: Log) -> None:
     async with committing(log) as running, sweeping(running, MemoryBus()):
         job_id = await running.submit()
-        await running.claim("dead", lease_s=0.3)
+        await running.claim("dead")
+        await log.beat(a_worker("dead"), 0.05)  # its last beat
 
         async def interrupted() -> bool:
             return story(await whole_stream(log, job_id))[-1][1] == "interrupted"
@@ -111,6 +120,37 @@ def test_after_a_gap_nothing_is_expired_until_a_whole_lease_has_passed() -> None
     assert not pulse.steady()
 
 
+async def test_a_week_begins_without_a_partition_and_the_process_that_led_is_dead(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """Submits are refused at once, and taken again soon after the dead leader's lease, not an hour later."""
+    async with open_log(await postgres_settings(postgres, tmp_path)) as log, committing(log) as running:
+        async with log._writer.begin() as connection:  # type: ignore[attr-defined]
+            await connection.exec_driver_sql(f"DROP TABLE events_w{await log.now() // WEEK_MS}")
+        await log._load_weeks()  # type: ignore[attr-defined]  # as a process that has just started
+        assert await log.lead("partitions", "dead", 0.5)
+        async with sweeping(running, MemoryBus()):
+            with pytest.raises(LogUnavailable, match="no partition"):
+                await running.submit()
+            assert running.committer.waiting == 0
+
+            async def accepted() -> bool:
+                return await log.accepts(running.committer.new_job_id())
+
+            await until(accepted)
+            await running.submit()
+
+
+async def test_a_process_that_cannot_expire_yet_leaves_the_lead_to_one_that_can(log: Log) -> None:
+    async with committing(log) as running, sweeping(running, MemoryBus(), replace(FAST, lease_s=60.0)) as newcomer:
+
+        async def passed() -> bool:
+            return len(newcomer._pulse._felt) > 2
+
+        await until(passed)
+        assert await log.lead("expire", "one that has run for long", 60.0)
+
+
 async def test_every_event_is_in_the_copy_and_a_lost_copy_is_made_whole_again(
     postgres: PostgresServer, rabbit: RabbitServer, tmp_path: Path
 ) -> None:
@@ -133,6 +173,57 @@ async def test_every_event_is_in_the_copy_and_a_lost_copy_is_made_whole_again(
         await until(complete)
         await delete_stream(url)
         await until(complete)
+
+
+async def test_a_copy_over_a_slow_line_is_made_once_although_others_wait_to_lead(
+    postgres: PostgresServer, rabbit: RabbitServer, tmp_path: Path
+) -> None:
+    """A page that took longer than the leader's lease was begun anew by each of the others meanwhile."""
+    settings = await postgres_settings(postgres, tmp_path)
+    url = await asyncio.to_thread(rabbit.create_vhost)
+    async with open_log(settings) as log, proxy_to(url) as line, open_bus(url, "reader") as reader:
+        async with committing(log) as running, AsyncExitStack() as processes:
+            claimed = await running.started()
+            for _ in range(4):
+                await running.committer.execute(claimed.job.id, a_report(claimed, *[progress()] * 100))
+            line.delay(0.2)  # a window of confirms takes 0.4 s, the page thirteen of them
+            options = replace(FAST, leader_s=3.0)
+            for number in range(4):
+                bus = await processes.enter_async_context(open_bus(line.url, f"process {number}"))
+                await processes.enter_async_context(sweeping(running, bus, options))
+            await until(partial(copied_up, log))
+        keys = [key_of(message) async for message in reader.read_copy()]
+        assert keys == [(claimed.job.id, seq) for seq in range(1, 403)]
+
+
+async def test_a_leader_that_is_cut_off_from_rabbitmq_leaves_the_copy_to_others(
+    postgres: PostgresServer, rabbit: RabbitServer, tmp_path: Path
+) -> None:
+    settings = await postgres_settings(postgres, tmp_path)
+    url = await asyncio.to_thread(rabbit.create_vhost)
+    telemetry = Telemetry()
+    async with (
+        open_log(settings) as log,
+        committing(log) as running,
+        proxy_to(url) as line,
+        open_bus(line.url, "leader") as leader,
+        sweeping(running, leader, telemetry=telemetry),
+    ):
+        await running.submit()
+        await until(partial(copied_up, log))
+        assert telemetry.value("phaseline_copy_lag_seconds") > 0
+        async with open_bus(url, "other") as other, sweeping(running, other):
+            line.cut()
+            await running.submit()
+            await until(partial(copied_up, log))
+            assert not leader.connected
+            assert telemetry.value("phaseline_copy_lag_seconds") == 0  # of a copy that another process makes
+
+
+async def copied_up(log: Log) -> bool:
+    """Whether the cursor of the copy is at the end of a log that holds something."""
+    cursor = await log.cursor("copy")
+    return bool(cursor) and not (await log.feed(cursor or "", 1)).events
 
 
 def key_of(message: bytes) -> tuple[str, int]:

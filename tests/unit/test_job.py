@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,10 +13,7 @@ from events.catalog import (
     EVENT_TYPES,
     FINAL,
     TERMINAL,
-    AnyCommand,
-    AttemptError,
     Checkpoint,
-    Fail,
     Finish,
     Outcome,
     Release,
@@ -26,55 +22,11 @@ from events.catalog import (
     Stop,
 )
 from events.errors import LeaseLost, Refused, StillAlive, UnknownJob, WrongStatus
-from events.job import TRANSITIONS, Job, decide, fold, record
-from events.record import Recorded, encode_event
-from tests.builders import PHASES, a_cancel, a_reopen, a_submit, an_expiry, progress, story
+from events.job import TRANSITIONS, decide, fold
+from tests.builders import PHASES, a_cancel, a_reopen, an_expiry, progress, story
+from tests.streams import WORDS, Stream, play
 
 ROOT = Path(__file__).parents[2]
-JOB = "01a20ca3-8f44-71e6-954e-9ff94174bd64"
-
-
-class Stream:
-    """One job under commands, as the committer would run them."""
-
-    def __init__(self, **submitted: Any) -> None:
-        self.job: Job | None = None
-        self.rows: list[Recorded] = []
-        self.now = 1_000_000
-        self.apply(a_submit(**submitted))
-
-    def apply(self, command: AnyCommand, after_ms: int = 1) -> list[str]:
-        self.now += after_ms
-        events = decide(self.job, command, self.now)
-        self.job, rows = record(
-            self.job, events, map(encode_event, events), job_id=JOB, tenant="default", actor=command.actor,
-            command_id=command.command_id, at=self.now,
-        )  # fmt: skip
-        self.rows += rows
-        return [event.type for event in events]
-
-    @property
-    def state(self) -> Job:
-        assert self.job is not None
-        return self.job
-
-    def start(self, lease: str = "L") -> list[str]:
-        return self.apply(Start(command_id="c", actor="worker:w", worker_id="w", lease_id=lease), after_ms=700_000)
-
-    def fence(self) -> dict[str, Any]:
-        return {
-            "command_id": "c",
-            "actor": "worker:w",
-            "attempt": self.state.attempt,
-            "lease_id": self.state.lease_id or "L",
-        }
-
-    def fail(self, *, retryable: bool = True, draw: float = 0.5, retry_after_s: float | None = None) -> list[str]:
-        error = AttemptError(type="E", message="m", code="engine_error", retryable=retryable)
-        return self.apply(Fail(**self.fence(), error=error, draw=draw, retry_after_s=retry_after_s))
-
-    def finish(self, value: Any = 1) -> list[str]:
-        return self.apply(Finish(**self.fence(), outcome=Outcome(value=value)))
 
 
 def test_a_job_that_goes_well_is_submitted_started_moves_and_completes() -> None:
@@ -184,6 +136,16 @@ def test_success_that_commits_before_the_kill_wins_over_a_cancel() -> None:
     assert stream.finish()[-1] == "complete"
 
 
+def test_asking_again_with_less_grace_shortens_it_and_keeps_the_reason() -> None:
+    stream = Stream()
+    stream.start()
+    assert stream.apply(a_cancel(reason="enough", grace_s=30)) == ["cancel_requested"]
+    assert stream.apply(a_cancel(grace_s=40)) == []
+    assert stream.apply(a_cancel(grace_s=2), after_ms=1000) == ["cancel_requested"]
+    assert stream.apply(an_expiry(1, "cancel_grace"), after_ms=2001) == ["cancelled"]
+    assert stream.rows[-1].event().reason == "enough"  # type: ignore[union-attr]
+
+
 def test_force_cancels_a_running_job_at_once_and_fences_its_worker() -> None:
     stream = Stream()
     stream.start()
@@ -265,20 +227,14 @@ def test_higher_priority_goes_first_unless_it_came_a_minute_later_a_class() -> N
     assert normal.rank - high.rank == 60_000
 
 
-commands = st.sampled_from(
-    ["start", "report", "checkpoint", "fail", "fail_final", "finish", "stop", "drain", "lost", "attempt_timeout",
-     "stall_timeout", "total_timeout", "start_timeout", "cancel", "force", "cancel_grace", "reopen", "stale"]
-)  # fmt: skip
-
-
-@given(st.lists(st.tuples(commands, st.integers(1, 400_000)), max_size=60))
+@given(st.lists(st.tuples(WORDS, st.integers(1, 400_000)), max_size=60))
 @settings(max_examples=200, deadline=None)
 def test_no_sequence_of_commands_leaves_the_table_and_the_fold_is_the_state(said: list[tuple[str, int]]) -> None:
     stream = Stream(timeouts={"start_s": 300.0, "attempt_s": 300.0, "total_s": 2000.0, "stall_s": 60.0})
     for word, after_ms in said:
         before = len(stream.rows)
         try:
-            _play(stream, word, after_ms)
+            play(stream, word, after_ms)
         except Refused:
             assert len(stream.rows) == before
     assert [row.seq for row in stream.rows] == list(range(1, len(stream.rows) + 1))
@@ -289,27 +245,6 @@ def test_no_sequence_of_commands_leaves_the_table_and_the_fold_is_the_state(said
     assert sum(kind in TERMINAL for kind in types) == types.count("reopened") + (stream.state.status in FINAL)
     assert stream.state.failures <= stream.state.max_attempts
     assert stream.state.losses <= stream.state.max_losses
-
-
-def _play(stream: Stream, word: str, after_ms: int) -> None:
-    fence = stream.fence()
-    error = AttemptError(type="E", message="m", code="engine_error", retryable=word != "fail_final")
-    checkpoint = Checkpoint(phase="collecting_data", output=1, digest="d", duration_ms=1)
-    made: dict[str, AnyCommand] = {
-        "start": Start(command_id="c", actor="worker:w", worker_id="w", lease_id=f"L{stream.now}"),
-        "report": Report(**fence, said=(progress(30.0, "finalizing"), progress(10.0))),
-        "checkpoint": Report(**fence, said=(checkpoint,)),
-        "fail": Fail(**fence, error=error, draw=0.1),
-        "fail_final": Fail(**fence, error=error, draw=0.1),
-        "finish": Finish(**fence, outcome=Outcome(value=None)),
-        "stop": Stop(**fence),
-        "drain": Release(**fence, reason="drained"),
-        "cancel": a_cancel(),
-        "force": a_cancel("force"),
-        "reopen": a_reopen(),
-        "stale": Finish(**fence | {"lease_id": "stale"}, outcome=Outcome()),
-    }
-    stream.apply(made.get(word) or an_expiry(stream.state.attempt, word), after_ms)
 
 
 def test_every_event_type_is_in_the_table() -> None:

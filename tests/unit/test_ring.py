@@ -17,7 +17,11 @@ def recorded(seq: int, size: int = 0, kind: str = "log") -> Recorded:
 
 
 def entry(seq: int, size: int = 0) -> Entry:
-    return entries_of([recorded(seq, size)])[0]
+    return entries([recorded(seq, size)])[0]
+
+
+def entries(rows: list[Recorded]) -> list[Entry]:
+    return entries_of((row.seq, row.type, row.line()) for row in rows)
 
 
 def reference(seq: int) -> bytes:
@@ -78,7 +82,7 @@ class RingAndLog(RuleBasedStateMachine):
         assert ring is not None
         page = self.log[ring.head : ring.head + limit]
         assert page, "stale means that the log holds more"
-        for event in entries_of(page):
+        for event in entries(page):
             assert ring.offer(event) == "entered"
 
     @precondition(lambda self: self.watched.ring is not None)
@@ -100,11 +104,11 @@ class RingAndLog(RuleBasedStateMachine):
 
     def _next(self, after: int, limit: int) -> list[int]:
         assert self.watched.ring is not None
-        entries = self.watched.ring.after(after)
-        if entries is None:
-            entries = entries_of(self.log[after : after + limit])
-            assert entries, "below the ring's head the log always holds the next event"
-        return [event.seq for event in entries]
+        found = self.watched.ring.after(after)
+        if found is None:
+            found = entries(self.log[after : after + limit])
+            assert found, "below the ring's head the log always holds the next event"
+        return [event.seq for event in found]
 
     @invariant()
     def the_ring_is_a_piece_of_the_log(self) -> None:

@@ -15,7 +15,8 @@ from events.batch import Committed
 from events.bus_memory import MemoryBus
 from events.catalog import Cancel, Expire, PhaseEnd, Submit, Submitted, Timeouts
 from events.committer import Committer, new_command_id
-from events.declaration import Engine, installed_engines
+from events.declaration import Engine, installed_engines, subject_of
+from events.errors import StillAlive
 from events.log import Log, WorkerRow
 from events.record import Recorded
 from tests.builders import whole_stream
@@ -32,7 +33,6 @@ class Scene:
         self.log = log
         self.bus = bus
         self._announce = Announcer(bus)
-        self._announce.epoch = log.epoch
         self.committer = Committer(log, self._committed)
         self.engines: dict[str, Engine] = installed_engines(MODULES)
         self._news = asyncio.Condition()
@@ -50,7 +50,13 @@ class Scene:
             self._news.notify_all()
 
     async def submit(
-        self, engine: str, *, timeouts: Timeouts | None = None, max_attempts: int = 3, **params: Any
+        self,
+        engine: str,
+        *,
+        timeouts: Timeouts | None = None,
+        max_attempts: int = 3,
+        tenant: str = "default",
+        **params: Any,
     ) -> str:
         """Submits a job and returns its id."""
         declared = self.engines[engine]
@@ -61,9 +67,10 @@ class Scene:
             phases=tuple(PhaseEnd(name=phase.name, until=phase.until) for phase in declared.phases),
             timeouts=timeouts or Timeouts(),
             max_attempts=max_attempts,
+            subject=subject_of(declared.params_schema(), params),
         )
         command = Submit(command_id=new_command_id(), actor="user:test", submitted=submitted)
-        row, _ = await self.committer.submit(command, tenant="default")
+        row, _ = await self.committer.submit(command, tenant=tenant)
         return row.job.id
 
     async def cancel(self, job_id: str, **fields: Any) -> None:
@@ -74,9 +81,14 @@ class Scene:
         """What a sweeper does about a job whose worker has no lease any more."""
         row = await self.log.job(job_id)
         assert row
-        await self.log.leave(row.job.worker_id or "")
         command = Expire(command_id=new_command_id(), actor="system:sweeper", attempt=row.job.attempt, cause="lost")
-        await self.committer.execute(job_id, command)
+        while True:
+            await self.log.leave(row.job.worker_id or "")
+            try:
+                await self.committer.execute(job_id, command)
+            except StillAlive:
+                continue  # the worker beat in between
+            return
 
     async def lose(self, job_id: str) -> None:
         """Claims a job as a worker that then dies."""
@@ -100,6 +112,15 @@ class Scene:
         row = found()
         assert row
         return row
+
+    def seen(self, kind: str) -> list[str]:
+        """The jobs of the events of this type so far."""
+        return [row.job_id for row in self._seen if row.type == kind]
+
+    async def until_seen(self, kind: str, count: int) -> None:
+        """Waits for so many events of this type."""
+        async with asyncio.timeout(WAIT_S), self._news:
+            await self._news.wait_for(lambda: len(self.seen(kind)) >= count)
 
     async def end(self, job_id: str) -> list[Recorded]:
         """The whole stream of a job, once it ended."""

@@ -1,5 +1,6 @@
 """A child ends by itself when nobody may want it any more, whatever its engine does."""
 
+import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -7,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from engine_worker import process
 from engine_worker.context import Context
 from engine_worker.endings import Exit
 from engine_worker.frames import FIELDS_BYTES_MAX, LENGTHS, Frame, Garbled, pack, read_frame
@@ -39,11 +41,21 @@ async def test_a_child_ends_when_its_lease_does():
 async def test_a_child_whose_engine_holds_the_gil_ends_with_its_lease():
     child = await ChildProcess.start(SETUP)
     try:
-        child.tell(op="lease", until=time.monotonic() + 0.5)
+        child.tell(op="lease", until=time.monotonic() + 2)
         await child.send(RUN | {"engine": "gil_holder"})
         while await child.receive():
             pass
         assert await child.exited() == Exit(code=1)
+    finally:
+        await child.end(term_s=0)
+
+
+async def test_a_child_nobody_tells_of_a_lease_ends_by_itself(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(process, "READY_S", 5.0)
+    child = await ChildProcess.start(SETUP)
+    try:
+        async with asyncio.timeout(30):
+            assert await child.receive() is None
     finally:
         await child.end(term_s=0)
 

@@ -16,6 +16,11 @@ from tests.worker.scene import MODULES, Scene
 ROOT = Path(__file__).parents[2]
 
 
+def shown() -> list[str]:
+    """The page's programs."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs/engines.md").read_text(), re.DOTALL)
+
+
 @pytest.fixture
 def my_engine(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> Iterator[str]:
     """The example, importable here and so in children."""
@@ -26,8 +31,13 @@ def my_engine(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> Iterator[str]:
 
 
 def test_the_page_shows_the_example():
-    [shown] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/engines.md").read_text(), re.DOTALL)
-    assert shown == (ROOT / "examples/my_engine.py").read_text()
+    assert shown()[0] == (ROOT / "examples/my_engine.py").read_text()
+
+
+def test_what_the_page_says_of_tests_is_true(my_engine: str):
+    for program in shown()[1:]:
+        exec(compile(program, "docs/engines.md", "exec"), {})
+    assert len(shown()) == 3
 
 
 async def test_the_example_runs(scene: Scene, my_engine: str):

@@ -9,11 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
 from events.catalog import Cancelled, Error, Interrupted, Retry, Timeouts
 from tests.builders import story
 from tests.worker.scene import Scene, alive, gone
+
+MIB = 1024 * 1024
 
 # -- cancel
 
@@ -30,7 +34,7 @@ async def test_a_cancel_reaches_an_engine_within_a_second_and_its_best_is_kept(s
     assert isinstance(cancelled, Cancelled), story(stream)
     assert cancelled.reason == "enough"
     assert cancelled.results["steps"] >= 20
-    assert took_s < 0.5
+    assert took_s < 1.0
 
 
 async def test_a_best_result_over_256_kib_is_kept_by_reference(scene: Scene):
@@ -194,6 +198,14 @@ async def test_a_child_is_used_again_after_a_success_and_replaced_after_enough_o
     async with scene.worker(child_attempts_max=2):
         pids = [json.loads((await scene.end(await scene.submit("printing")))[-1].data)["results"] for _ in range(4)]
     assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+async def test_a_child_of_a_large_worker_is_used_again(scene: Scene):
+    held = np.ones(300 * MIB, dtype=np.uint8)  # touched, so that this process holds it while its children start
+    async with scene.worker(child_rss_bytes_max=250 * MIB):
+        pids = [json.loads((await scene.end(await scene.submit("printing")))[-1].data)["results"] for _ in range(2)]
+    assert psutil.Process().memory_info().rss > held.nbytes
+    assert pids[0] == pids[1]
 
 
 async def test_an_idle_child_that_dies_is_replaced_and_no_job_is_blamed(scene: Scene):

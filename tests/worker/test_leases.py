@@ -1,10 +1,11 @@
 """Claims by tickets and by polls, and what a worker does about a log or a bus it cannot reach."""
 
 import asyncio
+import itertools
 import json
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,30 @@ async def test_a_job_that_took_workers_down_runs_alone(scene: Scene, tmp_path: P
                 await scene.event(other, "started")
         (tmp_path / "go").touch()
         await scene.end(other)
+
+
+async def test_a_job_that_must_run_alone_gets_its_turn_on_a_worker_that_is_never_idle(scene: Scene, tmp_path: Path):
+    """Without room made for it, it would wait as long as other jobs come."""
+    numbers = itertools.count()
+    gates = [tmp_path / f"gate{next(numbers)}" for _ in range(2)]
+    async with scene.worker(slots=2, lease_s=0.6, beat_s=0.2):
+        for gate in gates:
+            await scene.event(await scene.submit("flag", path=str(gate)), "progress")
+        poison = await scene.submit("big")
+        await scene.lose(poison)
+        await scene.lose(poison)
+        async with asyncio.timeout(20):
+            while poison not in scene.seen("complete"):
+                started, ended = len(scene.seen("started")), len(scene.seen("complete"))
+                gates.append(tmp_path / f"gate{next(numbers)}")
+                await scene.submit("flag", path=str(gates[-1]))
+                gates.pop(0).touch()
+                await scene.until_seen("complete", ended + 1)
+                with suppress(TimeoutError):  # the next one starts before another ends, unless room is being made
+                    async with asyncio.timeout(3):
+                        await scene.until_seen("started", started + 1)
+        for gate in gates:
+            gate.touch()
 
 
 async def test_a_worker_cut_from_its_log_ends_its_children_and_gives_their_jobs_back_when_it_returns(

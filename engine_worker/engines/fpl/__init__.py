@@ -8,7 +8,7 @@ from engine_worker.engines.fpl.decision import DecisionOutput
 from engine_worker.engines.fpl.params import FplParams
 from phaseline import Context, engine
 
-VERSION = 1
+VERSION = 6
 PHASES = {
     "initializing": 10,
     "collecting_data": 25,
@@ -18,7 +18,7 @@ PHASES = {
 }
 
 
-@engine("fpl", version=VERSION, phases=PHASES, check=check)
+@engine("fpl", version=VERSION, phases=PHASES, check=check, subject=("team_id", "source"))
 def fpl(params: FplParams, ctx: Context) -> DecisionOutput:
     """Decides transfers, captain and lineup for the next Fantasy Premier League gameweek."""
     from engine_worker.engines.fpl.attempt import decide

@@ -1,18 +1,21 @@
 """The parts of a decision that describe players: who is owned, what is wrong, what is expected of them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, TypedDict
 
 from engine_worker.engines.fpl import decision as out
 from engine_worker.engines.fpl.collecting import Collected, PlayerRow
-from engine_worker.engines.fpl.problem import Plan
+from engine_worker.engines.fpl.problem import Moves, WeekPlan
 from engine_worker.engines.fpl.projections import ProjectionRow
-from engine_worker.engines.fpl.rules import POSITION_NAMES
+from engine_worker.engines.fpl.seasons import GOALKEEPER, POSITION_NAMES
 
 _ISSUES: dict[str, Literal["injury", "suspension", "doubt", "unavailable"]] = {
     "i": "injury", "s": "suspension", "d": "doubt", "u": "unavailable", "n": "unavailable",
 }  # fmt: skip
+
+# A starter below this chance of playing is worth a warning; so many are shown.
+_SURE, _RISKS = 0.8, 5
 
 
 class _Reference(TypedDict):
@@ -33,6 +36,11 @@ class Cards:
     def ref(self, element: int) -> out.PlayerRef:
         """A player by name."""
         return out.PlayerRef(**self.reference(self.players[element]))
+
+    def name(self, element: int) -> str:
+        """A player's name, or his number when he has left."""
+        player = self.players.get(element)
+        return str(element) if player is None else player.name
 
     def reference(self, player: PlayerRow) -> _Reference:
         """The fields every card begins with."""
@@ -87,15 +95,63 @@ class Cards:
                 found.append(out.Issue(kind="club_limit", element=None, detail=detail))
         return found
 
-    def projections(self, plan: Plan) -> list[out.ProjectionCard]:
-        """The owned and whoever the plan buys, gameweek by gameweek."""
-        wanted = {holding.element for holding in self._collected.squad.holdings}
-        wanted |= {element for week in plan.weeks for element in week.bought}
-        return [
-            self._projection(self.rows[element, gameweek])
-            for element in sorted(wanted, key=lambda e: (self.players[e].position, e))
-            for gameweek in self._collected.gameweeks
-        ]
+    def pairs(self, moves: Moves) -> list[tuple[int, int]]:
+        """Sold and bought players matched within their position, dearest with dearest."""
+
+        def ordered(elements: Sequence[int]) -> list[int]:
+            return sorted(elements, key=lambda e: (self.players[e].position, -self.players[e].now_cost, e))
+
+        return list(zip(ordered(moves.sold), ordered(moves.bought), strict=True))
+
+    def risks(self, week: WeekPlan) -> list[out.Risk]:
+        """Starters who may well not play, and who would come on for them."""
+        found = []
+        for element in week.lineup.starters:
+            row, player = self.rows[element, week.gameweek], self.players[element]
+            if row.p_play >= _SURE:
+                continue
+            cover = next((e for e in week.lineup.bench if self._covers(element, e)), None)
+            gained = self.rows[cover, week.gameweek].xp if cover is not None else 0.0
+            times = 2 if element == week.lineup.captain else 1
+            if_plays = row.xp / row.p_play if row.p_play else 0.0
+            named = self.players[cover].name if cover is not None else "nobody"
+            found.append(
+                out.Risk(
+                    scenario=f"{player.name} does not play",
+                    probability=round(1 - row.p_play, 3),
+                    loss_pts=points(max(times * if_plays - gained, 0.0)),
+                    mitigation=f"{named} comes on from the bench",
+                )
+            )
+        return sorted(found, key=lambda risk: (-risk.probability * risk.loss_pts, risk.scenario))[:_RISKS]
+
+    def _covers(self, starter: int, benched: int) -> bool:
+        keepers = [self.players[element].position == GOALKEEPER for element in (starter, benched)]
+        return keepers[0] == keepers[1]
+
+    def horizon(self) -> list[out.HorizonWeek]:
+        """Blanks and doubles of each planned gameweek."""
+        weeks = []
+        for gameweek in self._collected.gameweeks:
+            matches = [match for match in self._collected.fixtures if match.gameweek == gameweek]
+            count = Counter(club for match in matches for club in (match.home, match.away))
+            named = sorted(self._collected.clubs.items(), key=lambda item: item[1])
+            weeks.append(
+                out.HorizonWeek(
+                    gameweek=gameweek,
+                    fixtures=len(matches),
+                    blanks=[name for club, name in named if not count[club]],
+                    doubles=[name for club, name in named if count[club] > 1],
+                )
+            )
+        return weeks
+
+    def projections(self, fielded: Collection[tuple[int, int]]) -> list[out.ProjectionCard]:
+        """Of the owned for every gameweek, of others only for those in which they are `fielded`: a result stays small."""
+        owned = [holding.element for holding in self._collected.squad.holdings]
+        wanted = {(element, gameweek) for element in owned for gameweek in self._collected.gameweeks} | set(fielded)
+        ordered = sorted(wanted, key=lambda key: (self.players[key[0]].position, *key))
+        return [self._projection(self.rows[key]) for key in ordered]
 
     def _projection(self, row: ProjectionRow) -> out.ProjectionCard:
         player, clubs = self.players[row.element], self._collected.clubs
@@ -115,9 +171,16 @@ class Cards:
             p10=row.p10,
             p50=row.p50,
             p90=row.p90,
-            p_play=row.p_play,
-            p_60=row.p_60,
+            p_play=round(row.p_play, 3),
+            p_60=round(row.p_60, 3),
+            components=self._components(row),
         )
+
+    def _components(self, row: ProjectionRow) -> out.ComponentsCard | None:
+        """Of the gameweek to decide only."""
+        if row.gameweek != self._collected.gameweeks[0]:
+            return None
+        return out.ComponentsCard(**{name: points(value) for name, value in row.components._asdict().items()})
 
 
 def points(value: float) -> float:

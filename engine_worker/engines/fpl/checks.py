@@ -1,65 +1,82 @@
 """What only the source's data can refuse: `check(params)`, run at submit. Quick: sources stay loaded per process."""
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from typing import Any
 
-from engine_worker.engines.fpl.collecting import entry_pages, has_entry, next_gameweek
+from engine_worker.engines.fpl.bookings import Bookings
+from engine_worker.engines.fpl.collecting import next_gameweek
+from engine_worker.engines.fpl.entries import NoSquadYet, starting_state
 from engine_worker.engines.fpl.params import FplParams
-from engine_worker.engines.fpl.rules import POSITION_NAMES, Ruleset, ruleset, spending_limit, squad_violations
-from engine_worker.engines.fpl.sources import BrokenSource, NotThere, Reading, UnknownSource, source_named
+from engine_worker.engines.fpl.rules import chip_problem, spending_limit, squad_violations
+from engine_worker.engines.fpl.seasons import POSITION_NAMES, Ruleset, UnknownSeason, ruleset
+from engine_worker.engines.fpl.source import BrokenSource, NotAtHand, NotThere, Reading
+from engine_worker.engines.fpl.sources import UnknownSource, source_named
+from engine_worker.engines.fpl.state import SquadState
 from phaseline import InvalidParams
 
 Problem = tuple[tuple[str | int, ...], str]
+Elements = Mapping[int, Mapping[str, Any]]
 
 
 def check(params: FplParams) -> None:
-    """Raises `InvalidParams` listing everything wrong with `params` given the data of its source."""
+    """Raises `InvalidParams` listing everything wrong with `params` given the data of its source.
+
+    A source that would have to ask the network is not waited for: the job looks at the params again when it has the data.
+    """
     try:
-        examine(params)
-    except (BrokenSource, NotThere) as broken:
+        examine(params, opened(params, at_hand=True))
+    except NotAtHand:
+        return
+    except BrokenSource as broken:
         raise InvalidParams((("source",), f"cannot be read now: {broken}")) from broken
 
 
-def examine(params: FplParams) -> None:
-    """As `check`, but lets through what is no fault of the params. Raises `BrokenSource`, `NotThere` too."""
+def opened(params: FplParams, *, at_hand: bool = False) -> Reading:
+    """The source the params name. Raises `InvalidParams` for a name this server does not have."""
     try:
-        reading = Reading(source_named(params.source))
+        return Reading(source_named(params.source), at_hand=at_hand)
     except UnknownSource as unknown:
         raise InvalidParams((("source",), str(unknown))) from unknown
-    if problems := _problems(params, reading, reading.body("bootstrap-static")):
+
+
+def examine(params: FplParams, reading: Reading) -> None:
+    """As `check`, but lets through what is no fault of the params. Raises `BrokenSource`, `NotAtHand` too."""
+    try:
+        bootstrap = reading.body("bootstrap-static")
+        rules = ruleset(bootstrap)
+    except (NotThere, UnknownSeason) as useless:
+        raise InvalidParams((("source",), f"has nothing to decide on: {useless}")) from useless
+    if problems := _problems(params, reading, bootstrap, rules):
         raise InvalidParams(*problems)
 
 
-def _problems(params: FplParams, reading: Reading, bootstrap: Mapping[str, Any]) -> list[Problem]:
+def _problems(params: FplParams, reading: Reading, bootstrap: Mapping[str, Any], rules: Ruleset) -> list[Problem]:
     coming = next_gameweek(bootstrap)
     if coming is None:
         return [(("gameweek",), "the season of this source is over")]
-    rules = ruleset(bootstrap)
     elements = {element["id"]: element for element in bootstrap["elements"]}
     gameweek = params.gameweek or coming
     problems: list[Problem] = []
     if gameweek < coming:
         problems.append((("gameweek",), f"gameweek {gameweek} is past, the next is {coming}"))
-    owned: set[int] = set()
-    if params.squad is not None:
-        owned = {player.element for player in params.squad}
-        problems += _squad_problems(params, rules, elements, bootstrap, max(gameweek, coming))
-    elif params.team_id is not None:
-        found, owned = _entry_problems(params.team_id, reading, coming, elements.keys())
-        problems += found
-    problems += _choice_problems(params, rules, elements, owned, gameweek)
-    return problems
+    found = _squad_problems(params, rules, elements, bootstrap, max(gameweek, coming))
+    state: SquadState | None = None
+    if not found:
+        found, state = _state(params, rules, elements, reading, coming)
+    problems += found
+    names = {team["id"]: team["name"] for team in bootstrap["teams"]}
+    if state is not None:
+        bookings = Bookings(rules, elements, state, params.booked_transfers, names, max(gameweek, coming))
+        problems += bookings.problems()
+    return problems + _choice_problems(params, rules, elements, state, max(gameweek, coming))
 
 
 def _squad_problems(
-    params: FplParams,
-    rules: Ruleset,
-    elements: Mapping[int, Mapping[str, Any]],
-    bootstrap: Mapping[str, Any],
-    gameweek: int,
+    params: FplParams, rules: Ruleset, elements: Elements, bootstrap: Mapping[str, Any], gameweek: int
 ) -> list[Problem]:
-    squad, bank = params.squad or [], params.bank or 0
+    if params.squad is None:
+        return []
+    squad, bank = params.squad, params.bank or 0
     problems: list[Problem] = [
         (("squad", index, "element"), f"no player {player.element} in this source")
         for index, player in enumerate(squad)
@@ -76,38 +93,53 @@ def _squad_problems(
     return problems
 
 
-def _entry_problems(
-    team_id: int, reading: Reading, coming: int, known: AbstractSet[int]
-) -> tuple[list[Problem], set[int]]:
-    if not has_entry(reading, team_id):
-        return [(("team_id",), f"this source has no team {team_id}")], set()
+def _state(
+    params: FplParams, rules: Ruleset, elements: Elements, reading: Reading, coming: int
+) -> tuple[list[Problem], SquadState | None]:
+    """Where the plan would start, before booked transfers. More than three of a club are no problem if the game has
+    it so: after a real transfer the squad stands until its next transfer."""
+    before_booking = params.model_copy(update={"booked_transfers": []})
     try:
-        pages = entry_pages(reading, team_id, coming)
+        return [], starting_state(before_booking, rules, elements, reading, coming)
     except NotThere:
-        return [(("team_id",), f"team {team_id} has no squad before gameweek {coming}; give squad instead")], set()
-    owned = {pick["element"] for pick in pages.picks["picks"]}
-    if strangers := sorted(owned - known):
-        return [(("team_id",), f"team {team_id} owns players this source does not have: {strangers}")], owned
-    return [], owned
+        return [(("team_id",), f"this source has no team {params.team_id}")], None
+    except NoSquadYet as none:
+        return [(("team_id",), f"{none}; give squad instead")], None
+    except KeyError as stranger:
+        return [(("team_id",), f"team {params.team_id} owns player {stranger}, whom this source does not have")], None
 
 
 def _choice_problems(
-    params: FplParams,
-    rules: Ruleset,
-    elements: Mapping[int, Mapping[str, Any]],
-    owned: set[int],
-    gameweek: int,
+    params: FplParams, rules: Ruleset, elements: Elements, state: SquadState | None, gameweek: int
 ) -> list[Problem]:
     problems: list[Problem] = []
-    for index, element in enumerate(params.locked):
-        if owned and element not in owned:
-            problems.append((("locked", index), f"player {element} is not in the squad"))
+    owned = {holding.element for holding in state.holdings} if state else None
+    if owned is not None:
+        booked = {transfer.bought for transfer in params.booked_transfers}
+        for index, element in enumerate(params.locked):
+            if element not in owned | booked:
+                problems.append((("locked", index), f"player {element} is not in the squad"))
     for index, element in enumerate(params.banned):
         if element not in elements:
             problems.append((("banned", index), f"no player {element} in this source"))
+    for index, override in enumerate(params.availability_overrides):
+        if override.element not in elements:
+            text = f"no player {override.element} in this source"
+            problems.append((("availability_overrides", index, "element"), text))
     for index, chip in enumerate(params.available_chips or []):
-        if rules.window(chip, gameweek) is None:
-            problems.append((("available_chips", index), f"{chip} may not be played in gameweek {gameweek}"))
+        if refusal := chip_problem(rules, state.played if state else {}, gameweek, chip):
+            problems.append((("available_chips", index), refusal))
+    played = dict(state.played) if state else {}
+    for index, planned in enumerate(params.chip_plan):
+        if not gameweek <= planned.gameweek < gameweek + params.horizon:
+            text = (
+                f"gameweek {planned.gameweek} is not among those planned, {gameweek} and {params.horizon - 1} after it"
+            )
+            problems.append((("chip_plan", index, "gameweek"), text))
+        elif refusal := chip_problem(rules, played, planned.gameweek, planned.chip):
+            problems.append((("chip_plan", index), refusal))
+        else:
+            played[planned.gameweek] = planned.chip
     if params.free_transfers is not None and params.free_transfers > rules.free_transfers_max:
         text = f"{params.free_transfers} free transfers, this season banks at most {rules.free_transfers_max}"
         problems.append((("free_transfers",), text))

@@ -5,26 +5,58 @@ phases after this one never ask the source again.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from engine_worker.engines.fpl.params import FplParams
-from engine_worker.engines.fpl.rules import (
-    LAST_GAMEWEEK,
-    POSITION_NAMES,
-    UNLIMITED_CHIPS,
-    Ruleset,
-    next_free_transfers,
-    ruleset,
-)  # fmt: skip
-from engine_worker.engines.fpl.sources import NotThere, Reading
-from engine_worker.engines.fpl.state import EntryPages, SquadState, chips_left, entry_state, holdings, picks_gameweek
+from engine_worker.engines.fpl.entries import starting_state
+from engine_worker.engines.fpl.lookback import LookedBack, look_back
+from engine_worker.engines.fpl.params import AvailabilityOverride, FplParams
+from engine_worker.engines.fpl.rules import costs_nothing
+from engine_worker.engines.fpl.seasons import LAST_GAMEWEEK, POSITION_NAMES, Ruleset, disagreements, ruleset
+from engine_worker.engines.fpl.source import BrokenSource, NotThere, Reading
+from engine_worker.engines.fpl.state import SquadState
+from phaseline import Previous
 
 # Club matches looked back on for who plays now; the last three count most (see `projections.py`).
 RECENT, LONGER = 3, 10
+# Club matches whose bonus scores are kept for each player.
+SCORES_KEPT = 5
+_DAY_S = 86400.0
+_COUNTED = (
+    "goals_scored", "assists", "saves", "bonus", "yellow_cards", "red_cards", "own_goals", "penalties_missed",
+    "penalties_saved", "defensive_contribution",
+)  # fmt: skip
 _NO_SCORES: Mapping[str, Any] = {"h": [], "a": []}
+# A club whose matches were moved may have its last five in many gameweeks; nobody's need more pages than this.
+_LIVE_PAGES_MAX = 6
+# Match → element → minutes.
+Minutes = Mapping[int, Mapping[int, int]]
+_NO_MINUTES: Minutes = {}
+
+
+class Totals(NamedTuple):
+    """What a player did this season, by the API's names; `deducted` is the points of cards, own goals and penalties."""
+
+    goals: int = 0
+    assists: int = 0
+    saves: int = 0
+    bonus: int = 0
+    deducted: int = 0
+    threat: float = 0.0
+    creativity: float = 0.0
+    defensive_contribution: int = 0
+
+
+class PriceForecast(NamedTuple):
+    """The API's own forecast of one price change to come: −5 a sure fall, 5 a sure rise; 100 % is the threshold."""
+
+    offset: int
+    likelihood: int
+    percent: float
 
 
 class PlayerRow(NamedTuple):
@@ -45,6 +77,21 @@ class PlayerRow(NamedTuple):
     played_recent: float
     played_longer: float
     owned_pct: float
+    # Said by the caller: the chance that he can play, and the last gameweek it holds for (None: only the first).
+    override: tuple[float, int | None] | None = None
+    # His bonus scores in his club's last matches, the newest first; None where he did not appear.
+    scores: tuple[int | None, ...] = ()
+    # His minutes in the same matches; None where the source does not say.
+    minutes_each: tuple[int | None, ...] = ()
+    # Transfers of all managers this gameweek, in and out, and how much older the news on him is, in days, than the newest on anybody.
+    transfers_in: int = 0
+    transfers_out: int = 0
+    news_days: float | None = None
+    totals: Totals = Totals()
+    # By how many tenths his price moved this gameweek, and where it goes by the API's forecast: only changes it sees coming,
+    # None where it makes none for him.
+    price_moved: int = 0
+    price_forecast: tuple[PriceForecast, ...] | None = None
 
 
 class MatchRow(NamedTuple):
@@ -58,12 +105,13 @@ class MatchRow(NamedTuple):
 
 
 class ScoreRow(NamedTuple):
-    """One match played."""
+    """One match played, so many days before the newest of them."""
 
     home: int
     away: int
     home_goals: int
     away_goals: int
+    days_ago: float = 0.0
 
 
 class Warned(BaseModel):
@@ -84,11 +132,16 @@ class Collected(BaseModel):
     rules: Ruleset
     gameweeks: list[int]
     deadline_time: str
+    # When prices change next, as far as the API says: those that `PriceForecast.offset` counts.
+    price_times: list[str] = []
     clubs: dict[int, str]
     players: list[PlayerRow]
     fixtures: list[MatchRow]
     scores: list[ScoreRow]
+    # Players each club fielded in a match, on average of the last ten.
+    fielded: dict[int, float] = {}
     squad: SquadState
+    looked_back: LookedBack | None = None
     warnings: list[Warned] = []
 
 
@@ -97,17 +150,21 @@ def next_gameweek(bootstrap: Mapping[str, Any]) -> int | None:
     return next((int(event["id"]) for event in bootstrap["events"] if event["is_next"]), None)
 
 
-def collect(params: FplParams, source_name: str, reading: Reading) -> Collected:
-    """Reads the source for `params`, which `check` found valid. Raises `NotThere`, `BrokenSource`, `KeyError`."""
+def collect(params: FplParams, source_name: str, reading: Reading, previous: Previous | None = None) -> Collected:
+    """Reads the source for `params`, which `check` found valid, and looks back at the job before.
+
+    Raises `NotThere`, `BrokenSource`, `KeyError`.
+    """
     bootstrap, fixtures = reading.body("bootstrap-static"), reading.body("fixtures")
     rules = ruleset(bootstrap)
     coming = next_gameweek(bootstrap)
     gameweek = params.gameweek or coming or LAST_GAMEWEEK
     gameweeks = list(range(gameweek, min(gameweek + params.horizon - 1, LAST_GAMEWEEK) + 1))
     elements = {element["id"]: element for element in bootstrap["elements"]}
-    squad = _squad(params, rules, elements, reading, gameweek, coming or gameweek)
+    squad = starting_state(params, rules, elements, reading, coming or gameweek)
     owned = {holding.element for holding in squad.holdings}
     deadlines = {event["id"]: event["deadline_time"] for event in bootstrap["events"]}
+    minutes = _minutes(reading, gameweeks_lately(fixtures))
     return Collected(
         source=source_name,
         snapshot_sha256=reading.sha256(),
@@ -115,78 +172,143 @@ def collect(params: FplParams, source_name: str, reading: Reading) -> Collected:
         rules=rules,
         gameweeks=gameweeks,
         deadline_time=deadlines[gameweek],
+        price_times=_price_times(bootstrap),
         clubs={team["id"]: team["short_name"] for team in bootstrap["teams"]},
-        players=_players(elements.values(), fixtures, owned),
-        fixtures=_coming_fixtures(fixtures, gameweeks),
-        scores=[
-            ScoreRow(match["team_h"], match["team_a"], match["team_h_score"], match["team_a_score"])
-            for match in fixtures
-            if match["finished"] and match["team_h_score"] is not None
-        ],
+        players=players_of(bootstrap["elements"], fixtures, owned, params.availability_overrides, minutes),
+        fixtures=coming_fixtures(fixtures, gameweeks),
+        scores=scores_of(fixtures),
+        fielded=fielded_of(fixtures),
         squad=squad,
-        warnings=_warnings(params, rules, squad, gameweeks, elements, coming),
+        looked_back=look_back(params, rules, reading, coming or LAST_GAMEWEEK + 1, source_name, previous),
+        warnings=_warnings(params, rules, squad, gameweeks, elements, coming) + _source_warnings(bootstrap, reading),
     )
 
 
-def has_entry(reading: Reading, team_id: int) -> bool:
-    """Whether the source knows this manager."""
-    try:
-        reading.body(f"entry/{team_id}/history")
-    except NotThere:
-        return False
-    return True
-
-
-def entry_pages(reading: Reading, team_id: int, gameweek: int) -> EntryPages:
-    """The pages an entry's state is rebuilt from. Raises `NotThere` when it has no picks before `gameweek`."""
-    history = reading.body(f"entry/{team_id}/history")
-    picked = picks_gameweek(history, gameweek)
-    if picked is None:
-        raise NotThere(f"entry/{team_id}: no picks before gameweek {gameweek}")
-    picks = reading.body(f"entry/{team_id}/event/{picked}/picks")
-    return EntryPages(history, reading.body(f"entry/{team_id}/transfers"), picks)
-
-
-def _squad(
-    params: FplParams,
-    rules: Ruleset,
-    elements: Mapping[int, Mapping[str, Any]],
-    reading: Reading,
-    gameweek: int,
-    coming: int,
-) -> SquadState:
-    if params.squad is None:
-        assert params.team_id is not None
-        pages = entry_pages(reading, params.team_id, coming)
-        state = entry_state(rules, elements, pages, coming)
-        free = state.free_transfers
-        for week in range(coming, gameweek):
-            # Deciding a gameweek further off: the ones before it are taken as rolled.
-            free = next_free_transfers(rules, week, free, 0)
-        played = {chip["event"]: chip["name"] for chip in pages.history["chips"]}
-        changes: dict[str, Any] = {"free_transfers": free if params.free_transfers is None else params.free_transfers}
-        chips = params.available_chips
-        changes["chips"] = chips_left(rules, played, gameweek) if chips is None else list(chips)
-        return state.model_copy(update=changes)
-    bought = {player.element: player.purchase_price for player in params.squad}
-    return SquadState(
-        holdings=holdings(rules, elements, bought),
-        bank=params.bank or 0,
-        free_transfers=params.free_transfers or 0,
-        chips=list(params.available_chips or []),
-    )
-
-
-def _players(
-    elements: Iterable[Mapping[str, Any]], fixtures: Sequence[Mapping[str, Any]], owned: set[int]
+def players_of(
+    elements: Sequence[Mapping[str, Any]],
+    fixtures: Sequence[Mapping[str, Any]],
+    owned: AbstractSet[int] = frozenset(),
+    overrides: Sequence[AvailabilityOverride] = (),
+    minutes: Minutes = _NO_MINUTES,
 ) -> list[PlayerRow]:
     """Everyone who could be bought, and the owned; those who left their club and managers are no use."""
-    recent, longer, seen = _attendance(fixtures)
+    sheets = _sheets(fixtures)
+    # The age of news is counted from the newest of all, so that it is the same whenever a snapshot is read.
+    news = [moment for element in elements if (moment := _moment(element.get("news_added")))]
+    newest = max(news, default=None)
+    recent, longer, seen = _attendance(sheets)
+    last = {club: of_club[: -SCORES_KEPT - 1 : -1] for club, of_club in sheets.items()}
+    overridden = {one.element: (one.chance / 100, one.until_gameweek) for one in overrides}
     return [
-        _player_row(element, recent, longer, seen)
+        _player_row(element, recent, longer, seen)._replace(
+            override=overridden.get(element["id"]),
+            scores=tuple(sheet.scores.get(element["id"]) for sheet in last.get(element["team"], [])),
+            minutes_each=tuple(
+                minutes[sheet.match].get(element["id"], 0) if sheet.match in minutes else None
+                for sheet in last.get(element["team"], [])
+            ),
+            transfers_in=element.get("transfers_in_event") or 0,
+            transfers_out=element.get("transfers_out_event") or 0,
+            news_days=_age(element.get("news_added"), newest),
+            totals=_totals(element),
+            price_moved=element.get("cost_change_event") or 0,
+            price_forecast=_price_forecast(element),
+        )
         for element in elements
         if element["id"] in owned or (element["element_type"] in POSITION_NAMES and _for_sale(element))
     ]
+
+
+def scores_of(fixtures: Sequence[Mapping[str, Any]]) -> list[ScoreRow]:
+    """The matches played."""
+    played = [match for match in fixtures if match["finished"] and match["team_h_score"] is not None]
+    kicked_off = [_moment(match["kickoff_time"]) for match in played]
+    newest = max((moment for moment in kicked_off if moment), default=None)
+    return [
+        ScoreRow(
+            match["team_h"],
+            match["team_a"],
+            match["team_h_score"],
+            match["team_a_score"],
+            round((newest - moment).total_seconds() / _DAY_S, 2) if newest and moment else 0.0,
+        )
+        for match, moment in zip(played, kicked_off, strict=True)
+    ]
+
+
+def fielded_of(fixtures: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """Players each club fielded in a match, on average of its last ten."""
+    return {
+        club: round(sum(len(sheet.scores) for sheet in sheets[-LONGER:]) / len(sheets[-LONGER:]), 3)
+        for club, sheets in _sheets(fixtures).items()
+    }
+
+
+def gameweeks_lately(fixtures: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The gameweeks of each club's last matches, whose minutes are worth knowing; at most the last `_LIVE_PAGES_MAX`."""
+    events = {match["id"]: match["event"] for match in fixtures}
+    last = {events[sheet.match] for sheets in _sheets(fixtures).values() for sheet in sheets[-SCORES_KEPT:]}
+    return sorted(event for event in last if event)[-_LIVE_PAGES_MAX:]
+
+
+def minutes_of(live: Mapping[str, Any]) -> dict[int, dict[int, int]]:
+    """Match → element → minutes, of the body of `event/N/live`; who did not play is not in it."""
+    found: dict[int, dict[int, int]] = {}
+    for element in live["elements"]:
+        for match in element["explain"]:
+            played = sum(stat["value"] for stat in match["stats"] if stat["identifier"] == "minutes")
+            found.setdefault(match["fixture"], {})[element["id"]] = played
+    return found
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A time of the API; None for none or one that is not understood."""
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _age(said: str | None, now: datetime | None) -> float | None:
+    moment = _moment(said)
+    return None if moment is None or now is None else round(max((now - moment).total_seconds() / _DAY_S, 0.0), 2)
+
+
+def _price_times(bootstrap: Mapping[str, Any]) -> list[str]:
+    settings = (bootstrap.get("game_config") or {}).get("settings") or {}
+    times = settings.get("price_change_deadlines") or []
+    return [str(time) for time in times if _moment(str(time))]
+
+
+def _price_forecast(element: Mapping[str, Any]) -> tuple[PriceForecast, ...] | None:
+    """Seasons before 2026/27 have none; of a player whose figures the API still works out it is not one."""
+    said = element.get("price_change_projections")
+    if not isinstance(said, list) or element.get("price_change_calibrating"):
+        return None
+    try:
+        return tuple(
+            PriceForecast(int(one["offset"]), int(one["likelihood"]), float(one["projected_percent"]))
+            for one in said
+            if int(one["likelihood"])
+        )
+    except (KeyError, TypeError, ValueError):
+        return None  # another shape than is known: nothing is lost but a hint
+
+
+def _totals(element: Mapping[str, Any]) -> Totals:
+    got = {name: element.get(name) or 0 for name in _COUNTED}
+    deducted = -got["yellow_cards"] - 3 * got["red_cards"] - 2 * got["own_goals"] - 2 * got["penalties_missed"]
+    return Totals(
+        goals=got["goals_scored"],
+        assists=got["assists"],
+        saves=got["saves"],
+        bonus=got["bonus"],
+        deducted=deducted + 5 * got["penalties_saved"],
+        threat=float(element.get("threat") or 0),
+        creativity=float(element.get("creativity") or 0),
+        defensive_contribution=got["defensive_contribution"],
+    )
 
 
 def _for_sale(element: Mapping[str, Any]) -> bool:
@@ -211,31 +333,58 @@ def _player_row(
     )  # fmt: skip
 
 
-def _attendance(
-    fixtures: Sequence[Mapping[str, Any]],
-) -> tuple[dict[int, float], dict[int, float], Counter[int]]:
-    """Share of his club's last three and last ten matches each player appeared in, and all his appearances.
+def _minutes(reading: Reading, gameweeks: Sequence[int]) -> Minutes:
+    """Minutes by match. A source may not have them, or not now: bonus scores stand in then, no reason to wait."""
+    found: dict[int, dict[int, int]] = {}
+    for gameweek in gameweeks:
+        try:
+            found |= minutes_of(reading.body(f"event/{gameweek}/live"))
+        except NotThere:
+            continue
+        except BrokenSource:
+            break  # the next page would only be waited for in vain
+    return found
+
+
+class _Sheet(NamedTuple):
+    """A match of a club: the bonus score of each of its players who appeared."""
+
+    match: int
+    scores: dict[int, int]
+
+
+def _sheets(fixtures: Sequence[Mapping[str, Any]]) -> dict[int, list[_Sheet]]:
+    """The matches of each club in order.
 
     A player appears in a match when it lists a bonus score for him; only one with exactly zero goes unseen.
     """
-    present: dict[int, list[set[int]]] = {}
+    found: dict[int, list[_Sheet]] = {}
     for match in sorted((m for m in fixtures if m["finished"]), key=lambda m: (str(m["kickoff_time"]), m["id"])):
         scores = next((stat for stat in match["stats"] if stat["identifier"] == "bps"), _NO_SCORES)
         for club, side in ((match["team_h"], "h"), (match["team_a"], "a")):
-            present.setdefault(club, []).append({one["element"] for one in scores[side]})
+            of_side = {one["element"]: one["value"] for one in scores[side]}
+            found.setdefault(club, []).append(_Sheet(match["id"], of_side))
+    return found
+
+
+def _attendance(
+    sheets: Mapping[int, Sequence[_Sheet]],
+) -> tuple[dict[int, float], dict[int, float], Counter[int]]:
+    """Share of his club's last three and last ten matches each player appeared in, and all his appearances."""
     recent: dict[int, float] = {}
     longer: dict[int, float] = {}
     seen: Counter[int] = Counter()
-    for matches in present.values():
-        seen.update(element for match in matches for element in match)
+    for of_club in sheets.values():
+        seen.update(element for sheet in of_club for element in sheet.scores)
         for share, count in ((recent, RECENT), (longer, LONGER)):
-            last = matches[-count:]
-            for element, times in Counter(element for match in last for element in match).items():
+            last = of_club[-count:]
+            for element, times in Counter(element for sheet in last for element in sheet.scores).items():
                 share[element] = max(share.get(element, 0.0), times / len(last))
     return recent, longer, seen
 
 
-def _coming_fixtures(fixtures: Sequence[Mapping[str, Any]], gameweeks: Sequence[int]) -> list[MatchRow]:
+def coming_fixtures(fixtures: Sequence[Mapping[str, Any]], gameweeks: Sequence[int]) -> list[MatchRow]:
+    """The matches of some gameweeks."""
     return [
         MatchRow(m["event"], m["team_h"], m["team_a"], m["team_h_difficulty"], m["team_a_difficulty"])
         for m in fixtures
@@ -263,12 +412,24 @@ def _warnings(
         found.append(Warned(code="club_limit", message=text))
     if squad.replay.mismatches:
         found.append(Warned(code="replay", message=f"not all derived again: {squad.replay.mismatches[0]}"))
-    if params.team_id is not None and params.free_transfers is None:
+    if params.team_id is not None and params.free_transfers is None and not params.booked_transfers:
         text = "transfers already made for this gameweek are not public before its deadline and are not counted"
         found.append(Warned(code="pending_transfers", message=text))
-    if unlimited := [gameweek for gameweek in gameweeks if gameweek in rules.unlimited_gameweeks]:
+    if unlimited := [gameweek for gameweek in gameweeks if costs_nothing(rules, gameweek)]:
         found.append(Warned(code="unlimited", message=f"transfers cost nothing in gameweek {unlimited[0]}"))
-    if set(squad.chips) & set(UNLIMITED_CHIPS):
-        text = "wildcard and free hit are valued for the first gameweek only"
-        found.append(Warned(code="chips_now_only", message=text))
+    if params.team_id is not None and not squad.replay.weeks_checked:
+        text = (
+            "no squad picked yet: the plan starts from the cheapest legal one with the rest of the budget in the bank"
+        )
+        found.append(Warned(code="new_entry", message=text))
+    if params.booked_transfers:
+        text = f"{len(params.booked_transfers)} transfers already made are in the squad, their {squad.booked_hit_cost} points are spent"
+        found.append(Warned(code="booked", message=text))
+    return found
+
+
+def _source_warnings(bootstrap: Mapping[str, Any], reading: Reading) -> list[Warned]:
+    found = [Warned(code="rules", message=text) for text in disagreements(bootstrap)]
+    if reading.stale:
+        found.append(Warned(code="stale", message=f"older data of {reading.taken_at} stands in: {reading.stale}"))
     return found

@@ -108,8 +108,30 @@ class FixtureCard(_Part):
     difficulty: int
 
 
+class ComponentsCard(_Part):
+    """Expected points of a gameweek by their source; they sum to `xp`.
+
+    `adjustment` is what the line fitted on past seasons adds to the sum of the others.
+    """
+
+    appearance: float
+    goals: float
+    assists: float
+    clean_sheet: float
+    conceded: float
+    saves: float
+    bonus: float
+    cards: float
+    defensive_contribution: float
+    adjustment: float
+
+
 class ProjectionCard(PlayerRef):
-    """Expected points in one gameweek with their 10th, 50th and 90th percentile; no fixtures is a blank."""
+    """Expected points in one gameweek with their 10th, 50th and 90th percentile; no fixtures is a blank.
+
+    The owned are given for every gameweek, others for those the plan has them in its squad, and whom only an alternative
+    buys for the gameweek to decide. `components` is given for that one.
+    """
 
     gameweek: int
     fixtures: list[FixtureCard]
@@ -119,10 +141,15 @@ class ProjectionCard(PlayerRef):
     p90: int
     p_play: float = Field(ge=0, le=1)
     p_60: float = Field(ge=0, le=1)
+    components: ComponentsCard | None = None
 
 
 class Transfer(_Part):
-    """One player for another of his position; `gain_horizon_pts` compares the two alone, lineups aside."""
+    """One player for another of his position; `gain_horizon_pts` compares the two alone, lineups aside.
+
+    Of transfers to be made now: `regret_pts` is what the best plan that never buys him is worth less; the plan stands
+    as long as he is expected to score `break_even_xp` while owned, of the `projected_xp` it counts on.
+    """
 
     sold: PlayerRef
     bought: PlayerRef
@@ -130,6 +157,9 @@ class Transfer(_Part):
     buy_price: int
     gain_gameweek_pts: float
     gain_horizon_pts: float
+    regret_pts: float | None = None
+    projected_xp: float | None = None
+    break_even_xp: float | None = None
 
 
 class GameweekPlan(_Part):
@@ -151,7 +181,7 @@ class GameweekPlan(_Part):
 
 
 class ObjectiveTerms(_Part):
-    """The parts of the objective, in points."""
+    """The parts of the objective, in points; they add up to it."""
 
     xp: float
     bench: float
@@ -159,13 +189,14 @@ class ObjectiveTerms(_Part):
     hit_margin: float
     free_transfers: float
     bank: float
+    chips: float = Field(description="given up by playing chips now that could wait")
 
 
 class Optimality(_Part):
     """How good the plan provably is: no plan of the model is worth more than `bound_pts`."""
 
-    status: Literal["optimal", "time_limit", "interrupted", "failed"]
-    stage: Literal["hold", "this_gameweek", "horizon", "chip"]
+    status: Literal["optimal", "node_limit", "time_limit", "interrupted", "infeasible", "failed"]
+    stage: str = Field(description="the rung of the search that found the plan")
     bound_pts: float | None
     rel_gap: float | None = Field(default=None, ge=0)
     nodes: int
@@ -209,6 +240,11 @@ class LineupCard(_Part):
     captain: PlayerRef
     vice: PlayerRef
     xp_total: float = Field(description="the eleven with its captain counted twice (or three times)")
+    autosub_xp: float = Field(
+        ge=0,
+        description="the bench coming on for starters who do not play, by everybody's chance of playing and the rules; "
+        "beside xp_total, and nothing with a bench boost, which counts the bench in it",
+    )
 
     @model_validator(mode="after")
     def _is_legal(self) -> Self:
@@ -224,6 +260,8 @@ class LineupCard(_Part):
             raise ValueError(f"no legal formation: {count}")
         if self.bench[0].position != "GKP":
             raise ValueError("the bench begins with its goalkeeper")
+        if self.autosub_xp > sum(player.xp for player in self.bench) + _ROUNDING_PTS:
+            raise ValueError(f"substitutes add {self.autosub_xp}, more than the whole bench is expected to score")
         return self
 
 
@@ -246,18 +284,243 @@ class Captaincy(_Part):
     vice: int
 
 
+class ChipGain(_Part):
+    """What a chip adds to the plan without chips, played in one gameweek."""
+
+    gameweek: int
+    gain_pts: float
+
+
 class ChipCard(_Part):
-    """What a chip would add. Bench boost and triple captain are valued in each gameweek from the plan's lineups, a
-    lower bound; wildcard and free hit by solving again with the chip fixed to the first gameweek."""
+    """What a copy of a chip would add, and what is asked of it: `kept_pts`, its worth if it waits.
+
+    `method` solved: solved again with the chip fixed in each gameweek. lineups: read off the lineups of the plan
+    without chips, a lower bound. `planned_gameweek`: where the plan, solved with all chips at once, plays it.
+    """
 
     name: str
     window_start: int
     window_stop: int
+    gains: list[ChipGain]
+    method: Literal["solved", "lineups"]
     value_now_pts: float
     best_gameweek: int
     best_value_pts: float
+    kept_pts: float
+    planned_gameweek: int | None
     use_now: bool
+    expires_in_gameweeks: int
     reason: str
+
+
+class Choice(_Part):
+    """Something else to do, priced by the same solver: the best plan with it is worth `regret_pts` less.
+
+    `constraint` choices give the plan more room instead, and are worth `regret_pts` more, below zero. `proven` False:
+    the price is only an upper bound of the regret.
+    """
+
+    kind: Literal["roll", "no_hit", "without", "more_money", "more_transfers"]
+    player: PlayerRef | None
+    objective_pts: float
+    regret_pts: float
+    proven: bool
+
+
+class Swap(_Part):
+    """Who goes for whom."""
+
+    sold: PlayerRef
+    bought: PlayerRef
+
+
+class Alternative(_Part):
+    """Another first move and the best plan after it; rank 2 is the second best of all."""
+
+    rank: int
+    transfers: list[Swap]
+    chip: str | None
+    objective_pts: float
+    regret_pts: float
+    proven: bool
+
+
+class NearMiss(_Part):
+    """A transfer the plan does not make, and by how much the best plan found with it falls short."""
+
+    sold: PlayerRef
+    bought: PlayerRef
+    short_by_pts: float
+
+
+class Share(PlayerRef):
+    """In which share of the noisy solves."""
+
+    share: float = Field(ge=0, le=1)
+
+
+class Sensitivity(_Part):
+    """The plan solved again on projections with errors that last and are shared within a club."""
+
+    runs: int
+    agree_share: float = Field(ge=0, le=1, description="same first moves as the plan")
+    rolled_share: float = Field(ge=0, le=1)
+    sold: list[Share]
+    bought: list[Share]
+    captain: list[Share]
+
+
+class Risk(_Part):
+    """Something that may go wrong this gameweek, and what covers it."""
+
+    scenario: str
+    probability: float = Field(ge=0, le=1)
+    loss_pts: float
+    mitigation: str
+
+
+class PriceWatch(PlayerRef):
+    """A price that may move: of a player owned, or bought by the plan.
+
+    `basis` forecast: the API's own, with its `likelihood` (5 is surest) that the price moves at `by`, and how far on the way
+    to the threshold he will be then. `transfers`: the API makes none, but his price has moved this gameweek and managers go
+    on the same way; how likely another change is nobody says, so these three are null.
+    """
+
+    direction: Literal["rise", "fall"]
+    basis: Literal["forecast", "transfers"]
+    likelihood: int | None = Field(ge=-5, le=5, description="below zero for a fall")
+    percent: float | None
+    by: str | None = Field(description="when prices change, UTC; null where the API does not say")
+    owned: bool
+    now_cost: int
+    moved: int = Field(description="tenths, this gameweek")
+    transfers_in: int = Field(ge=0, description="of all managers, this gameweek")
+    transfers_out: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _points_one_way(self) -> Self:
+        sign = 1 if self.direction == "rise" else -1
+        if self.basis == "forecast":
+            if self.likelihood is None or self.likelihood * sign <= 0:
+                raise ValueError(f"{self.name}: a {self.direction} of likelihood {self.likelihood}")
+        elif self.likelihood is not None or self.moved * sign <= 0:
+            raise ValueError(f"{self.name}: a {self.direction} after a price that moved by {self.moved}")
+        return self
+
+
+class HorizonWeek(_Part):
+    """Matches of one gameweek: clubs without any, clubs with two or more."""
+
+    gameweek: int
+    fixtures: int
+    blanks: list[str]
+    doubles: list[str]
+
+
+class Explanation(_Part):
+    """Why, in a sentence made of the numbers of this decision."""
+
+    topic: Literal["transfer", "roll", "hit", "constraint", "captain", "chip", "flip"]
+    text: str
+
+
+class ReviewedTransfer(_Part):
+    """A transfer of the previous decision, and what both players scored in its gameweek."""
+
+    sold: str
+    bought: str
+    sold_pts: int
+    bought_pts: int
+
+
+class Team(_Part):
+    """A team by element ids, as `params.previous` takes it; the bench in order, its goalkeeper first."""
+
+    gameweek: int
+    starters: list[int] = Field(min_length=11, max_length=11)
+    bench: list[int] = Field(min_length=4, max_length=4)
+    captain: int
+    vice: int
+    chip: str | None
+    hit_cost_pts: int
+
+
+class ReviewedDecision(_Part):
+    """What the previous decision is measured by. A later decision for the same gameweek carries it on."""
+
+    job_id: str | None
+    result_sha256: str | None
+    advice: Team
+    expected_pts: float | None
+    held: Team | None
+    transfers: list[tuple[int, int]]
+
+
+class Review(_Part):
+    """The last decision for this team whose deadline has passed against what happened; points are after hits.
+
+    It is `previous` of the params, or the result of the job before (`job_id`, and the SHA-256 of its result). `advised_pts` is
+    what its team scored, by the game's substitutions, `hold_pts` that of the squad before its transfers, `actual_pts` the
+    manager's. Points are null while the gameweek is not over, and where the source does not say.
+    """
+
+    gameweek: int
+    advice: str
+    job_id: str | None
+    result_sha256: str | None
+    followed: bool | None
+    expected_pts: float | None
+    advised_pts: int | None
+    hold_pts: int | None
+    captain_pts: int | None = Field(description="of the captain alone, counted once")
+    actual_pts: int | None
+    average_pts: int | None
+    transfers: list[ReviewedTransfer]
+    decided: ReviewedDecision
+
+    @model_validator(mode="after")
+    def _is_of_one_decision(self) -> Self:
+        if self.decided.advice.gameweek != self.gameweek or self.decided.job_id != self.job_id:
+            raise ValueError("the look back and what it is measured by are of two decisions")
+        return self
+
+
+class Receipt(_Part):
+    """What fixes this decision. The same inputs give the same `canonical_sha256`, if `repeats`.
+
+    It is of the decision as JSON without `receipt`, `timings_s` and `header.generated_at`. `repeats` False: a solve was
+    ended by the clock, or something was left out for want of time; give a `node_limit` and time enough.
+    """
+
+    snapshot_sha256: str
+    ruleset_version: str
+    engine_version: int
+    solver: str
+    seed: int
+    previous_sha256: str | None = Field(description="of the result looked back at, if it is from the log")
+    options_sha256: str
+    repeats: bool
+    canonical_sha256: str
+
+
+class Calibration(_Part):
+    """How forecasts of regulars did in past `seasons`, each by parameters fitted on earlier ones only.
+
+    `parameters` names those of this decision, fitted on `fitted_on`. `slope` is that of what happened on the forecast, 1 is
+    calibrated; `coverage` the share of outcomes from P10 to P90; `rmse_ep_next` the error of the API's own forecast.
+    """
+
+    parameters: str
+    fitted_on: list[str]
+    seasons: list[str]
+    n: int
+    rmse: float
+    rmse_ep_next: float
+    bias: float
+    slope: float
+    coverage: float
+    brier_play: float
 
 
 class Warned(_Part):
@@ -280,8 +543,19 @@ class DecisionOutput(_Part):
     lineup: LineupCard
     captaincy: Captaincy
     chips: list[ChipCard]
+    choices: list[Choice]
+    alternatives: list[Alternative]
+    near_misses: list[NearMiss]
+    sensitivity: Sensitivity | None
+    risks: list[Risk]
+    price_watch: list[PriceWatch]
+    horizon: list[HorizonWeek]
+    explanations: list[Explanation]
+    review: Review | None = None
+    calibration: Calibration | None = None
     warnings: list[Warned]
     timings_s: dict[str, float]
+    receipt: Receipt | None = None
 
     @model_validator(mode="after")
     def _lineup_is_the_squad_after_transfers(self) -> Self:
@@ -299,6 +573,24 @@ class DecisionOutput(_Part):
             due = 0 if week.unlimited else max(0, len(week.transfers) - week.free_transfers_before)
             if week.hits != due:
                 raise ValueError(f"gameweek {week.gameweek}: {week.hits} hits, {due} are due")
+        return self
+
+    @model_validator(mode="after")
+    def _money_adds_up(self) -> Self:
+        bank = self.squad_state.bank
+        for week in self.transfer_plan.gameweeks:
+            after = bank + sum(transfer.sell_price - transfer.buy_price for transfer in week.transfers)
+            if after != week.bank_after:
+                raise ValueError(f"gameweek {week.gameweek}: bank {week.bank_after}, the transfers leave {after}")
+            # The squad of a free hit is handed back, and the money with it.
+            bank = bank if week.chip == "freehit" else after
+        return self
+
+    @model_validator(mode="after")
+    def _the_bound_is_not_below_the_plan(self) -> Self:
+        bound = self.transfer_plan.optimality.bound_pts
+        if bound is not None and bound < self.transfer_plan.objective_pts:
+            raise ValueError(f"bound {bound} below the plan's {self.transfer_plan.objective_pts}")
         return self
 
     @model_validator(mode="after")

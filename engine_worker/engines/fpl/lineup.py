@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from engine_worker.engines.fpl.rules import GOALKEEPER, Ruleset
+from engine_worker.engines.fpl.seasons import GOALKEEPER, Ruleset
 
 # What a point expected from the bench is worth, by the chance that it comes on: seldom for the goalkeeper, about
 # one gameweek in eight for each of the others. One weight for the three keeps the model small; the order of the

@@ -1,243 +1,313 @@
-"""The phase `analyzing_transfers`: a ladder of plans, each shown as soon as it is found, and what each chip would add.
+"""The phase `analyzing_transfers`: a ladder of plans, each shown as soon as it is found, then what they compare with.
 
-hold (no transfer) → this gameweek's transfers only → the full horizon. Every rung is a legal plan, so that whoever
-stops the job keeps the best one so far.
+hold → this gameweek's transfers only → the full horizon → the horizon with chips → what each chip adds → the choices
+not taken → noise. Every rung is a legal plan, so that whoever stops the job keeps the best one so far.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
-from engine_worker.engines.fpl.problem import Chip, Plan, Problem, hold_plan
-from engine_worker.engines.fpl.rules import UNLIMITED_CHIPS, ChipWindow
-from engine_worker.engines.fpl.solver import REL_GAP, Solved, solve, solve_free_hit
+from engine_worker.engines.fpl.analysis import Analysis, ChipValue, Priced, begun
+from engine_worker.engines.fpl.chip_search import solve_with_chips
+from engine_worker.engines.fpl.noise import Noise
+from engine_worker.engines.fpl.params import FplParams
+from engine_worker.engines.fpl.problem import ChipCopy, Moves, Plan, Problem, hold_plan, make_plan
+from engine_worker.engines.fpl.shown import Live
+from engine_worker.engines.fpl.solver import Limits, Sight, Solved, solve, with_free_hits
 from phaseline import Context
 
-# Shares of the phase each rung takes of its progress bar, in order.
-_SHARES = {"hold": (0.0, 0.02), "this_gameweek": (0.02, 0.1), "horizon": (0.1, 0.75), "chip": (0.75, 1.0)}
-# Valuing a chip needs no proof to the last decimal; half a per cent is about a point.
-_CHIP_GAP = 5e-3
+# Where each rung ends on the phase's progress bar, and the share of the time left that it may use.
+_RUNGS = {
+    "hold": (0.01, 1.0),
+    "this_gameweek": (0.05, 0.5),
+    "horizon": (0.35, 0.6),
+    "chips": (0.6, 0.75),
+    "chip_values": (0.7, 0.4),
+    "counterfactuals": (0.88, 0.7),
+    "sensitivity": (1.0, 1.0),
+}
+# Valuing a chip needs no proof to the last decimal.
+_VALUE_GAP = 1e-3
+_NOISE_GAP = 2e-3
 # Kept of the attempt's time to write the decision after the last solve.
 _RESERVE_S = 1.0
-# Between two progress calls from inside the solver, which asks hundreds of times a second.
-_SPEAK_EVERY_S = 0.25
-
-
-@dataclass(frozen=True)
-class ChipValue:
-    """What a chip adds to the plan, now and in its best gameweek of the horizon."""
-
-    name: str
-    window: ChipWindow
-    value_now: float
-    best_gameweek: int
-    best_value: float
-    use_now: bool
-    reason: str
-
-
-@dataclass
-class Analysis:
-    """The best plan so far, how it was found, and the chips."""
-
-    problem: Problem
-    hold: Plan
-    plan: Plan
-    stage: str = "hold"
-    status: str = "interrupted"
-    bound: float | None = None
-    nodes: int = 0
-    chips: list[ChipValue] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def gap(self) -> float | None:
-        """Relative distance to the proven bound, None when nothing is proven."""
-        if self.bound is None:
-            return None
-        return max(self.bound - self.plan.objective, 0.0) / max(abs(self.plan.objective), 1.0)
+# A better plan found inside a long solve is offered as a whole decision no more often than this.
+_OFFER_EVERY_S = 2.0
+# What half a million is, in tenths: the price step a manager thinks in.
+_MONEY_STEP = 5
 
 
 class Ladder:
     """Climbs the rungs for one attempt, within its time and until it is asked to stop."""
 
-    def __init__(self, problem: Problem, chips: list[str], time_limit_s: float, context: Context) -> None:
-        hold = hold_plan(problem)
-        self.analysis = Analysis(problem, hold, hold)
-        self._chips = chips
+    def __init__(self, problem: Problem, params: FplParams, context: Context) -> None:
+        self.problem = problem  # with the squads of free hits once they are known
+        self.analysis = begun(problem)
+        self._best = hold_plan(problem)
+        self._params = params
         self._context = context
+        self._live = Live(context)
         self._began = time.monotonic()
-        self._limit = time_limit_s
-        self._spoke = 0.0
-        self._first_gap: float | None = None
+        self._offered = self._began
+        self._offer: Callable[[Analysis], None] = lambda _analysis: None
+        self._rung = "hold"
 
     def climb(self, offer: Callable[[Analysis], None]) -> Analysis:
-        """The best plan found; `offer` is called with the analysis after each rung.
+        """The best plan found; `offer` is called with the analysis after each rung and better plan.
 
         Raises `Cancelled` when the job was asked to stop, after offering the best plan so far.
         """
-        self._show("hold", None)
+        self._offer = offer
+        self._live.show("hold", self._best, None)
         offer(self.analysis)
-        horizon = len(self.analysis.problem.gameweeks)
-        for stage, weeks in (("this_gameweek", 1), ("horizon", horizon))[: min(horizon, 2)]:
-            if self._left() > 0:
-                self._rung(stage, weeks)
-                offer(self.analysis)
-            self._context.raise_if_cancelled()
-        self._value_chips()
         self._context.raise_if_cancelled()
-        self._play_chip()
-        self._context.raise_if_cancelled()
+        if "freehit" in self.problem.played.values():
+            self._find_free_hits()
+        self._climb_to("this_gameweek", self._this_gameweek)
+        if len(self.problem.gameweeks) > 1:
+            self._climb_to("horizon", self._horizon)
+        if self._free_copies():
+            plain = self._best
+            self._climb_to("chips", self._with_chips)
+            self._climb_to("chip_values", lambda: self._chip_values(plain))
+        self._climb_to("counterfactuals", self._price_choices)
+        self._climb_to("sensitivity", self._add_noise)
+        self._live.flush()
         return self.analysis
 
-    def _rung(self, stage: str, transfer_weeks: int) -> None:
-        analysis, self._first_gap = self.analysis, None
-        spoken = self._spoke
+    def _climb_to(self, rung: str, step: Callable[[], None]) -> None:
+        self._rung = rung
+        if self._left() > 0:
+            began = time.monotonic()
+            step()
+            self.analysis.seconds[rung] = time.monotonic() - began
+            self._offer(self.analysis)
+        else:
+            self.analysis.clocked = True
+        self._context.raise_if_cancelled()
 
-        def improved(plan: Plan, bound: float | None) -> None:
-            # The solver restates the plan it was given; and a burst of small steps would tell nobody anything.
-            nonlocal spoken
-            now = time.monotonic()
-            if plan.objective > analysis.plan.objective + 1e-6 and now - spoken >= _SPEAK_EVERY_S:
-                spoken = now
-                self._say(stage, plan, bound)
+    # -- rungs
 
-        solved = solve(
-            analysis.problem,
-            transfer_weeks=transfer_weeks,
-            time_limit_s=self._left(),
-            start=analysis.plan,
-            stop=lambda gap: self._watch(stage, gap),
-            improved=improved,
-        )
-        self._take(stage, solved, transfer_weeks)
-        self._show(stage, solved.bound)
+    def _this_gameweek(self) -> None:
+        self._improve(self.problem.without_chips(), (0,))
 
-    def _take(self, stage: str, solved: Solved, transfer_weeks: int) -> None:
-        analysis = self.analysis
-        analysis.seconds[stage] = analysis.seconds.get(stage, 0.0) + solved.seconds
-        # A solve that was stopped before its first plan leaves the rung below standing.
-        if solved.plan is not None and solved.plan.objective >= analysis.plan.objective - 1e-6:
-            analysis.plan, analysis.stage = solved.plan, stage
-        analysis.nodes += solved.nodes
-        # A bound on plans with transfers in the first gameweek only says nothing of the others.
-        if transfer_weeks == len(analysis.problem.gameweeks):
-            analysis.status, analysis.bound = solved.status, solved.bound
+    def _horizon(self) -> None:
+        self._improve(self.problem.without_chips(), None)
 
-    def _value_chips(self) -> None:
-        for number, name in enumerate(self._chips):
-            window = self.analysis.problem.rules.window(name, self.analysis.problem.gameweeks[0])
-            if window is None or self._stopping():
-                continue
-            value = self._transfer_chip(name, window) if name in UNLIMITED_CHIPS else self._team_chip(name, window)
-            if value is not None:
+    def _find_free_hits(self) -> None:
+        if not self.problem.free_hits:
+            self.problem = with_free_hits(self.problem, self._limits(_VALUE_GAP))
+
+    def _with_chips(self) -> None:
+        self._find_free_hits()
+        self._improve(self.problem, None, chips=True)
+
+    def _improve(self, problem: Problem, open_weeks: Collection[int] | None, *, chips: bool = False) -> None:
+        """Looks for a better plan; a solve stopped before its first one leaves the rung below standing."""
+        solved = self._solve(problem, open_weeks=open_weeks, start=self._best, shown=True, chips=chips)
+        if solved.plan is not None:
+            self._take(solved.plan)
+        self.analysis.nodes += solved.nodes
+        # A bound on plans with transfers in the first gameweek only, or without chips, says nothing of the others.
+        whole = open_weeks is None or len(self.problem.gameweeks) == 1
+        if whole:
+            self.analysis.status, self.analysis.bound = solved.status, solved.bound
+        self._live.show(self._rung, self._best, solved.bound)
+        self._progress(1.0)
+
+    def _take(self, plan: Plan) -> None:
+        if plan.objective >= self._best.objective - 1e-6:
+            self._best = plan
+            self.analysis.moves, self.analysis.stage = list(plan.moves), self._rung
+
+    def _free_copies(self) -> list[ChipCopy]:
+        """The copies that are not fixed to a gameweek already."""
+        played = self.problem.played
+        return [copy for copy in self.problem.chips if not any(played.get(i) == copy.name for i in copy.weeks)]
+
+    def _chip_values(self, base: Plan) -> None:
+        began = self.problem.without_chips()
+        self._find_free_hits()
+        copies = self._free_copies()
+        for done, copy in enumerate(copies):
+            free = [index for index in copy.weeks if index not in self.problem.played]
+            value = (
+                self._wildcard(copy, free, base, began)
+                if copy.name == "wildcard"
+                else ChipValue(
+                    name=copy.name,
+                    gains={self.problem.gameweeks[i]: _read_off(self.problem, base, copy.name, i) for i in free},
+                    solved=False,
+                )
+            )
+            if value.gains:
                 self.analysis.chips.append(value)
-                self._context.partial("chip_value", {"chip": name, "value_now_pts": round(value.value_now, 2)})
-            self._progress("chip", (number + 1) / len(self._chips))
+                best = max(value.gains, key=lambda gameweek: value.gains[gameweek])
+                shown = {"chip": copy.name, "best_gameweek": best, "value_pts": round(value.gains[best], 2)}
+                self._context.partial("chip_value", shown)
+            self._progress((done + 1) / len(copies))
+            if self._stopping():
+                return
 
-    def _team_chip(self, name: str, window: ChipWindow) -> ChipValue:
-        """Bench boost or triple captain on the lineups of the plan, in each gameweek of the window."""
-        analysis = self.analysis
-        worth: dict[int, float] = {}
-        for week in analysis.plan.weeks:
-            xp = analysis.problem.xp[week.gameweek]
-            if week.gameweek <= window.stop and week.chip is None:
-                boost = sum(xp[element] for element in week.lineup.bench) - week.xp_bench
-                worth[week.gameweek] = boost if name == "bboost" else xp[week.lineup.captain]
-        now = analysis.problem.gameweeks[0]
-        best = max(worth, key=lambda gameweek: worth[gameweek])
-        if best != now:
-            verdict = False, f"gameweek {best} is worth more"
-        elif window.stop > analysis.problem.gameweeks[-1]:
-            verdict = False, f"may be played until gameweek {window.stop}, beyond the gameweeks planned"
-        else:
-            verdict = True, f"the best gameweek left, the chip is lost after gameweek {window.stop}"
-        return ChipValue(name, window, worth[now], best, worth[best], *verdict)
+    def _wildcard(self, copy: ChipCopy, free: Sequence[int], base: Plan, began: Problem) -> ChipValue:
+        """What it adds in each gameweek, solved again with the chip fixed there."""
+        gains = {}
+        for index in free:
+            chips, played = (*began.chips, copy._replace(weeks=(index,))), {**began.played, index: "wildcard"}
+            fixed = replace(began, chips=chips, played=played)
+            solved = self._solve(fixed, gap=_VALUE_GAP, start=_with_chip(fixed, base, index, "wildcard"))
+            if solved.plan is None or solved.status not in ("optimal", "node_limit"):
+                break
+            gains[self.problem.gameweeks[index]] = (
+                solved.plan.objective + fixed.chip_cost("wildcard", index) - base.objective
+            )
+            if solved.plan.objective > self._best.objective:
+                self._take(solved.plan)
+        return ChipValue(name=copy.name, gains=gains, solved=True)
 
-    def _transfer_chip(self, name: str, window: ChipWindow) -> ChipValue | None:
-        """Wildcard or free hit now against the plan without; None when it was not solved in time."""
-        if self._left() <= 0:
+    def _price_choices(self) -> None:
+        """What is given up by each other choice, at the chips of the plan: a chip is its own question."""
+        problem, plan, found = self._settled(), self._best, self.analysis.counterfactuals
+        first = plan.weeks[0].moves
+        if first.bought or first.chip not in (None, self.problem.played.get(0)):
+            later = {index: chip for index, chip in problem.played.items() if index or 0 in self.problem.played}
+            rolled = replace(problem, played=later).without_chips()
+            found.roll = self._price(rolled, open_weeks=range(1, len(problem.gameweeks)))
+        if plan.weeks[0].hits:
+            found.no_hit = self._price(replace(problem, max_hits=0))
+        if not first.chip:
+            for element in first.bought:
+                if priced := self._price(replace(problem, banned=problem.banned | {element})):
+                    found.without[element] = priced
+                self._progress(0.5 * len(found.without) / len(first.bought))
+        excluded = [first]
+        for count in range(self._params.alternatives):
+            if (priced := self._price(problem, excluded=excluded)) is None:
+                break
+            found.alternatives.append(priced)
+            excluded.append(Moves(*priced.moves[0]))
+            self._progress(0.5 + 0.4 * (count + 1) / self._params.alternatives)
+        found.money = self._price(replace(problem, bank=problem.bank + _MONEY_STEP))
+        if problem.free_transfers < problem.rules.free_transfers_max:
+            found.transfer = self._price(replace(problem, free_transfers=problem.free_transfers + 1))
+
+    def _settled(self) -> Problem:
+        """The problem with its chips fixed where the plan plays them."""
+        played = {index: week.chip for index, week in enumerate(self._best.weeks) if week.chip}
+        return replace(self.problem, played=played).without_chips()
+
+    def _price(
+        self, problem: Problem, *, open_weeks: Collection[int] | None = None, excluded: Sequence[Moves] = ()
+    ) -> Priced | None:
+        """The best plan under another choice, None when there is none or no time to look."""
+        if self._stopping() or self._left() <= 0:
+            self.analysis.clocked = True
             return None
-        solved = self._solve_chip(Chip(name), _CHIP_GAP)
-        if solved.plan is None or solved.status != "optimal":
+        solved = self._solve(problem, open_weeks=open_weeks, excluded=excluded)
+        if solved.plan is None:
             return None
-        now = self.analysis.problem.gameweeks[0]
-        value = solved.plan.objective - self.analysis.plan.objective
-        last = window.stop == now and value > 0
-        reason = f"lost after gameweek {now}" if last else f"may be played until gameweek {window.stop}"
-        return ChipValue(name, window, value, now, value, last, reason)
+        return Priced(
+            moves=list(solved.plan.moves),
+            objective=solved.plan.objective,
+            bound=max(solved.bound if solved.bound is not None else solved.plan.objective, solved.plan.objective),
+            proven=solved.status == "optimal",
+        )
 
-    def _play_chip(self) -> None:
-        """Solves again with the chip that is due, if one is."""
-        due = [chip for chip in self.analysis.chips if chip.use_now]
-        if not due or self._left() <= 0:
-            return
-        chosen = max(due, key=lambda chip: chip.value_now)
-        solved = self._solve_chip(Chip(chosen.name), REL_GAP)
-        if solved.plan is not None and solved.plan.objective > self.analysis.plan.objective:
-            self._take("chip", solved, len(self.analysis.problem.gameweeks))
-            self._show("chip", self.analysis.bound)
+    def _add_noise(self) -> None:
+        noise = Noise(self._settled(), self._best, self._params.seed)
+        for run in range(self._params.sensitivity_runs):
+            if self._stopping() or self._left() <= 0:
+                self.analysis.clocked = True
+                return
+            solved = self._solve(noise.problem(run), gap=_NOISE_GAP)
+            if solved.plan is not None and solved.status in ("optimal", "node_limit"):
+                noise.count(solved.plan)
+                self.analysis.sensitivity = noise.agreement
+                self._context.partial("sensitivity", {"runs": noise.agreement.runs, "agreed": noise.agreement.agreed})
+            self._progress((run + 1) / self._params.sensitivity_runs)
 
-    def _solve_chip(self, chip: Chip, gap: float) -> Solved:
-        problem, left = self.analysis.problem, self._left()
+    # -- solving
 
-        def stop(_: float | None) -> bool:
-            return self._stopping()
+    def _solve(
+        self,
+        problem: Problem,
+        *,
+        open_weeks: Collection[int] | None = None,
+        excluded: Sequence[Moves] = (),
+        start: Plan | None = None,
+        gap: float | None = None,
+        shown: bool = False,
+        chips: bool = False,
+    ) -> Solved:
+        limits = self._limits(self._params.rel_gap if gap is None else max(gap, self._params.rel_gap))
+        began, first_gap = time.monotonic(), [0.0]
 
-        if chip.name == "freehit":
-            solved = solve_free_hit(problem, time_limit_s=left, stop=stop)
+        def watch(sight: Sight) -> bool:
+            if shown:
+                self._watched(sight, first_gap, (time.monotonic() - began) / limits.seconds)
+            self._live.tick()
+            return not self._stopping()
+
+        if chips:
+            solved = solve_with_chips(problem, limits, start=start or self._best, watch=watch)
         else:
-            weeks = len(problem.gameweeks)
-            solved = solve(problem, transfer_weeks=weeks, time_limit_s=left, chip=chip, rel_gap=gap, stop=stop)
-        key = f"chip_{chip.name}"
-        self.analysis.seconds[key] = self.analysis.seconds.get(key, 0.0) + solved.seconds
+            solved = solve(problem, limits, open_weeks=open_weeks, excluded=excluded, start=start, watch=watch)
+        if solved.status not in ("optimal", "node_limit", "infeasible"):
+            self.analysis.clocked = True
         return solved
+
+    def _watched(self, sight: Sight, first_gap: list[float], used: float) -> None:
+        """Keeps and shows what is new. Progress is the part of the first gap that is closed, or of the time used."""
+        if sight.plan is not None and sight.plan.objective > self._best.objective:
+            self._take(sight.plan)
+            if time.monotonic() - self._offered >= _OFFER_EVERY_S:
+                self._offered = time.monotonic()
+                self._offer(self.analysis)
+        self._live.show(self._rung, self._best, sight.bound)
+        closed, text = 0.0, None
+        if sight.bound is not None:
+            gap = max(sight.bound - self._best.objective, 0.0)
+            first_gap[0] = max(first_gap[0], gap)
+            closed = 1 - gap / first_gap[0] if first_gap[0] else 0.0
+            text = f"gap {100 * gap / max(abs(self._best.objective), 1.0):.2f} %"
+        self._progress(max(closed, used), text)
+
+    def _limits(self, gap: float) -> Limits:
+        params = self._params
+        # With a limit on nodes the clock decides nothing but the whole.
+        share = 1.0 if params.node_limit is not None else _RUNGS[self._rung][1]
+        return Limits(max(self._left() * share, 0.05), gap, params.node_limit, params.seed)
 
     def _left(self) -> float:
         """Seconds the solver may still use."""
-        left = self._limit - (time.monotonic() - self._began)
+        left = self._params.time_limit_s - (time.monotonic() - self._began)
         return left if self._context.deadline is None else min(left, self._context.deadline - _RESERVE_S)
 
     def _stopping(self) -> bool:
         return self._context.cancelled or self._context.draining
 
-    def _watch(self, stage: str, gap: float | None) -> bool:
-        """Asked by the solver as it works: speaks of progress now and then, and says whether to stop."""
-        now = time.monotonic()
-        if gap is not None and gap > 0 and self._first_gap is None:
-            self._first_gap = gap
-        if now - self._spoke >= _SPEAK_EVERY_S:
-            self._spoke = now
-            closed = 1 - gap / self._first_gap if gap is not None and self._first_gap else 0.0
-            used = 1 - self._left() / self._limit
-            self._progress(stage, max(closed, used), None if gap is None else f"gap {100 * gap:.2f} %")
-        return self._stopping()
+    def _progress(self, share: float, text: str | None = None) -> None:
+        rungs = list(_RUNGS)
+        low = _RUNGS[rungs[rungs.index(self._rung) - 1]][0]
+        high = _RUNGS[self._rung][0]
+        self._live.progress(low + (high - low) * min(max(share, 0.0), 1.0), text)
 
-    def _progress(self, stage: str, share: float, text: str | None = None) -> None:
-        low, high = _SHARES[stage]
-        self._context.progress(low + (high - low) * min(max(share, 0.0), 1.0), text)
 
-    def _show(self, stage: str, bound: float | None) -> None:
-        self._say(stage, self.analysis.plan, bound)
-        self._progress(stage, 1.0)
+def _read_off(problem: Problem, plan: Plan, chip: str, index: int) -> float:
+    """What a chip adds to a gameweek of a plan that stays as it is, in unweighted points."""
+    week = plan.weeks[index]
+    xp = problem.xp[week.gameweek]
+    match chip:
+        case "3xc":
+            return xp[week.lineup.captain]
+        case "bboost":
+            return sum(xp[element] for element in week.lineup.bench) - week.xp_bench
+        case _:
+            return problem.free_hits[index].points - week.xp_lineup - week.xp_bench
 
-    def _say(self, stage: str, plan: Plan, bound: float | None) -> None:
-        # A bound below the plan is one of an earlier moment or rounding; it would be read as a negative gap.
-        bound = None if bound is None else max(bound, plan.objective)
-        gap = None if bound is None else (bound - plan.objective) / max(abs(plan.objective), 1.0)
-        moves = [
-            {"gameweek": week.gameweek, "sold": list(week.sold), "bought": list(week.bought), "hits": week.hits}
-            for week in plan.weeks
-            if week.bought
-        ]
-        value: dict[str, Any] = {
-            "stage": stage,
-            "objective_pts": round(plan.objective, 2),
-            "bound_pts": None if bound is None else round(bound, 2),
-            "gap": None if gap is None else round(gap, 5),
-            "transfers": moves,
-            "captain": plan.weeks[0].lineup.captain,
-            "elapsed_s": round(time.monotonic() - self._began, 2),
-        }
-        self._context.partial("incumbent", value)
+
+def _with_chip(problem: Problem, plan: Plan, index: int, chip: str) -> Plan | None:
+    """The same transfers with the chip, as a start; None where they were not free of it."""
+    moves = [moves._replace(chip=chip) if i == index else moves for i, moves in enumerate(plan.moves)]
+    return make_plan(problem, moves)

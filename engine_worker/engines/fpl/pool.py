@@ -5,7 +5,7 @@ from functools import partial
 
 from engine_worker.engines.fpl.collecting import Collected, PlayerRow
 from engine_worker.engines.fpl.projections import Projected, project
-from engine_worker.engines.fpl.rules import DEFENDER, FORWARD, GOALKEEPER, MIDFIELDER
+from engine_worker.engines.fpl.seasons import DEFENDER, FORWARD, GOALKEEPER, MIDFIELDER
 
 # Players kept by position: so many best over the horizon, best for their price, and best in any one
 # gameweek. The pool of about a hundred had the optimum of all 600 on every squad measured; one of 65 had not.

@@ -1,33 +1,67 @@
 """The decision as an optimisation problem, before any solver: what is known, what is wanted, what a plan is. PURE."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from engine_worker.engines.fpl.collecting import Collected
 from engine_worker.engines.fpl.lineup import Lineup, best_lineup, formations
-from engine_worker.engines.fpl.projections import ProjectionRow
-from engine_worker.engines.fpl.rules import (
-    HIT_COST_PTS,
-    UNLIMITED_CHIPS,
-    Ruleset,
-    hits,
-    next_free_transfers,
-)  # fmt: skip
+from engine_worker.engines.fpl.rules import costs_nothing, hits, next_free_transfers
+from engine_worker.engines.fpl.seasons import Ruleset
 
-# Each gameweek further off counts this much less: squads, injuries and forecasts change before it comes.
-DECAY = 0.9
-# Asked of a hit beyond its four points, because an optimiser picks the forecasts that err upwards.
-HIT_MARGIN_PTS = 2.0
-# What one more free transfer is worth after the horizon, and a tenth in the bank: small, so that a transfer is made
-# for points and not for having been free.
-FREE_TRANSFER_VALUE_PTS = 1.2
-BANK_VALUE_PTS = 0.01
+
+@dataclass(frozen=True)
+class Worth:
+    """What counts besides points, in points.
+
+    `decay`: each gameweek further off counts this much less, because squads, injuries and forecasts change before it
+    comes. `hit_margin`: asked of a hit beyond its four points, because an optimiser picks the forecasts that err
+    upwards. `free_transfer`: one more of them after the horizon. `bank`: a tenth of a million left, just enough to
+    prefer the cheaper of two equals.
+    """
+
+    decay: float = 0.9
+    hit_margin: float = 3.0
+    free_transfer: float = 1.2
+    bank: float = 0.01
+
+
+class ChipCopy(NamedTuple):
+    """One copy of a chip: indices of the gameweeks it may be played in, and what it is worth unplayed, in points."""
+
+    name: str
+    weeks: tuple[int, ...]
+    kept: float = 0.0
+
+
+class Moves(NamedTuple):
+    """What is done before one gameweek. With a free hit the transfers are undone after it."""
+
+    sold: tuple[int, ...] = ()
+    bought: tuple[int, ...] = ()
+    chip: str | None = None
+
+
+class FreeHit(NamedTuple):
+    """The best squad for one gameweek alone and its unweighted points, eleven with captain and bench.
+
+    What a squad may cost does not depend on the transfers before: bank plus selling prices stay the same through every
+    sale and purchase. Only a player whose price rose costs more once he was sold; the `dear` squad pays that for all.
+    """
+
+    squad: frozenset[int]
+    points: float
+    dear_squad: frozenset[int]
+    dear_points: float
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Players of the pool by ascending element; `xp[gameweek][element]`; money in tenths."""
+    """Players of the pool by ascending element; `xp[gameweek][element]`; money in tenths.
+
+    `played` are chips fixed to a gameweek, by its index; each is one of `chips`.
+    `free_hits` has a squad for each gameweek a free hit may be played in; see `solver.with_free_hits`.
+    """
 
     rules: Ruleset
     gameweeks: tuple[int, ...]
@@ -42,7 +76,10 @@ class Problem:
     max_hits: int
     locked: frozenset[int] = frozenset()
     banned: frozenset[int] = frozenset()
-    first_index: int = 0  # place of the first gameweek in the horizon this problem is a part of
+    chips: tuple[ChipCopy, ...] = ()
+    played: Mapping[int, str] = field(default_factory=dict)
+    free_hits: Mapping[int, FreeHit] = field(default_factory=dict)
+    worth: Worth = Worth()
 
     @property
     def owned(self) -> frozenset[int]:
@@ -51,11 +88,21 @@ class Problem:
 
     def weight(self, index: int) -> float:
         """How much the points of the gameweek at `index` count."""
-        return DECAY ** (self.first_index + index)
+        return self.worth.decay**index
 
-    def part(self, start: int, stop: int) -> "Problem":
-        """The same squad asked about only the gameweeks from index `start` up to `stop`."""
-        return replace(self, gameweeks=self.gameweeks[start:stop], first_index=self.first_index + start)
+    def chip_cost(self, chip: str | None, index: int) -> float:
+        """What playing `chip` at `index` gives up: its worth if kept, weighted like the points it brings."""
+        if chip is None:
+            return 0.0
+        kept = next((copy.kept for copy in self.chips if copy.name == chip and index in copy.weeks), 0.0)
+        return self.weight(index) * kept
+
+    def without_chips(self) -> "Problem":
+        """The same with no chip but those fixed."""
+        copies = [
+            copy._replace(weeks=tuple(w for w in copy.weeks if self.played.get(w) == copy.name)) for copy in self.chips
+        ]
+        return replace(self, chips=tuple(copy for copy in copies if copy.weeks))
 
 
 @dataclass(frozen=True)
@@ -69,11 +116,17 @@ class WeekPlan:
     bought: tuple[int, ...]
     free_transfers: int
     hits: int
+    hit_cost: int
     chip: str | None
     bank: int
     lineup: Lineup
     xp_lineup: float
     xp_bench: float
+
+    @property
+    def moves(self) -> Moves:
+        """What is done before this gameweek."""
+        return Moves(self.sold, self.bought, self.chip)
 
 
 @dataclass(frozen=True)
@@ -86,11 +139,12 @@ class Terms:
     hit_margin: float
     free_transfers: float
     bank: float
+    chips: float
 
     @property
     def total(self) -> float:
         """The objective."""
-        return self.xp + self.bench + self.hits + self.hit_margin + self.free_transfers + self.bank
+        return self.xp + self.bench + self.hits + self.hit_margin + self.free_transfers + self.bank + self.chips
 
 
 @dataclass(frozen=True)
@@ -106,13 +160,10 @@ class Plan:
         """Points, see `Terms`."""
         return self.terms.total
 
-
-@dataclass(frozen=True)
-class Chip:
-    """A chip fixed to the gameweek at `index` of the horizon."""
-
-    name: str
-    index: int = 0
+    @property
+    def moves(self) -> tuple[Moves, ...]:
+        """All that is done; with the problem it makes the plan again."""
+        return tuple(week.moves for week in self.weeks)
 
 
 @dataclass
@@ -120,71 +171,45 @@ class _Walk:
     squad: set[int]
     bank: int
     free: int
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("xp", "bench", "hits"), 0.0))
-
-
-def build_problem(
-    collected: Collected, rows: Sequence[ProjectionRow], max_hits: int, locked: Sequence[int], banned: Sequence[int]
-) -> Problem:
-    """The problem over the players that have `rows`, the owned among them."""
-    xp: dict[int, dict[int, float]] = {gameweek: {} for gameweek in collected.gameweeks}
-    for row in rows:
-        xp[row.gameweek][row.element] = row.xp
-    selling = {holding.element: holding.selling_price for holding in collected.squad.holdings}
-    projected = xp[collected.gameweeks[0]]
-    pool = sorted((player for player in collected.players if player.element in projected), key=lambda p: p.element)
-    return Problem(
-        rules=collected.rules,
-        gameweeks=tuple(collected.gameweeks),
-        elements=tuple(player.element for player in pool),
-        position={player.element: player.position for player in pool},
-        club={player.element: player.club for player in pool},
-        cost={player.element: player.now_cost for player in pool},
-        selling=selling,
-        xp=xp,
-        bank=collected.squad.bank,
-        free_transfers=collected.squad.free_transfers,
-        max_hits=max_hits,
-        locked=frozenset(locked),
-        banned=frozenset(banned),
-    )
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("xp", "bench", "hits", "chips"), 0.0))
 
 
 def hold_plan(problem: Problem) -> Plan:
-    """The plan that makes no transfer at all; always legal, and what every other plan is compared with."""
-    return make_plan(problem, [((), ())] * len(problem.gameweeks))
+    """The plan that makes no transfer; always legal, and what every other plan is compared with."""
+    return make_plan(problem, [Moves(chip=problem.played.get(index)) for index in range(len(problem.gameweeks))])
 
 
-def make_plan(problem: Problem, swaps: Sequence[tuple[Sequence[int], Sequence[int]]], chip: Chip | None = None) -> Plan:
-    """The plan that makes these transfers, (sold, bought) per gameweek, with the best lineup of each squad.
+def make_plan(problem: Problem, moves: Sequence[Moves]) -> Plan:
+    """The plan that makes these moves, with the best lineup of each squad.
 
-    The points are added up here from the transfers alone, so that a plan never rests on a solver's arithmetic.
+    The points are added up here from the moves alone, so that a plan never rests on a solver's arithmetic.
     """
     walk = _Walk(set(problem.owned), problem.bank, problem.free_transfers)
     legal = formations(problem.rules)
     seen: set[int] = set()
-    weeks = []
-    for index, (sold, bought) in enumerate(swaps):
-        weeks.append(_week(problem, walk, index, sorted(sold), sorted(bought), chip, seen, legal))
+    weeks = [_week(problem, walk, index, done, seen, legal) for index, done in enumerate(moves)]
     terms = Terms(
         xp=walk.sums["xp"],
         bench=walk.sums["bench"],
-        hits=-HIT_COST_PTS * walk.sums["hits"],
-        hit_margin=-HIT_MARGIN_PTS * walk.sums["hits"],
-        free_transfers=FREE_TRANSFER_VALUE_PTS * walk.free,
-        bank=BANK_VALUE_PTS * walk.bank,
+        hits=-problem.rules.hit_cost * walk.sums["hits"],
+        hit_margin=-problem.worth.hit_margin * walk.sums["hits"],
+        free_transfers=problem.worth.free_transfer * walk.free,
+        bank=problem.worth.bank * walk.bank,
+        chips=-walk.sums["chips"],
     )
     return Plan(tuple(weeks), terms, walk.free)
 
 
-def chip_at(chip: Chip | None, index: int) -> str | None:
-    """The chip played in the gameweek at `index`."""
-    return chip.name if chip is not None and chip.index == index else None
+def week_points(problem: Problem, squad: Collection[int], index: int) -> float:
+    """Unweighted points of a squad in the gameweek at `index`: eleven with captain, and bench."""
+    xp = problem.xp[problem.gameweeks[index]]
+    lineup = best_lineup(problem.rules, sorted(squad), problem.position, xp)
+    return lineup.points(xp) + lineup.bench_points(xp, problem.position)
 
 
-def unlimited(problem: Problem, index: int, chip: Chip | None) -> bool:
+def unlimited(problem: Problem, index: int, chip: str | None) -> bool:
     """Whether transfers in the gameweek at `index` cost nothing."""
-    return chip_at(chip, index) in UNLIMITED_CHIPS or problem.gameweeks[index] in problem.rules.unlimited_gameweeks
+    return costs_nothing(problem.rules, problem.gameweeks[index], chip)
 
 
 def excess_clubs(problem: Problem) -> list[int]:
@@ -194,47 +219,43 @@ def excess_clubs(problem: Problem) -> list[int]:
 
 
 def _week(
-    problem: Problem,
-    walk: _Walk,
-    index: int,
-    sold: list[int],
-    bought: list[int],
-    chip: Chip | None,
-    seen: set[int],
-    legal: Sequence[Mapping[int, int]],
+    problem: Problem, walk: _Walk, index: int, done: Moves, seen: set[int], legal: Sequence[Mapping[int, int]]
 ) -> WeekPlan:
-    gameweek, played, free = problem.gameweeks[index], chip_at(chip, index), walk.free
+    gameweek, free = problem.gameweeks[index], walk.free
+    sold, bought, chip = tuple(sorted(done.sold)), tuple(sorted(done.bought)), done.chip
     kept = (walk.squad, walk.bank)
     walk.squad = walk.squad - set(sold) | set(bought)
     # An owned player sells at his locked price the first time only; bought again he is worth what he costs.
     sold_for = tuple(problem.cost[e] if e in seen else problem.selling.get(e, problem.cost[e]) for e in sold)
     walk.bank += sum(sold_for) - sum(problem.cost[e] for e in bought)
-    if played != "freehit":
+    if chip != "freehit":
         seen.update(sold)
-    taken = 0 if unlimited(problem, index, chip) else hits(len(bought), free, played)
-    walk.free = next_free_transfers(problem.rules, gameweek, free, len(bought), played)
+    taken = 0 if unlimited(problem, index, chip) else hits(len(bought), free)
+    walk.free = next_free_transfers(problem.rules, gameweek, free, len(bought), chip)
     xp = problem.xp[gameweek]
     lineup = best_lineup(problem.rules, sorted(walk.squad), problem.position, xp, legal)
-    points = lineup.points(xp, 3 if played == "3xc" else 2)
-    bench = sum(xp[e] for e in lineup.bench) if played == "bboost" else lineup.bench_points(xp, problem.position)
+    points = lineup.points(xp, 3 if chip == "3xc" else 2)
+    bench = sum(xp[e] for e in lineup.bench) if chip == "bboost" else lineup.bench_points(xp, problem.position)
     walk.sums["xp"] += problem.weight(index) * points
     walk.sums["bench"] += problem.weight(index) * bench
     walk.sums["hits"] += taken
+    walk.sums["chips"] += problem.chip_cost(chip, index)
     week = WeekPlan(
         gameweek,
         frozenset(walk.squad),
-        tuple(sold),
+        sold,
         sold_for,
-        tuple(bought),
+        bought,
         free,
         taken,
-        played,
+        problem.rules.hit_cost * taken,
+        chip,
         walk.bank,
         lineup,
         points,
         bench,
     )
-    if played == "freehit":
+    if chip == "freehit":
         # The squad of a free hit is handed back after its gameweek.
         walk.squad, walk.bank = kept
     return week

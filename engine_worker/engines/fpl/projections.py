@@ -1,21 +1,20 @@
 """Expected points of every player and gameweek: the output of the phase `projecting_points`. PURE.
 
-A simple, open model, for each fixture:
+For each match, with the fitted parameters of `fitted.py`:
 
-    P(play) × (appearance points + other points per 90 × minutes/90 × fixture factor)
+    P(play) × (appearance points + level + slope × Σ components)
 
-- P(play): how often he played of his club's last 3 (weight 0.6) and last 10 matches (0.4), read off a curve of what
-  such players did, times what his flag means;
-- other points per 90: his season's without appearance points, drawn by `PRIOR_NINETIES` matches to what his position
-  and price promise, a line fitted on the same snapshot;
-- fixture factor: goals expected of his club for an attacker, of the opponent for a defender, over the average.
+- P(play) and P(an hour, if he plays): `playing.py`; minutes follow from the two;
+- goals, assists, saves, bonus, cards: a rate per 90 minutes from his own of this season, drawn to his position's mean, his
+  price, and the API's index of threat or creativity; times minutes, times what his club is expected to score (or concede)
+  over the average;
+- clean sheet and goals conceded: Poisson, from the goals expected of the opponent;
+- defensive contributions, in seasons that count them: his actions per 90 against the number asked for. No season of them
+  was at hand to fit, so the prior and the Poisson are set by hand;
+- level and slope: one line a position through what happened, fitted out of season.
 
-On the 33 gameweeks of 2023/24, not used to choose a constant, the root mean squared error over players who played
-lately was 2.91 against 3.21 of the API's own `ep_next`, slope 0.98 against 0.47, bias −0.12.
-
-Percentiles come from a distribution with the same mean: zero or appearance points, plus a negative binomial rest
-whose spread was chosen so that a player expected to score four has P10/P50/P90 near 1/2/8. P10 to P90 held 80 % of
-what happened in 2020/21 to 2022/23.
+Percentiles come from a distribution with the same mean: zero or appearance points, plus a negative binomial
+rest of which a point may be taken.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,39 +24,44 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from engine_worker.engines.fpl.collecting import Collected, MatchRow, PlayerRow
+from engine_worker.engines.fpl.fitted import Fitted, Rates, shipped
+from engine_worker.engines.fpl.playing import Attendance, attendances
 from engine_worker.engines.fpl.ratings import Ratings, fit_ratings
-from engine_worker.engines.fpl.rules import DEFENDER, FORWARD, GOALKEEPER, MIDFIELDER
+from engine_worker.engines.fpl.seasons import DEFENDER, FORWARD, GOALKEEPER, MIDFIELDER, POSITION_NAMES, Scoring
 
-RECENT_WEIGHT = 0.6
-# With a weaker prior the model spreads players too widely. On 96 gameweeks of 2020/21 to 2022/23 the slope of truth on
-# forecast rose from 0.84 to 0.90 by this, `_FIXTURE_SWING` and the prior of `ratings.py`; chosen there, not on 2023/24.
-PRIOR_NINETIES = 20.0
-# How often players with a flag played, relative to those without: five seasons of snapshots before the deadline.
-AVAILABILITY = {100: 1.0, 75: 0.62, 50: 0.34, 25: 0.23, 0: 0.04}
-# Share of an absentee's missing availability that returns with every further gameweek. A guess: news say little.
-RECOVERY = 0.3
-# Share of a position's other points that moves with goals for (the rest moves with clean sheets).
-_ATTACKING_SHARE = {GOALKEEPER: 0.0, DEFENDER: 0.3, MIDFIELDER: 0.8, FORWARD: 1.0}
-# Fixtures explain less than goals alone suggest: half of the swing is kept.
-_FIXTURE_SWING = 0.5
-# Shape of the negative binomial rest: a base, and its growth with the mean (high forecasts spread relatively less).
-REST_SHAPE, REST_SHAPE_SLOPE = 0.25, 0.15
-# Other points per 90 where a season has not shown enough to fit the line: at the price of an ordinary starter, and
-# per tenth above it.
-_REST_PRIOR = {
-    GOALKEEPER: (1.7, 45, 0.02),
-    DEFENDER: (1.3, 45, 0.03),
-    MIDFIELDER: (1.5, 55, 0.025),
-    FORWARD: (1.8, 60, 0.025),
-}
-_FIT_MINUTES_MIN = 270
-_FIT_PLAYERS_MIN = 12
 # Gameweek points beyond this have no measurable probability.
 _POINTS_MAX = 40
+# The price of the cheapest of any position, in tenths.
+CHEAPEST = 40
+# Components with a rate of their own; those of a club's attack move with its expected goals.
+RATED = ("goals", "assists", "saves", "bonus", "cards")
+ATTACKING = ("goals", "assists")
+# Defensive actions per 90 of a position, drawn to by so many matches: about the shares of 2025/26 that reached the number
+# asked for (27, 18 and 1 %).
+_ACTIONS_PER_90 = {GOALKEEPER: 0.0, DEFENDER: 8.0, MIDFIELDER: 9.0, FORWARD: 5.0}
+_ACTIONS_PRIOR_NINETIES = 6.0
+
+
+class Components(NamedTuple):
+    """Expected points of a gameweek by their source. `adjustment` is what the line of the position adds; they sum to the whole."""
+
+    appearance: float = 0.0
+    goals: float = 0.0
+    assists: float = 0.0
+    clean_sheet: float = 0.0
+    conceded: float = 0.0
+    saves: float = 0.0
+    bonus: float = 0.0
+    cards: float = 0.0
+    defensive_contribution: float = 0.0
+    adjustment: float = 0.0
 
 
 class ProjectionRow(NamedTuple):
-    """One player in one gameweek. `rest` is the expectation of all but appearance points, given that he plays."""
+    """One player in one gameweek. `rest` is the expectation of all but appearance points, given that he plays.
+
+    `shape` is that of its negative binomial part, `lost` the chance that a point is taken from it.
+    """
 
     element: int
     gameweek: int
@@ -69,101 +73,185 @@ class ProjectionRow(NamedTuple):
     p_60: float
     rest: float
     fixtures: int
+    shape: float
+    lost: float
+    components: Components = Components()
 
 
 class Projected(BaseModel):
-    """Projections of the players a plan may use, ordered by element and gameweek."""
+    """Projections of the players a plan may use, ordered by element and gameweek; `parameters` is their version."""
 
     model_config = ConfigDict(frozen=True)
 
     ratings: Ratings
     rows: list[ProjectionRow]
+    parameters: str
 
 
-class Minutes(NamedTuple):
-    """One player in any match he is fit for."""
+class Match(NamedTuple):
+    """Goals expected of a player's club and of its opponent; 1.0 is the league's average for the ratios."""
 
-    p_play: float
-    p_60_if_plays: float
-    minutes_if_plays: float
+    conceded: float
+    scored_ratio: float
+    conceded_ratio: float
 
 
-def project(collected: Collected) -> Projected:
-    """Projects every collected player over the planned gameweeks."""
-    ratings = fit_ratings(sorted(collected.clubs), collected.scores)
-    lines = _price_lines(collected.players)
+def project(collected: Collected, fitted: Fitted | None = None) -> Projected:
+    """Projects every collected player over the planned gameweeks; without parameters, with those of the package."""
+    fitted = fitted or shipped()
+    ratings = fit_ratings(sorted(collected.clubs), collected.scores, fitted.prior_matches, fitted.half_life_days)
     by_club = _fixtures_by_club(collected.fixtures)
+    playing = attendances(collected, fitted)
+    model = _Model(fitted, ratings, collected.rules.scoring)
     rows = []
     for player in collected.players:
-        minutes, rest90 = expected_minutes(player, collected.scores), rest_per_90(player, lines)
-        for offset, gameweek in enumerate(collected.gameweeks):
-            factors = [
-                fixture_factor(ratings, player.position, player.club, opponent, home)
-                for opponent, home in by_club.get((player.club, gameweek), [])
-            ]
-            rows.append(_project_one(player, gameweek, minutes, rest90, availability(player, offset), factors))
-    return Projected(ratings=ratings, rows=rows)
+        rates = model.rates(player)
+        for gameweek in collected.gameweeks:
+            matches = [match_of(ratings, player.club, *one) for one in by_club.get((player.club, gameweek), [])]
+            rows.append(model.row(player, gameweek, playing[player.element, gameweek], rates, matches))
+    return Projected(ratings=ratings, rows=rows, parameters=fitted.version)
 
 
-def availability(player: PlayerRow, offset: int) -> float:
-    """The chance that his flag leaves him, `offset` gameweeks after the next one, relative to a player without."""
-    if player.status in ("u", "n"):
-        return 0.0
-    if player.status == "a" and player.chance is None:
-        return 1.0
-    if player.status == "s":
-        # Most suspensions are for one match.
-        return 0.0 if offset == 0 else 0.9
-    now = AVAILABILITY.get(100 if player.chance is None and player.status == "a" else player.chance or 0, 0.04)
-    return 1 - (1 - now) * (1 - RECOVERY) ** offset
+def match_of(ratings: Ratings, club: int, opponent: int, home: bool) -> Match:
+    """What a match of `club` is expected to bring."""
+    scored, conceded = ratings.goals(club, opponent, home), ratings.goals(opponent, club, not home)
+    return Match(conceded, scored / ratings.average, conceded / ratings.average)
 
 
-def expected_minutes(player: PlayerRow, scores: Sequence[object]) -> Minutes:
-    """How much he plays when fit. Without matches to look at, last season's minutes stand in."""
-    nineties = player.minutes / 90
-    if scores:
-        share = RECENT_WEIGHT * player.played_recent + (1 - RECENT_WEIGHT) * player.played_longer
-    else:
-        share = min(nineties / 38, 1.0)
-    appearances = player.appearances
-    from_start = (player.starts + 1.0) / (appearances + 2.0) if appearances else 0.3
-    # Two appearances' worth of an ordinary hour keep a single cameo from deciding.
-    length = (player.minutes + 2 * 60) / (appearances + 2)
-    return Minutes(chance_to_play(share), min(0.92 * from_start + 0.03, 0.97), min(length, 90.0))
+def own_rates(player: PlayerRow, ratings: Ratings) -> dict[str, tuple[float, float]]:
+    """Component → what he did this season, of it and of the API's index for it, his club's strength taken out."""
+    totals, attack = player.totals, ratings.attack[player.club]
+    return {
+        "goals": (totals.goals / attack, totals.threat / attack),
+        "assists": (totals.assists / attack, totals.creativity / attack),
+        "saves": (totals.saves / ratings.defence[player.club], 0.0),
+        "bonus": (totals.bonus, totals.threat),
+        "cards": (totals.deducted, 0.0),
+    }
 
 
-def chance_to_play(share: float) -> float:
-    """P(play) of a fit player who appeared in this share of his club's recent matches.
-
-    A curve through what happened in three seasons: nobody is certain, and few are out for good.
-    """
-    if share < 0.05:
-        return 0.06
-    return 0.2 + share - 0.27 * share * share
-
-
-def rest_per_90(player: PlayerRow, lines: Mapping[int, tuple[float, float]]) -> float:
-    """Points per 90 minutes beyond those for appearing, drawn to his position's line over price."""
-    level, slope = lines[player.position]
-    prior = level + slope * player.now_cost
-    nineties = player.minutes / 90
-    return (_rest_points(player) + PRIOR_NINETIES * prior) / (nineties + PRIOR_NINETIES)
+def rate_per_90(rates: Rates, player: PlayerRow, own: float, index: float) -> float:
+    """A component per 90 minutes against an average opponent, of an average club."""
+    nineties = player.minutes / 90 + rates.prior_nineties
+    return (
+        rates.base
+        + rates.by_price * (player.now_cost - CHEAPEST) / 10
+        + rates.by_own * (own + rates.prior_nineties * rates.prior_own) / nineties
+        + rates.by_index * (index + rates.prior_nineties * rates.prior_index) / nineties
+    )
 
 
-def fixture_factor(ratings: Ratings, position: int, club: int, opponent: int, home: bool) -> float:
-    """What a fixture does to other points: 1.0 is an average fixture."""
-    scored = ratings.goals(club, opponent, home) / ratings.average
-    conceded = ratings.goals(opponent, club, not home)
-    clean_sheet = exp(-conceded) / exp(-ratings.average)
-    share = _ATTACKING_SHARE[position]
-    return 1 + _FIXTURE_SWING * (share * scored + (1 - share) * clean_sheet - 1)
+def expected_components(
+    scoring: Scoring, player: PlayerRow, rates: Mapping[str, float], match: Match, hour: float, minutes: float
+) -> Components:
+    """Points of a match by their source, if he plays `minutes` and is on for an hour with chance `hour`."""
+    place, played = POSITION_NAMES[player.position], minutes / 90
+    conceded = scoring.goals_conceded[place] * _pairs(match.conceded * played)
+    saves = 0.0
+    if player.position == GOALKEEPER:
+        saves = scoring.saves * _full(rates["saves"] * played * match.conceded_ratio, scoring.saves_each)
+    worth, asked = scoring.defensive_contribution[place], scoring.defensive_contribution_from[place]
+    return Components(
+        appearance=scoring.short_play + (scoring.long_play - scoring.short_play) * hour,
+        goals=scoring.goals_scored[place] * rates["goals"] * played * match.scored_ratio,
+        assists=scoring.assists * rates["assists"] * played * match.scored_ratio,
+        clean_sheet=scoring.clean_sheets[place] * hour * exp(-match.conceded),
+        conceded=conceded,
+        saves=saves,
+        bonus=scoring.bonus * rates["bonus"] * played,
+        cards=rates["cards"] * played,
+        defensive_contribution=worth * _at_least(rates["actions"] * played, asked) if worth else 0.0,
+    )
 
 
-def points_distribution(p_play: float, p_60: float, rest: float, fixtures: int) -> list[float]:
+class _Model:
+    def __init__(self, fitted: Fitted, ratings: Ratings, scoring: Scoring) -> None:
+        self._fitted, self._ratings, self._scoring = fitted, ratings, scoring
+
+    def rates(self, player: PlayerRow) -> dict[str, float]:
+        own = own_rates(player, self._ratings)
+        found = {
+            name: rate_per_90(by_position[player.position], player, *own[name])
+            for name, by_position in self._fitted.rates.items()
+        }
+        nineties = player.minutes / 90 + _ACTIONS_PRIOR_NINETIES
+        prior = _ACTIONS_PRIOR_NINETIES * _ACTIONS_PER_90[player.position]
+        return found | {"actions": (player.totals.defensive_contribution + prior) / nineties}
+
+    def row(
+        self,
+        player: PlayerRow,
+        gameweek: int,
+        attendance: Attendance,
+        rates: Mapping[str, float],
+        matches: Sequence[Match],
+    ) -> ProjectionRow:
+        """One player in one gameweek."""
+        count, p_play, hour = len(matches), attendance.p_play, attendance.p_60_if_plays
+        minutes = minutes_if_plays(self._fitted, player.position, hour)
+        each = [expected_components(self._scoring, player, rates, match, hour, minutes) for match in matches]
+        line = self._fitted.line[player.position]
+        seen = Components(*(sum(one) / count for one in zip(*each, strict=True))) if count else Components()
+        rest = max(line.level + line.slope * (sum(seen) - seen.appearance), 0.0) if count else 0.0
+        p_60 = p_play * hour
+        shape, lost = spread(self._fitted, player.position, rest)
+        distribution = points_distribution(p_play, p_60, rest, count, shape, lost)
+        low, middle, high = (quantile(distribution, share) for share in (0.1, 0.5, 0.9))
+        whole = Components(*(count * p_play * one for one in seen))
+        xp = count * p_play * (seen.appearance + rest)
+        return ProjectionRow(
+            player.element,
+            gameweek,
+            round(xp, 4),
+            low,
+            middle,
+            high,
+            round(p_play, 4),
+            round(p_60, 4),
+            round(rest, 4),
+            count,
+            round(shape, 4),
+            lost,
+            Components(*(round(one, 3) for one in whole._replace(adjustment=xp - sum(whole)))),
+        )
+
+
+def spread(fitted: Fitted, position: int, rest: float) -> tuple[float, float]:
+    """Shape and chance of a loss of the points of one expected to score `rest` beyond those for appearing."""
+    return fitted.shape[0] + fitted.shape[1] * rest, fitted.lost[position]
+
+
+def minutes_if_plays(fitted: Fitted, position: int, hour: float) -> float:
+    """Minutes of one who plays, on for an hour with this chance."""
+    return hour * fitted.minutes_long[position] + (1 - hour) * fitted.minutes_short[position]
+
+
+def _pairs(goals: float) -> float:
+    """Expectation of half the goals, rounded down, of a Poisson mean."""
+    return goals / 2 - (1 - exp(-2 * goals)) / 4
+
+
+def _full(mean: float, each: int) -> float:
+    """Expectation of the full `each`es of a Poisson mean."""
+    return sum(_at_least(mean, each * times) for times in range(1, 6))
+
+
+def _at_least(mean: float, count: int) -> float:
+    """The chance that a Poisson variable reaches `count`."""
+    term, below = exp(-mean), 0.0
+    for number in range(count):
+        below += term
+        term *= mean / (number + 1)
+    return max(1 - below, 0.0)
+
+
+def points_distribution(
+    p_play: float, p_60: float, rest: float, fixtures: int, shape: float, lost: float
+) -> list[float]:
     """Probability of 0, 1, … `_POINTS_MAX` points in a gameweek of `fixtures` matches, each with these chances."""
     if fixtures == 0:
         return [1.0] + [0.0] * _POINTS_MAX
-    one = _match_distribution(p_play, p_60, rest)
+    one = _match_distribution(p_play, p_60, rest, shape, lost)
     total = one
     for _ in range(fixtures - 1):
         total = _convolved(total, one)
@@ -180,59 +268,6 @@ def quantile(distribution: Sequence[float], share: float) -> int:
     return len(distribution) - 1
 
 
-def _project_one(
-    player: PlayerRow, gameweek: int, minutes: Minutes, rest90: float, fit: float, factors: Sequence[float]
-) -> ProjectionRow:
-    p_play = minutes.p_play * fit
-    p_60 = p_play * minutes.p_60_if_plays
-    factor = sum(factors) / len(factors) if factors else 0.0
-    rest = max(rest90 * factor * minutes.minutes_if_plays / 90, 0.0)
-    count = len(factors)
-    xp = count * (p_play + p_60 + p_play * rest)
-    distribution = points_distribution(p_play, p_60, rest, count)
-    low, middle, high = (quantile(distribution, share) for share in (0.1, 0.5, 0.9))
-    return ProjectionRow(
-        player.element,
-        gameweek,
-        round(xp, 4),
-        low,
-        middle,
-        high,
-        round(p_play, 4),
-        round(p_60, 4),
-        round(rest, 4),
-        count,
-    )
-
-
-def _rest_points(player: PlayerRow) -> float:
-    """Season points less those for appearing: two for an hour, one for less."""
-    from_start = min(player.starts, player.appearances)
-    return player.total_points - (2 * 0.93 + 0.07) * from_start - (player.appearances - from_start)
-
-
-def _price_lines(players: Sequence[PlayerRow]) -> dict[int, tuple[float, float]]:
-    """Level and slope of other points per 90 over price, by position: least squares weighted by minutes."""
-    lines = {}
-    for position, (level, price, slope) in _REST_PRIOR.items():
-        regulars = [p for p in players if p.position == position and p.minutes >= _FIT_MINUTES_MIN]
-        lines[position] = _fitted(regulars) or (level - slope * price, slope)
-    return lines
-
-
-def _fitted(regulars: Sequence[PlayerRow]) -> tuple[float, float] | None:
-    if len(regulars) < _FIT_PLAYERS_MIN:
-        return None
-    weight = sum(p.minutes for p in regulars)
-    price = sum(p.minutes * p.now_cost for p in regulars) / weight
-    rest = sum(90 * _rest_points(p) for p in regulars) / weight
-    spread = sum(p.minutes * (p.now_cost - price) ** 2 for p in regulars)
-    joint = sum((90 * _rest_points(p) - p.minutes * rest) * (p.now_cost - price) for p in regulars)
-    # A falling line would be noise: dearer players are not expected to score less.
-    slope = max(joint / spread, 0.0) if spread else 0.0
-    return rest - slope * price, slope
-
-
 def _fixtures_by_club(fixtures: Sequence[MatchRow]) -> dict[tuple[int, int], list[tuple[int, bool]]]:
     found: dict[tuple[int, int], list[tuple[int, bool]]] = {}
     for match in fixtures:
@@ -241,15 +276,16 @@ def _fixtures_by_club(fixtures: Sequence[MatchRow]) -> dict[tuple[int, int], lis
     return found
 
 
-def _match_distribution(p_play: float, p_60: float, rest: float) -> list[float]:
+def _match_distribution(p_play: float, p_60: float, rest: float, shape: float, lost: float) -> list[float]:
     distribution = [0.0] * (_POINTS_MAX + 1)
     distribution[0] = 1 - p_play
-    shape = REST_SHAPE + REST_SHAPE_SLOPE * rest
-    probability = (shape / (shape + rest)) ** shape
+    mean = rest + lost
+    probability = (shape / (shape + mean)) ** shape
     for extra in range(_POINTS_MAX - 1):
-        distribution[extra + 1] += (p_play - p_60) * probability
-        distribution[extra + 2] += p_60 * probability
-        probability *= (extra + shape) / (extra + 1) * rest / (shape + rest)
+        for appearance, chance in ((1, p_play - p_60), (2, p_60)):
+            distribution[extra + appearance] += chance * probability * (1 - lost)
+            distribution[extra + appearance - 1] += chance * probability * lost
+        probability *= (extra + shape) / (extra + 1) * mean / (shape + mean)
     return distribution
 
 

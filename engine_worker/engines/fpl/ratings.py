@@ -2,16 +2,16 @@
 
 The API's strengths are zero in some seasons, so goals are all that is used: goals of a side are taken as Poisson with
 mean `league mean × attack × opponent's defence`, fitted by alternating between the two (Maher, "Modelling association
-football scores", 1982), each drawn to average by `PRIOR_MATCHES` matches' worth of ordinary results.
+football scores", 1982), each drawn to average by some matches' worth of ordinary results; older matches count for less.
 """
 
 from collections.abc import Sequence
+from math import inf
 
 from pydantic import BaseModel, ConfigDict
 
 from engine_worker.engines.fpl.collecting import ScoreRow
 
-PRIOR_MATCHES = 10.0
 # Goals at home and away before a season has shown its own; close to every recent season's mean.
 PRIOR_HOME, PRIOR_AWAY = 1.5, 1.25
 _ROUNDS = 12
@@ -37,38 +37,45 @@ class Ratings(BaseModel):
         return (self.home_goals + self.away_goals) / 2
 
 
-def fit_ratings(clubs: Sequence[int], scores: Sequence[ScoreRow]) -> Ratings:
+def fit_ratings(
+    clubs: Sequence[int], scores: Sequence[ScoreRow], prior_matches: float = 10.0, half_life_days: float = inf
+) -> Ratings:
     """Ratings of `clubs` from the matches played; all average when there are none."""
+    counts = [0.5 ** (score.days_ago / half_life_days) for score in scores]
     weight = 20.0  # matches' worth of the prior on the league's means
     home = (sum(score.home_goals for score in scores) + weight * PRIOR_HOME) / (len(scores) + weight)
     away = (sum(score.away_goals for score in scores) + weight * PRIOR_AWAY) / (len(scores) + weight)
     attack, defence = dict.fromkeys(clubs, 1.0), dict.fromkeys(clubs, 1.0)
     for _ in range(_ROUNDS):
-        attack = _update(clubs, scores, defence, home, away, attacking=True)
-        defence = _update(clubs, scores, attack, home, away, attacking=False)
+        attack = _update(
+            clubs, scores, counts, defence, prior_matches * (home + away) / 2, (home, away), attacking=True
+        )
+        defence = _update(
+            clubs, scores, counts, attack, prior_matches * (home + away) / 2, (home, away), attacking=False
+        )
     return Ratings(home_goals=home, away_goals=away, attack=attack, defence=defence)
 
 
 def _update(
     clubs: Sequence[int],
     scores: Sequence[ScoreRow],
+    counts: Sequence[float],
     other: dict[int, float],
-    home: float,
-    away: float,
+    prior: float,
+    means: tuple[float, float],
     *,
     attacking: bool,
 ) -> dict[int, float]:
     """Goals seen over goals expected of an average club, given the other side's ratings."""
-    prior = PRIOR_MATCHES * (home + away) / 2
     seen, expected = dict.fromkeys(clubs, prior), dict.fromkeys(clubs, prior)
-    for score in scores:
+    for score, count in zip(scores, counts, strict=True):
         for scorer, conceder, goals, mean in (
-            (score.home, score.away, score.home_goals, home),
-            (score.away, score.home, score.away_goals, away),
+            (score.home, score.away, score.home_goals, means[0]),
+            (score.away, score.home, score.away_goals, means[1]),
         ):
             mine, theirs = (scorer, conceder) if attacking else (conceder, scorer)
-            seen[mine] += goals
-            expected[mine] += mean * other[theirs]
+            seen[mine] += count * goals
+            expected[mine] += count * mean * other[theirs]
     rated = {club: seen[club] / expected[club] for club in clubs}
     mean_rating = sum(rated.values()) / len(rated)
     return {club: rating / mean_rating for club, rating in rated.items()}

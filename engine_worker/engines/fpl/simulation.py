@@ -7,23 +7,23 @@ import numpy as np
 
 from engine_worker.engines.fpl.problem import Plan
 from engine_worker.engines.fpl.projections import ProjectionRow, points_distribution
-from engine_worker.engines.fpl.rules import HIT_COST_PTS
 
 DRAWS = 4000
 METHOD = "independent draws of each player's points in each gameweek, same draws for both plans, bench left out"
-_SEED = 20_260_801
 
 
 class Draws:
     """Points drawn for the players of some plans; `rows` gives their distributions by (element, gameweek)."""
 
-    def __init__(self, rows: Mapping[tuple[int, int], ProjectionRow], plans: Sequence[Plan]) -> None:
-        rng = np.random.default_rng(_SEED)
+    def __init__(self, rows: Mapping[tuple[int, int], ProjectionRow], plans: Sequence[Plan], seed: int) -> None:
+        rng = np.random.default_rng(seed)
         wanted = sorted({(e, week.gameweek) for plan in plans for week in plan.weeks for e in week.lineup.starters})
         self._points: dict[tuple[int, int], Any] = {}
         for key in wanted:
             row = rows[key]
-            distribution = np.array(points_distribution(row.p_play, row.p_60, row.rest, row.fixtures))
+            distribution = np.array(
+                points_distribution(row.p_play, row.p_60, row.rest, row.fixtures, row.shape, row.lost)
+            )
             edges = np.cumsum(distribution / distribution.sum())
             self._points[key] = np.minimum(np.searchsorted(edges, rng.random(DRAWS)), len(edges) - 1)
 
@@ -46,5 +46,5 @@ class Draws:
                 total += self._points[element, week.gameweek]
             extra = 2 if week.chip == "3xc" else 1
             total += extra * self._points[week.lineup.captain, week.gameweek]
-            total -= HIT_COST_PTS * week.hits
+            total -= week.hit_cost
         return total

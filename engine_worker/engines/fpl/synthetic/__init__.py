@@ -1,79 +1,112 @@
 """A made-up season in the exact shapes of the official API, for everyone who has no saved responses.
 
-Deterministic: the seed decides clubs, players, calendar, what happened in the gameweeks played, and six managers
-(`team_id` 1–6). Standard library only, about half a second, built on the first question and kept.
+Deterministic: the seed decides clubs, players, calendar, what happened in the gameweeks played, and seven managers
+(`team_id` 1–7). Built on the first question, in about half a second, and kept. It knows what was to be expected: see
+`truth`.
 """
 
 import hashlib
 import json
-from functools import cached_property
+from functools import cache, cached_property
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine_worker.engines.fpl.rules import Ruleset, ruleset
-from engine_worker.engines.fpl.sources import Answer, NotThere
-from engine_worker.engines.fpl.synthetic.managers import MANAGERS, Desk, Manager
-from engine_worker.engines.fpl.synthetic.matches import Played, play_season
-from engine_worker.engines.fpl.synthetic.shapes import bootstrap_body, fixtures_body, game_settings
-from engine_worker.engines.fpl.synthetic.world import PLAYED, Match, make_calendar, make_clubs, make_players
+from engine_worker.engines.fpl.seasons import LAST_GAMEWEEK, ruleset
+from engine_worker.engines.fpl.source import Answer, NotThere
+from engine_worker.engines.fpl.synthetic.state import State
 
-_PARTS = ("world", "calendar", "matches", "managers", "shapes")
+if TYPE_CHECKING:
+    from engine_worker.engines.fpl.synthetic.managers import Manager
+    from engine_worker.engines.fpl.synthetic.truth import Truth
+
+__all__ = ["State", "SyntheticSource"]
 
 
 class SyntheticSource:
-    """A season from a seed. Answers `bootstrap-static`, `fixtures`, `element-summary/N` and the `entry/N/…` pages."""
+    """A season from a seed at a moment of it. Answers `bootstrap-static`, `fixtures`, `event/N/live`, `element-summary/N`, `entry/N/…`."""
 
-    def __init__(self, seed: int = 1) -> None:
-        self._seed = seed
-
-    @property
-    def taken_at(self) -> str:
-        """Two days before the next deadline of the made-up season."""
-        return "2026-11-25T10:00:00+00:00"
+    def __init__(self, seed: int = 1, state: State | None = None) -> None:
+        self._seed, self._state = seed, state or State()
+        self._answers: dict[str, Answer] = {}
 
     def answer(self, path: str) -> Answer:
-        """See `Source.answer`."""
-        if path not in self._season.answers:
-            self._season.answers[path] = _answer(self._season.body(path))
-        return self._season.answers[path]
+        """See `Source.answer`; true two days before the next deadline of the made-up season."""
+        if path not in self._answers:
+            body = self._season.body(path)
+            text = json.dumps(body, separators=(",", ":")).encode()
+            self._answers[path] = Answer(body, hashlib.sha256(text).hexdigest(), self._season.taken_at)
+        return self._answers[path]
+
+    at_hand = answer
+
+    def truth(self, horizon: int, draws: int = 4000) -> "Truth":
+        """Expected points of every player in the next `horizon` gameweeks, known before the next deadline."""
+        from engine_worker.engines.fpl.synthetic.truth import true_expectation
+
+        coming = range(self._state.played + 1, min(self._state.played + horizon, LAST_GAMEWEEK) + 1)
+        return true_expectation(self._season.stage, self._seed, coming, draws)
+
+    def manager(self, entry: int) -> "Manager":
+        """What is really so of a made-up manager, which the API does not show."""
+        return self._season.manager(entry)
 
     @cached_property
     def _season(self) -> "_Season":
-        return _Season(self._seed)
+        return _Season(self._seed, self._state.played)
 
 
 class _Season:
-    def __init__(self, seed: int) -> None:
-        self.answers: dict[str, Answer] = {}
+    def __init__(self, seed: int, played: int) -> None:
+        # numpy, and what needs it, only for who asks for a season.
+        import numpy as np
+
+        from engine_worker.engines.fpl.synthetic import managers, shapes, world
+        from engine_worker.engines.fpl.synthetic.season import Stage, play_season
+
         # One stream of chance each, so that a change in one part does not reshuffle the others.
-        self._rng = {part: Random(f"{part} {seed}") for part in _PARTS}  # noqa: S311 - a season, not a secret
-        self.rules: Ruleset = ruleset(game_settings())
-        self.clubs = make_clubs(self._rng["world"])
-        self.players = make_players(self._rng["world"], self.clubs)
-        self.matches: list[Match] = make_calendar(self._rng["calendar"])
-        self.played: Played = play_season(self._rng["matches"], self.rules, self.clubs, self.players, self.matches)
-        desk = Desk(self._rng["managers"], self.rules, self.players, self.played)
-        self.managers: dict[int, Manager] = {entry: desk.season(entry) for entry in MANAGERS}
+        chance = {part: Random(f"{part} {seed}") for part in ("world", "calendar", "prices", "shapes")}  # noqa: S311 - a season, not a secret
+        rules = ruleset(shapes.game_settings(played))
+        clubs = world.make_clubs(chance["world"])
+        players = world.make_players(chance["world"], clubs)
+        if played == 0:
+            _remember_last_season(seed, rules, clubs, players)
+        self.stage = Stage(rules, clubs, players, world.make_calendar(chance["calendar"], played))
+        self.played = play_season(np.random.default_rng([seed, 1]), chance["prices"], self.stage, played)
+        self._gameweeks = played
+        self._known = frozenset(managers.MANAGERS)
+
+        # Each has a stream of chance of his own, so he is played when somebody asks for him, in whatever thread.
+        @cache
+        def manager(entry: int) -> "Manager":
+            chance = Random(f"manager {entry} {seed}")  # noqa: S311 - as above
+            return managers.Desk(chance, rules, players, self.played).season(entry, played)
+
+        self.manager = manager
+        self.shapes = shapes.Shapes(chance["shapes"], clubs, self.stage, self.played, played)
+        self.taken_at = shapes.before_deadline(played + 1)
 
     def body(self, path: str) -> Any:
         match path.split("/"):
             case ["bootstrap-static"]:
-                return bootstrap_body(self._rng["shapes"], self.clubs, self.players, self.matches, self.played)
+                return self.shapes.bootstrap()
             case ["fixtures"]:
-                return fixtures_body(self.clubs, self.matches, self.played)
-            case ["element-summary", element] if element.isdigit() and int(element) <= len(self.players):
-                return {"fixtures": [], "history": self.played.rows[int(element)], "history_past": []}
-            case ["entry", entry, *rest] if entry.isdigit() and int(entry) in self.managers:
-                return self._entry(path, self.managers[int(entry)], rest)
+                return self.shapes.fixtures()
+            case ["element-summary", element] if element.isdigit() and int(element) <= len(self.stage.players):
+                return self.shapes.element_summary(int(element))
+            case ["event", gameweek, "live"] if gameweek.isdigit() and 1 <= int(gameweek) <= self._gameweeks:
+                return self.shapes.live(int(gameweek))
+            case ["entry", entry, *rest] if entry.isdigit() and int(entry) in self._known:
+                return self._entry(path, self.manager(int(entry)), rest)
         raise NotThere(path)
 
-    def _entry(self, path: str, manager: Manager, rest: list[str]) -> Any:
+    def _entry(self, path: str, manager: "Manager", rest: list[str]) -> Any:
         match rest:
             case []:
-                last = manager.weeks[-1]
+                last = manager.weeks[-1] if manager.weeks else {"bank": None, "value": None, "event": None}
                 return {
-                    "id": manager.id, "name": manager.name, "started_event": 1, "current_event": PLAYED,
-                    "summary_overall_points": manager.points, "summary_overall_rank": None,
+                    "id": manager.id, "name": manager.name, "current_event": last["event"],
+                    "started_event": manager.weeks[0]["event"] if manager.weeks else 1,
+                    "summary_overall_points": manager.points if manager.weeks else None, "summary_overall_rank": None,
                     "last_deadline_bank": last["bank"], "last_deadline_value": last["value"],
                 }  # fmt: skip
             case ["history"]:
@@ -85,6 +118,19 @@ class _Season:
         raise NotThere(path)
 
 
-def _answer(body: Any) -> Answer:
-    text = json.dumps(body, separators=(",", ":")).encode()
-    return Answer(body, hashlib.sha256(text).hexdigest())
+def _remember_last_season(seed: int, rules: Any, clubs: Any, players: Any) -> None:
+    """Before a season begins a bootstrap shows the totals of the last one, zero for who was not in the league."""
+    import numpy as np
+
+    from engine_worker.engines.fpl.synthetic import world
+    from engine_worker.engines.fpl.synthetic.matches import COUNTED
+    from engine_worker.engines.fpl.synthetic.season import Stage, play_season
+
+    chance = Random(f"last season {seed}")  # noqa: S311 - as above
+    was = [world.copied(player) for player in players]
+    stage = Stage(rules, clubs, was, world.make_calendar(chance, LAST_GAMEWEEK))
+    played = play_season(np.random.default_rng([seed, 2]), chance, stage, LAST_GAMEWEEK)
+    promoted = set(chance.sample([club.id for club in clubs], 3))
+    for player in players:
+        if player.club not in promoted and chance.random() > 0.15:
+            player.last_season = {name: sum(row[name] for row in played.rows[player.id]) for name in COUNTED}

@@ -1,32 +1,31 @@
 """A few made-up managers who played the season by the rules: squads, transfers, chips, points. PURE."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from engine_worker.engines.fpl.lineup import Lineup, best_lineup
-from engine_worker.engines.fpl.rules import (
-    GOALKEEPER,
-    HIT_COST_PTS,
-    Ruleset,
-    eleven_violations,
-    hits,
-    next_free_transfers,
-    selling_price,
-)  # fmt: skip
-from engine_worker.engines.fpl.synthetic.matches import Played
-from engine_worker.engines.fpl.synthetic.world import PLAYED, Player
+from engine_worker.engines.fpl.rules import UNLIMITED_CHIPS, hit_cost, next_free_transfers, selling_price
+from engine_worker.engines.fpl.scoring import multipliers, substitutions
+from engine_worker.engines.fpl.seasons import Ruleset
+from engine_worker.engines.fpl.synthetic.health import FIT
+from engine_worker.engines.fpl.synthetic.season import Played
+from engine_worker.engines.fpl.synthetic.world import Player
 
 # Entry id → chips played, gameweek → chip. Between them they cover every rule about chips.
 MANAGERS: dict[int, dict[int, str]] = {
-    1: {},
-    2: {7: "wildcard"},
-    3: {9: "freehit"},
-    4: {6: "bboost"},
+    1: {22: "bboost"},
+    2: {7: "wildcard", 30: "wildcard"},
+    3: {9: "freehit", 24: "freehit"},
+    4: {6: "bboost", 34: "3xc"},
     5: {8: "3xc", 5: "wildcard"},
     6: {},
+    7: {8: "wildcard"},
 }
-NAMES = ("Harbour Lights", "Second Wind", "Nine Lives", "Deep Bench", "Long Shots", "Quiet Money")
+# Entry id → its first gameweek, where it is not the season's.
+JOINED = {7: 4}
+NAMES = ("Harbour Lights", "Second Wind", "Nine Lives", "Deep Bench", "Long Shots", "Quiet Money", "Late Again")
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Manager:
 
 
 class Desk:
-    """What every manager sees of the season, and the decisions they make with it."""
+    """What one manager sees of the season, and the decisions he makes with it."""
 
     def __init__(self, rng: Random, rules: Ruleset, players: list[Player], played: Played) -> None:
         self._rng = rng
@@ -56,10 +55,10 @@ class Desk:
         self._position = {player.id: player.position for player in players}
         self._first_choices = _first_choices(players)
 
-    def season(self, entry: int) -> Manager:
-        """Plays the season so far for one entry of `MANAGERS`."""
+    def season(self, entry: int, gameweeks: int) -> Manager:
+        """Plays the first `gameweeks` for one entry of `MANAGERS`."""
         manager = Manager(entry, NAMES[entry - 1])
-        for gameweek in range(1, PLAYED + 1):
+        for gameweek in range(JOINED.get(entry, 1), gameweeks + 1):
             self._week(manager, gameweek, MANAGERS[entry].get(gameweek))
         return manager
 
@@ -67,20 +66,25 @@ class Desk:
         opinion = self._opinion(gameweek)
         kept = (dict(manager.squad), manager.bank)
         before = len(manager.moves)
-        if gameweek == 1:
-            self._start(manager, opinion)
-        elif chip in ("wildcard", "freehit"):
+        first = not manager.weeks
+        if first:
+            self._start(manager, opinion, gameweek)
+        elif chip in UNLIMITED_CHIPS:
             self._trade(manager, gameweek, opinion, 7)
         else:
             self._trade(manager, gameweek, opinion, self._appetite(manager))
         made = len(manager.moves) - before
-        cost = HIT_COST_PTS * hits(made, manager.free_transfers, chip) if gameweek > 1 else 0
-        self._score(manager, gameweek, opinion, chip, (made, cost))
+        cost = 0 if first else hit_cost(self._rules, gameweek, manager.free_transfers, made, chip)
+        # Transfers of a wildcard or free hit are listed but not counted.
+        self._score(manager, gameweek, opinion, chip, (0 if chip in UNLIMITED_CHIPS else made, cost))
         if chip:
             manager.chips.append({"name": chip, "time": f"2026-10-01T12:00:{gameweek:02d}Z", "event": gameweek})
         if chip == "freehit":
             manager.squad, manager.bank = kept
-        manager.free_transfers = next_free_transfers(self._rules, gameweek, manager.free_transfers, made, chip)
+            # The API records the bank of the squad that is handed back.
+            manager.weeks[-1]["bank"] = manager.bank
+        after = next_free_transfers(self._rules, gameweek, manager.free_transfers, made, chip)
+        manager.free_transfers = 1 if first else after
 
     def _opinion(self, gameweek: int) -> dict[int, float]:
         """What a manager expects of each player: points of late, his price, a place in the team, and a hunch."""
@@ -90,7 +94,7 @@ class Desk:
                 0.5 * self._late(player.id, gameweek)
                 + 0.03 * player.cost[gameweek - 1]
                 + 1.5 * (player.id in regulars)
-                - 3.0 * (player.out_until > gameweek)
+                - 0.5 * player.health[gameweek - 1] * (player.health[gameweek - 1] != FIT)
                 + self._rng.gauss(0, 0.5)
             )
             for player in self._players.values()
@@ -105,22 +109,23 @@ class Desk:
         """Transfers wanted this week: often one, sometimes none so as to bank it, seldom one too many."""
         return min(self._rng.choices((0, 1, manager.free_transfers, 2), (35, 45, 15, 5))[0], manager.free_transfers + 1)
 
-    def _start(self, manager: Manager, opinion: dict[int, float]) -> None:
+    def _start(self, manager: Manager, opinion: dict[int, float], gameweek: int) -> None:
         """The cheapest legal squad, improved one player at a time while there is money."""
         manager.bank = self._rules.budget
         for rule in self._rules.positions:
             cheapest = sorted(
-                (p for p in self._players.values() if p.position == rule.position), key=lambda p: (p.cost[0], p.id)
+                (p for p in self._players.values() if p.position == rule.position),
+                key=lambda p: (p.cost[gameweek - 1], p.id),
             )
             for player in cheapest:
                 if self._count(manager, rule.position) < rule.squad and self._room(manager, player.club):
-                    manager.squad[player.id] = player.cost[0]
-                    manager.bank -= player.cost[0]
+                    manager.squad[player.id] = player.cost[gameweek - 1]
+                    manager.bank -= player.cost[gameweek - 1]
         for _ in range(80):
             leaving = self._rng.choice(sorted(manager.squad))
-            coming = self._replacement(manager, leaving, 1, opinion, margin=0.1)
+            coming = self._replacement(manager, leaving, gameweek, opinion, margin=0.1)
             if coming is not None:
-                self._swap(manager, leaving, coming, 1)
+                self._swap(manager, leaving, coming, gameweek)
         manager.moves.clear()
 
     def _trade(self, manager: Manager, gameweek: int, opinion: dict[int, float], wanted: int) -> None:
@@ -170,11 +175,9 @@ class Desk:
         self, manager: Manager, gameweek: int, opinion: dict[int, float], chip: str | None, transfers: tuple[int, int]
     ) -> None:
         lineup = best_lineup(self._rules, sorted(manager.squad), self._position, opinion)
-        starters, bench, swaps = self._autosubs(lineup, gameweek, chip)
-        captain = lineup.captain if self._played.minutes(lineup.captain, gameweek) else lineup.vice
-        times = dict.fromkeys(starters, 1) | {element: int(chip == "bboost") for element in bench}
-        if times.get(captain):
-            times[captain] = 3 if chip == "3xc" else 2
+        starters, bench, swaps = self._autosubs(lineup, gameweek)
+        played = self._appeared(gameweek)
+        times = multipliers(starters, bench, lineup.captain, lineup.vice, chip, played)
         points = sum(self._played.points(element, gameweek) * count for element, count in times.items())
         manager.points += points - transfers[1]
         value = manager.bank + sum(self._players[element].cost[gameweek - 1] for element in manager.squad)
@@ -194,29 +197,17 @@ class Desk:
     def _bench_points(self, bench: list[int], gameweek: int) -> int:
         return sum(self._played.points(element, gameweek) for element in bench)
 
-    def _autosubs(
-        self, lineup: Lineup, gameweek: int, chip: str | None
-    ) -> tuple[list[int], list[int], list[dict[str, int]]]:
-        """Starters who did not play make way for the first on the bench who did and keeps the eleven legal."""
-        starters, bench, swaps = list(lineup.starters), list(lineup.bench), []
-        if chip == "bboost":
-            return starters, bench, []
-        for leaving in lineup.starters:
-            if self._played.minutes(leaving, gameweek):
-                continue
-            for coming in [element for element in bench if self._may_come_on(element, leaving, starters, gameweek)][:1]:
-                starters[starters.index(leaving)] = coming
-                bench[bench.index(coming)] = leaving
-                swaps.append({"element_in": coming, "element_out": leaving})
-        return starters, bench, swaps
+    def _appeared(self, gameweek: int) -> Callable[[int], bool]:
+        return lambda element: self._played.minutes(element, gameweek) > 0
 
-    def _may_come_on(self, coming: int, leaving: int, starters: list[int], gameweek: int) -> bool:
-        if not self._played.minutes(coming, gameweek):
-            return False
-        if GOALKEEPER in (self._position[coming], self._position[leaving]):
-            return self._position[coming] == self._position[leaving]
-        after = [self._position[coming if element == leaving else element] for element in starters]
-        return not eleven_violations(self._rules, after)
+    def _autosubs(self, lineup: Lineup, gameweek: int) -> tuple[list[int], list[int], list[dict[str, int]]]:
+        """Starters and bench after the game's substitutions, and those as the API lists them."""
+        starters, bench, swaps = list(lineup.starters), list(lineup.bench), []
+        made = substitutions(self._rules, starters, bench, self._position, self._appeared(gameweek))
+        for coming, leaving in made:
+            starters[starters.index(leaving)], bench[bench.index(coming)] = coming, leaving
+            swaps.append({"element_in": coming, "element_out": leaving})
+        return starters, bench, swaps
 
 
 def _first_choices(players: list[Player]) -> set[int]:

@@ -1,180 +1,187 @@
-"""Plays the matches of a made-up season: goals, minutes and everything the game counts. PURE but for its `Random`.
+"""Plays matches of a made-up season, in one draw or in thousands at once: goals, minutes and everything that is counted.
 
-Each player's match is a row with the API's names, and its points come from the same scoring rules as a real one, so
-totals, form and prices of the season agree with its history by construction.
+The season that happened is one draw of this process, and what was to be expected of it is the mean of many: no second
+description of the game that could differ. Arrays are indexed [draw, player], players of the home side first.
 """
 
-from collections import defaultdict
-from dataclasses import dataclass, field
-from math import exp
-from random import Random
+from typing import Any, NamedTuple
 
-from engine_worker.engines.fpl.rules import DEFENDER, FORWARD, GOALKEEPER, MIDFIELDER, Ruleset, match_points
-from engine_worker.engines.fpl.synthetic.world import PLAYED, Club, Match, Player
+import numpy as np
+
+from engine_worker.engines.fpl.seasons import (
+    DEFENDER,
+    FORWARD,
+    GOALKEEPER,
+    MIDFIELDER,
+    POSITION_NAMES,
+    Ruleset,
+)
+from engine_worker.engines.fpl.synthetic.world import Club, Player
 
 GOALS_HOME, GOALS_AWAY = 1.55, 1.25
-_ASSISTED, _OWN_GOAL, _YELLOW, _RED, _INJURED = 0.72, 0.03, 0.12, 0.004, 0.03
-# Defensive actions in 90 minutes, chosen so that a quarter of defenders and a sixth of midfielders reach the mark.
-_CONTRIBUTIONS = {GOALKEEPER: 1.0, DEFENDER: 7.9, MIDFIELDER: 8.6, FORWARD: 4.5}
+_ASSISTED, _OWN_GOAL, _YELLOW, _RED, _SAVES = 0.72, 0.03, 0.12, 0.004, 2.6
+_ROTATION = 0.12  # spread of the form that decides who starts
+_SUBSTITUTES = 4
+# Defensive actions in 90 minutes: 27 % of defenders, 18 % of midfielders and 1 % of forwards reach the mark, as in 2025/26.
+_CONTRIBUTIONS = {GOALKEEPER: 1.0, DEFENDER: 8.4, MIDFIELDER: 9.3, FORWARD: 5.9}
+# What a match counts, in the order of the columns of `Counts`.
 COUNTED = (
     "minutes", "goals_scored", "assists", "clean_sheets", "goals_conceded", "own_goals", "penalties_saved",
     "penalties_missed", "yellow_cards", "red_cards", "saves", "bonus", "bps", "starts", "defensive_contribution",
     "total_points",
 )  # fmt: skip
-Row = dict[str, int]
+Counts = dict[str, Any]
 
 
-@dataclass
-class Played:
-    """The season so far: rows by player id, and price changes made along the way on the players themselves."""
+class Side(NamedTuple):
+    """One club as its matches need it; arrays over its players."""
 
-    rows: dict[int, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    club: Club
+    places: Any  # positions in the arrays over all players
+    position: Any
+    ability: Any
+    threat: Any
+    creation: Any
 
-    def points(self, player: int, gameweek: int) -> int:
-        """Points of one player in one gameweek, all matches together."""
-        return sum(row["total_points"] for row in self.rows[player] if row["event"] == gameweek)
-
-    def minutes(self, player: int, gameweek: int) -> int:
-        """Minutes of one player in one gameweek."""
-        return sum(row["minutes"] for row in self.rows[player] if row["event"] == gameweek)
-
-    def form(self, player: int, before: int, weeks: int = 4) -> float:
-        """Mean points per match over the `weeks` gameweeks before `before`; what a manager looks at."""
-        recent = [row["total_points"] for row in self.rows[player] if before - weeks <= row["event"] < before]
-        return sum(recent) / max(len(recent), 1)
-
-
-def play_season(rng: Random, rules: Ruleset, clubs: list[Club], players: list[Player], matches: list[Match]) -> Played:
-    """Plays the gameweeks up to `PLAYED`, setting scores, prices and injuries on what it is given."""
-    played = Played()
-    squads = {club.id: [player for player in players if player.club == club.id] for club in clubs}
-    by_id = {club.id: club for club in clubs}
-    for gameweek in range(1, PLAYED + 1):
-        for match in (match for match in matches if match.event == gameweek):
-            _play(rng, rules, by_id[match.home], by_id[match.away], match, squads, played)
-        _injure(rng, players, gameweek)
-        _reprice(rng, players, played, gameweek)
-    return played
+    @classmethod
+    def of(cls, club: Club, players: list[Player]) -> "Side":
+        """The side of `club` among all `players`."""
+        places = np.array([index for index, player in enumerate(players) if player.club == club.id])
+        own = [players[index] for index in places]
+        return cls(
+            club, places, np.array([p.position for p in own]), np.array([p.ability for p in own]),
+            np.array([p.threat for p in own]), np.array([p.creation for p in own]),
+        )  # fmt: skip
 
 
-@dataclass
-class _OnPitch:
-    player: Player
-    on: int
-    off: int
-    row: Row
+class _Pitch(NamedTuple):
+    """Who is on the pitch, from minute `on` to minute `off`; the one who never is has both at 90."""
 
-    def there(self, minute: int) -> bool:
-        return self.on <= minute < self.off
+    starts: Any
+    on: Any
+    off: Any
 
 
-def _play(
-    rng: Random, rules: Ruleset, home: Club, away: Club, match: Match,
-    squads: dict[int, list[Player]], played: Played,
-) -> None:  # fmt: skip
-    assert match.event is not None
-    sides = [
-        _side(rng, club, match, [p for p in squads[club.id] if p.out_until <= match.event]) for club in (home, away)
-    ]
-    expected = (GOALS_HOME * home.attack / away.defence, GOALS_AWAY * away.attack / home.defence)
-    goals = [sorted(rng.randrange(1, 90) for _ in range(poisson(rng, rate))) for rate in expected]
-    match.score = (len(goals[0]), len(goals[1]))
-    for scoring, conceding, minutes in ((0, 1, goals[0]), (1, 0, goals[1])):
-        for minute in minutes:
-            _goal(rng, sides[scoring], sides[conceding], minute)
-    everyone = [*sides[0], *sides[1]]
-    for one in everyone:
-        _count_the_rest(rng, one)
-    _give_bonus(rng, everyone)
-    for one in everyone:
-        one.row["total_points"] = match_points(rules, one.player.position, one.row)
-        played.rows[one.player.id].append(one.row)
+def play_match(
+    rng: np.random.Generator, rules: Ruleset, home: Side, away: Side, fit_home: Any, fit_away: Any
+) -> tuple[Counts, Any]:
+    """Counts by name, each [draw, player of both sides], and the score [draw, (home, away)]."""
+    pitches = [_line_up(rng, side, fit) for side, fit in ((home, fit_home), (away, fit_away))]
+    pitch = _Pitch(*(np.concatenate(both, axis=1) for both in zip(*pitches, strict=True)))
+    size = len(home.places)
+    counts: Counts = {name: np.zeros(pitch.on.shape, dtype=np.int64) for name in COUNTED}
+    counts["minutes"] = pitch.off - pitch.on
+    counts["starts"] = pitch.starts.astype(np.int64)
+    rates = (
+        GOALS_HOME * home.club.attack / away.club.defence,
+        GOALS_AWAY * away.club.attack / home.club.defence,
+    )
+    goals = np.minimum(rng.poisson(rates, size=(len(pitch.on), 2)), 9)
+    for scoring, own, theirs in ((0, slice(0, size), slice(size, None)), (1, slice(size, None), slice(0, size))):
+        side = (home, away)[scoring]
+        for number in range(goals[:, scoring].max(initial=0)):
+            _goal(rng, side, counts, pitch, own, theirs, number < goals[:, scoring])
+    position = np.concatenate((home.position, away.position))
+    _count_the_rest(rng, counts, position)
+    _give_bonus(rng, counts, position)
+    counts["total_points"] = points_of(rules, position, counts)
+    return counts, goals
 
 
-def _side(rng: Random, club: Club, match: Match, fit: list[Player]) -> list[_OnPitch]:
-    """Eleven starters by ability and some rotation, and the substitutes who came on for them."""
-    ranked = sorted(fit, key=lambda player: player.ability * rng.lognormvariate(0, 0.12), reverse=True)
-    need = dict(zip((GOALKEEPER, DEFENDER, MIDFIELDER, FORWARD), (1, *club.shape), strict=True))
-    starters = [p for place, count in need.items() for p in [q for q in ranked if q.position == place][:count]]
-    side = [_OnPitch(player, 0, 90, _blank_row(match, player, club.id == match.home, 1)) for player in starters]
-    benched = [player for player in ranked if player not in starters and player.position != GOALKEEPER]
-    tired = rng.sample([one for one in side if one.player.position != GOALKEEPER], k=min(4, len(benched)))
-    for leaving, coming in zip(tired, benched, strict=False):
-        leaving.off = rng.randrange(52, 89)
-        side.append(_OnPitch(coming, leaving.off, 90, _blank_row(match, coming, club.id == match.home, 0)))
-    for one in side:
-        one.row["minutes"] = one.off - one.on
-    return side
+def points_of(rules: Ruleset, position: Any, counts: Counts) -> Any:
+    """As `scoring.match_points`, for arrays."""
+
+    def by_position(table: dict[str, int]) -> Any:
+        return np.array([0, *(table[POSITION_NAMES[place]] for place in sorted(POSITION_NAMES))])[position]
+
+    scoring = rules.scoring
+    long = counts["minutes"] >= scoring.long_play_minutes
+    points = np.where(long, scoring.long_play, scoring.short_play) * (counts["minutes"] > 0)
+    points = points + counts["goals_scored"] * by_position(scoring.goals_scored)
+    points += long * counts["clean_sheets"] * by_position(scoring.clean_sheets)
+    points += counts["goals_conceded"] // scoring.goals_conceded_each * by_position(scoring.goals_conceded)
+    points += (position == GOALKEEPER) * (counts["saves"] // scoring.saves_each) * scoring.saves
+    reached = counts["defensive_contribution"] >= by_position(scoring.defensive_contribution_from)
+    points += reached * by_position(scoring.defensive_contribution)
+    for name in ("assists", "penalties_saved", "penalties_missed", "yellow_cards", "red_cards", "own_goals", "bonus"):
+        points += counts[name] * getattr(scoring, name)
+    return points
 
 
-def _blank_row(match: Match, player: Player, was_home: bool, starts: int) -> Row:
-    row = dict.fromkeys(COUNTED, 0)
-    row |= {"element": player.id, "fixture": match.id, "event": match.event or 0, "was_home": int(was_home)}
-    row |= {"opponent_team": match.away if was_home else match.home, "starts": starts}
-    return row
+def _line_up(rng: np.random.Generator, side: Side, fit: Any) -> _Pitch:
+    """Eleven by ability and the form of the day, and four substitutes between minutes 52 and 88.
+
+    When too few of a position are fit the best of the others play all the same: eleven always start.
+    """
+    form = side.ability * rng.lognormal(0, _ROTATION, fit.shape) - 1e3 * ~fit
+    starts = np.zeros(fit.shape, dtype=bool)
+    for place, count in zip((GOALKEEPER, DEFENDER, MIDFIELDER, FORWARD), (1, *side.club.shape), strict=True):
+        group = np.flatnonzero(side.position == place)
+        best = np.argpartition(-form[:, group], count - 1, axis=1)[:, :count]
+        np.put_along_axis(starts, group[best], values=True, axis=1)
+    outfield = side.position != GOALKEEPER
+    coming = _first(np.where(starts | ~outfield, -np.inf, form), _SUBSTITUTES)
+    leaving = _first(np.where(starts & outfield, rng.random(fit.shape), -np.inf), _SUBSTITUTES)
+    minute = rng.integers(52, 89, coming.shape)
+    on, off = np.where(starts, 0, 90), np.full(fit.shape, 90)
+    np.put_along_axis(on, coming, minute, axis=1)
+    np.put_along_axis(off, leaving, minute, axis=1)
+    return _Pitch(starts, on, off)
 
 
-def _goal(rng: Random, scoring: list[_OnPitch], conceding: list[_OnPitch], minute: int) -> None:
-    attackers = [one for one in scoring if one.there(minute)]
-    defenders = [one for one in conceding if one.there(minute)]
-    for one in defenders:
-        one.row["goals_conceded"] += 1
-    if rng.random() < _OWN_GOAL:
-        rng.choice(defenders).row["own_goals"] += 1
-        return
-    scorer = rng.choices(attackers, [one.player.threat + 1e-3 for one in attackers])[0]
-    scorer.row["goals_scored"] += 1
-    others = [one for one in attackers if one is not scorer]
-    if rng.random() < _ASSISTED:
-        rng.choices(others, [one.player.creation + 1e-3 for one in others])[0].row["assists"] += 1
+def _first(values: Any, count: int) -> Any:
+    """The places of the `count` largest of each draw."""
+    return np.argpartition(-values, count - 1, axis=1)[:, :count]
 
 
-def _count_the_rest(rng: Random, one: _OnPitch) -> None:
-    row, share = one.row, one.row["minutes"] / 90
-    row["clean_sheets"] = int(row["minutes"] >= 60 and row["goals_conceded"] == 0)
-    row["saves"] = poisson(rng, 2.6 * share) if one.player.position == GOALKEEPER else 0
-    row["yellow_cards"] = int(rng.random() < _YELLOW * share)
-    row["red_cards"] = int(rng.random() < _RED * share)
-    row["defensive_contribution"] = poisson(rng, _CONTRIBUTIONS[one.player.position] * share)
-    if row["red_cards"]:
-        one.player.out_until, one.player.suspended = row["event"] + 2, True
+def _goal(
+    rng: np.random.Generator, side: Side, counts: Counts, pitch: _Pitch, own: slice, theirs: slice, scored: Any
+) -> None:
+    """One goal of `side` in the draws where it was `scored`: minute, scorer, and often an assist."""
+    draws = len(scored)
+    minute = rng.integers(1, 90, (draws, 1))
+    there = (pitch.on <= minute) & (minute < pitch.off)
+    mine, others = there[:, own], there[:, theirs]
+    counts["goals_conceded"][:, theirs] += others & scored[:, None]
+    own_goal = scored & (rng.random(draws) < _OWN_GOAL)
+    _credit(counts["own_goals"][:, theirs], _choose(rng, others * 1.0), own_goal)
+    scorer = _choose(rng, mine * (side.threat + 1e-3))
+    _credit(counts["goals_scored"][:, own], scorer, scored & ~own_goal)
+    weights = mine * (side.creation + 1e-3)
+    np.put_along_axis(weights, scorer[:, None], 0.0, axis=1)
+    assisted = scored & ~own_goal & (rng.random(draws) < _ASSISTED)
+    _credit(counts["assists"][:, own], _choose(rng, weights), assisted)
 
 
-def _give_bonus(rng: Random, everyone: list[_OnPitch]) -> None:
-    """Three, two and one points to the best three by a score like the official one."""
-    for one in everyone:
-        row, behind = one.row, one.player.position in (GOALKEEPER, DEFENDER)
-        score = 6 if row["minutes"] >= 60 else 3
-        score += row["goals_scored"] * (12 if behind else 20) + row["assists"] * 9 + row["saves"] * 2
-        score += 12 * row["clean_sheets"] * behind + row["defensive_contribution"] // 2
-        score -= 3 * row["yellow_cards"] + 9 * row["red_cards"] + 6 * row["own_goals"]
-        row["bps"] = max(score + rng.randrange(0, 6), 1)
-    best = sorted(everyone, key=lambda one: (-one.row["bps"], one.player.id))[:3]
-    for bonus, one in zip((3, 2, 1), best, strict=True):
-        one.row["bonus"] = bonus
+def _choose(rng: np.random.Generator, weights: Any) -> Any:
+    """One player of each draw, by weight."""
+    edges = weights.cumsum(axis=1)
+    return (edges <= rng.random((len(weights), 1)) * edges[:, -1:]).sum(axis=1).clip(max=weights.shape[1] - 1)
 
 
-def _injure(rng: Random, players: list[Player], gameweek: int) -> None:
-    for player in players:
-        if player.out_until <= gameweek + 1:
-            player.suspended = False
-            if rng.random() < _INJURED:
-                player.out_until = gameweek + 2 + int(rng.expovariate(0.5))
+def _credit(counted: Any, chosen: Any, happened: Any) -> None:
+    rows = np.flatnonzero(happened)
+    counted[rows, chosen[rows]] += 1
 
 
-def _reprice(rng: Random, players: list[Player], played: Played, gameweek: int) -> None:
-    """Moves about one price in eight by a tenth, towards form, as the crowd would."""
-    for player in players:
-        form = played.form(player.id, gameweek + 1) - 0.035 * player.cost[-1]
-        chance = min(max(form, -2), 4) / 12
-        step = (1 if chance > 0 else -1) if rng.random() < abs(chance) else 0
-        player.cost.append(max(player.cost[-1] + step, 36))
+def _count_the_rest(rng: np.random.Generator, counts: Counts, position: Any) -> None:
+    share = counts["minutes"] / 90
+    counts["clean_sheets"] = ((counts["minutes"] >= 60) & (counts["goals_conceded"] == 0)).astype(np.int64)
+    counts["saves"] = rng.poisson(_SAVES * share * (position == GOALKEEPER))
+    counts["yellow_cards"] = (rng.random(share.shape) < _YELLOW * share).astype(np.int64)
+    counts["red_cards"] = (rng.random(share.shape) < _RED * share).astype(np.int64)
+    actions = np.array([0.0, *(_CONTRIBUTIONS[place] for place in sorted(_CONTRIBUTIONS))])[position]
+    counts["defensive_contribution"] = rng.poisson(actions * share)
 
 
-def poisson(rng: Random, rate: float) -> int:
-    """A Poisson draw by multiplying uniforms, quick enough for the small rates here."""
-    limit, product, count = exp(-rate), rng.random(), 0
-    while product > limit:
-        product *= rng.random()
-        count += 1
-    return count
+def _give_bonus(rng: np.random.Generator, counts: Counts, position: Any) -> None:
+    """Three, two and one points to the best three by a score like the official one; no ties, for simplicity."""
+    behind = (position == GOALKEEPER) | (position == DEFENDER)
+    score = np.where(counts["minutes"] >= 60, 6, 3)
+    score = score + counts["goals_scored"] * np.where(behind, 12, 20) + counts["assists"] * 9 + counts["saves"] * 2
+    score += 12 * counts["clean_sheets"] * behind + counts["defensive_contribution"] // 2
+    score -= 3 * counts["yellow_cards"] + 9 * counts["red_cards"] + 6 * counts["own_goals"]
+    played = counts["minutes"] > 0
+    counts["bps"] = np.maximum(score + rng.integers(0, 6, score.shape), 1) * played
+    order = np.argsort(-(counts["bps"] + rng.random(score.shape) * 0.5) + 1e6 * ~played, axis=1)[:, :3]
+    np.put_along_axis(counts["bonus"], order, np.array([[3, 2, 1]]), axis=1)

@@ -1,13 +1,11 @@
 """The clubs, players and calendar of a made-up season. PURE: everything follows from the seed."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
-from engine_worker.engines.fpl.rules import DEFENDER, FORWARD, GOALKEEPER, LAST_GAMEWEEK, MIDFIELDER
+from engine_worker.engines.fpl.seasons import DEFENDER, FORWARD, GOALKEEPER, LAST_GAMEWEEK, MIDFIELDER
 from engine_worker.engines.fpl.synthetic.names import CLUBS, player_names
 
-# Gameweeks already played; the next one is the one to decide.
-PLAYED = 11
 # Players per club by position; clubs with an even id have one forward more. About 650 in all.
 _DEPTH = {GOALKEEPER: 3, DEFENDER: 11, MIDFIELDER: 13, FORWARD: 5}
 _SHAPES = ((4, 4, 2), (4, 5, 1), (3, 5, 2), (4, 3, 3))
@@ -17,8 +15,10 @@ _PRICE_SLOPE = {GOALKEEPER: 5.0, DEFENDER: 7.5, MIDFIELDER: 15.0, FORWARD: 17.0}
 # Goal and assist weights relative to an ordinary midfielder.
 _THREAT = {GOALKEEPER: 0.0, DEFENDER: 0.3, MIDFIELDER: 1.0, FORWARD: 2.3}
 _CREATION = {GOALKEEPER: 0.03, DEFENDER: 0.6, MIDFIELDER: 1.3, FORWARD: 0.9}
-# (from gameweek, to gameweek, which match): ahead there is a blank and a double, one match is not rescheduled yet.
-_MOVED = ((13, 14, 0), (16, None, 3), (18, 20, 5), (29, 34, 2), (29, 34, 6), (33, 36, 4))
+# (from gameweek, to gameweek, which match): blanks and doubles.
+_MOVED = ((13, 14, 0), (18, 20, 5), (29, 34, 2), (29, 34, 6), (33, 36, 4))
+# (from gameweek, which match, gameweeks played before a new date is known, the new gameweek).
+_WITHOUT_DATE = (16, 3, 20, 35)
 
 
 @dataclass
@@ -46,8 +46,9 @@ class Player:
     threat: float
     creation: float
     cost: list[int] = field(default_factory=list)  # by gameweek, [0] before the first deadline
-    out_until: int = 0  # the first gameweek he can play again
-    suspended: bool = False
+    health: list[int] = field(default_factory=list)  # likewise; see `health.py`
+    # What he did last season, by the API's names; empty for one who was not in the league.
+    last_season: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,13 +84,15 @@ def make_players(rng: Random, clubs: list[Club]) -> list[Player]:
     ]
 
 
-def make_calendar(rng: Random) -> list[Match]:
-    """A double round-robin of 38 gameweeks with a few matches moved (see `_MOVED`)."""
+def make_calendar(rng: Random, played: int) -> list[Match]:
+    """A double round-robin of 38 gameweeks as published after `played` of them, with a few matches moved."""
     ring = list(range(1, len(CLUBS) + 1))
     rng.shuffle(ring)
     first_half = [_round(ring, number) for number in range(len(ring) - 1)]
     rounds = first_half + [[(away, home) for home, away in pairs] for pairs in first_half]
-    moved = {(gameweek, index): to for gameweek, to, index in _MOVED}
+    moved: dict[tuple[int, int], int | None] = {(gameweek, index): to for gameweek, to, index in _MOVED}
+    gameweek, index, known_after, to = _WITHOUT_DATE
+    moved[gameweek, index] = to if played >= known_after else None
     matches: list[Match] = []
     for gameweek, pairs in enumerate(rounds[:LAST_GAMEWEEK], start=1):
         for index, (home, away) in enumerate(pairs):
@@ -119,3 +122,8 @@ def _round(ring: list[int], number: int) -> list[tuple[int, int]]:
     half = len(ring) // 2
     pairs = list(zip(turned[:half], reversed(turned[half:]), strict=True))
     return [(away, home) if (number + index) % 2 else (home, away) for index, (home, away) in enumerate(pairs)]
+
+
+def copied(player: Player) -> Player:
+    """The same player with nothing lived through yet."""
+    return replace(player, cost=player.cost[:1], health=[], last_season={})

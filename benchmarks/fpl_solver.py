@@ -1,0 +1,141 @@
+"""How long the plans of the engine `fpl` take, what they give up against the truth of the made-up season, how large decisions are.
+
+`python -m benchmarks.fpl_solver times`, `… regret` and `… sizes`. Seconds are those of one busy processor (and by the clock).
+"""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import mean, stdev
+
+from engine_worker.engines.fpl import fpl
+from engine_worker.engines.fpl.build import build_problem
+from engine_worker.engines.fpl.chip_search import solve_with_chips
+from engine_worker.engines.fpl.collecting import collect
+from engine_worker.engines.fpl.params import FplParams
+from engine_worker.engines.fpl.pool import cut_pool
+from engine_worker.engines.fpl.problem import Plan, Problem, hold_plan, make_plan
+from engine_worker.engines.fpl.projections import project
+from engine_worker.engines.fpl.receipt import canonical
+from engine_worker.engines.fpl.solver import Limits, Solved, solve, with_free_hits
+from engine_worker.engines.fpl.source import Reading
+from engine_worker.engines.fpl.synthetic import SyntheticSource
+from events.values import decode, encode
+from phaseline import Context
+
+MANAGERS = (1, 2, 3, 4, 5, 6)
+
+
+def posed(seed: int, team_id: int, horizon: int, truth: Mapping[int, Mapping[int, float]] | None = None) -> Problem:
+    """The problem of a made-up manager. With `truth` the pool has the best of both beliefs."""
+    params = FplParams(team_id=team_id, horizon=horizon)
+    collected = collect(params, "synthetic", Reading(SyntheticSource(seed)))
+    rows = project(collected).rows
+    believed = {week: {row.element: row.xp for row in rows if row.gameweek == week} for week in collected.gameweeks}
+    owned = {holding.element for holding in collected.squad.holdings}
+    kept = {player.element for player in cut_pool(collected.players, list(believed.values()), owned)}
+    if truth is not None:
+        known = [
+            {p.element: truth[week].get(p.element, 0.0) for p in collected.players} for week in collected.gameweeks
+        ]
+        kept |= {player.element for player in cut_pool(collected.players, known, owned)}
+    return build_problem(collected, [row for row in rows if row.element in kept], params)
+
+
+def timed(problem: Problem, start: Plan | None, limit_s: float) -> tuple[Solved, float]:
+    """A solve and the processor seconds it took."""
+    began = time.process_time()
+    solved = solve(problem, Limits(limit_s), start=start)
+    return solved, time.process_time() - began
+
+
+def timed_with_chips(problem: Problem, start: Plan, limit_s: float) -> tuple[Solved, float]:
+    """As `timed`, with all chips and the squads of free hits."""
+    began = time.process_time()
+    solved = solve_with_chips(with_free_hits(problem, Limits(limit_s)), Limits(limit_s), start=start)
+    return solved, time.process_time() - began
+
+
+def times(limit_s: float, managers: Sequence[int]) -> None:
+    """Prints a table of solve times for horizons with and without chips."""
+    print("horizon chips | CPU s median worst | clock s worst | proven")
+    for horizon, chips in ((1, False), (3, False), (3, True), (5, False), (5, True)):
+        took, clocks, proven = [], [], 0
+        for team_id in managers:
+            problem = posed(1, team_id, horizon)
+            plain = problem.without_chips()
+            base, base_s = timed(plain, hold_plan(plain), limit_s)
+            solved, seconds = base, base_s
+            if chips:
+                solved, seconds = timed_with_chips(problem, base.plan or hold_plan(problem), limit_s)
+                seconds += base_s
+            took.append(seconds)
+            clocks.append(solved.seconds)
+            proven += solved.status == "optimal"
+        ranked = sorted(took)
+        print(
+            f"{horizon} {'wc fh bb tc' if chips else 'none':11} | {ranked[len(ranked) // 2]:6.2f} {ranked[-1]:6.2f} "
+            f"| {max(clocks):6.2f} | {proven} of {len(managers)}",
+            flush=True,
+        )
+
+
+def regret(seeds: int, horizon: int, managers: Sequence[int]) -> None:
+    """Prints what following the projections gives up, in points of the true expectation over the horizon."""
+    lost, gained, possible = [], [], []
+    for seed in range(1, seeds + 1):
+        truth: dict[int, dict[int, float]] = {}
+        for (element, week), points in SyntheticSource(seed).truth(horizon).expected.items():
+            truth.setdefault(week, {})[element] = points
+        for team_id in managers:
+            believed = posed(seed, team_id, horizon, truth).without_chips()
+            xp = {week: {e: truth[week].get(e, 0.0) for e in believed.elements} for week in believed.gameweeks}
+            true = replace(believed, xp=xp)
+            chosen, best = solve(believed, Limits(60)).plan, solve(true, Limits(60)).plan
+            assert chosen is not None
+            assert best is not None
+            followed = make_plan(true, chosen.moves)
+            lost.append(best.objective - followed.objective)
+            gained.append(followed.objective - hold_plan(true).objective)
+            possible.append(best.objective - hold_plan(true).objective)
+    for name, values in (("given up", lost), ("gained over holding", gained), ("possible over holding", possible)):
+        half = 1.96 * stdev(values) / len(values) ** 0.5
+        print(f"{name}: {mean(values):.2f} ± {half:.2f} points over {horizon} gameweeks ({len(values)} squads)")
+
+
+def sizes(managers: Sequence[int]) -> None:
+    """Prints the bytes of the canonical decision with every param but the horizon at its default."""
+    for horizon in (5, 8):
+        found, projections = [], []
+        for team_id in managers:
+            params = fpl.params.model_validate({"team_id": team_id, "horizon": horizon, "source": "synthetic"})
+            text = canonical(fpl.run(params, Context(fpl.phases, lambda _message: None)))
+            found.append(len(text))
+            projections.append(len(encode(decode(text)["projections"])))
+        print(
+            f"horizon {horizon}: {min(found) / 1000:.1f} to {max(found) / 1000:.1f} KB, "
+            f"of that projections {min(projections) / 1000:.1f} to {max(projections) / 1000:.1f} ({len(found)} decisions)",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Runs what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("times", "regret", "sizes"))
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--horizon", type=int, default=3)
+    parser.add_argument("--limit-s", type=float, default=120)
+    parser.add_argument("--managers", type=int, default=len(MANAGERS))
+    asked = parser.parse_args()
+    if asked.what == "times":
+        times(asked.limit_s, MANAGERS[: asked.managers])
+    elif asked.what == "sizes":
+        sizes(MANAGERS[: asked.managers])
+    else:
+        regret(asked.seeds, asked.horizon, MANAGERS[: asked.managers])
+
+
+if __name__ == "__main__":
+    main()

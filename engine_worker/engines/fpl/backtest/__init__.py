@@ -1,0 +1,1 @@
+"""Walks past seasons deadline by deadline and holds forecasts against what happened. Command: `phaseline fpl backtest`."""

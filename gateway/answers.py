@@ -1,0 +1,346 @@
+"""The shape of what the API answers, as models: for its description, which tests hold against real answers."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from events.catalog import ErrorCode, Priority, Ref, Status
+
+Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+JobId = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
+Cursor = Annotated[str, Field(description="Opaque.")]
+
+
+class Answer(BaseModel):
+    """Fields may be added; none is taken away."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class FieldError(Answer):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+
+
+class Problem(Answer):
+    """Every error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError]
+
+
+class JobError(Answer):
+    """Why a job failed, or its last attempt did."""
+
+    message: str
+    code: ErrorCode
+
+
+class Job(Answer):
+    """A job as it stands at `seq`."""
+
+    id: JobId
+    engine: str
+    engine_version: int
+    status: Status
+    phase: str | None
+    progress: float
+    attempt: int
+    failures: int
+    losses: int
+    max_attempts: int
+    priority: Priority
+    params: dict[str, Any]
+    tags: list[str]
+    seq: int
+    created_at: Instant
+    started_at: Instant | None
+    finished_at: Instant | None
+    not_before: Instant | None
+    rerun_of: JobId | None
+    stream_url: str
+    results: Any = None
+    results_ref: Ref | None = None
+    error: JobError | None = None
+
+
+class Analysis(Job):
+    """The job of an analysis."""
+
+    analysis_id: JobId
+
+
+class AnalysisMade(Answer):
+    """An analysis that was accepted."""
+
+    analysis_id: JobId
+    status: Status
+    stream_url: str
+
+
+class JobPage(Answer):
+    """Jobs, newest first. `next_cursor` is null on the last page."""
+
+    jobs: list[Job]
+    next_cursor: Cursor | None
+
+
+class BulkCounted(Answer):
+    """How many jobs it would be. `confirm` is null when there is none."""
+
+    action: Literal["cancel", "retry", "rerun"]
+    q: str
+    count: int
+    confirm: str | None
+    expires_at: Instant
+
+
+class BulkRefusal(Answer):
+    """A job that was left as it is, and why."""
+
+    job_id: JobId
+    detail: str
+
+
+class BulkDone(Answer):
+    """The ids of what was changed or made. With `next` as the confirm the call goes on."""
+
+    action: Literal["cancel", "retry", "rerun"]
+    count: int
+    jobs: list[JobId]
+    refused: list[BulkRefusal]
+    next: str | None
+
+
+class PhaseInfo(Answer):
+    """A phase and the percent it ends at."""
+
+    name: str
+    until: float
+
+
+class EngineInfo(Answer):
+    """What can run. The schemas are JSON Schema."""
+
+    name: str
+    version: int
+    summary: str
+    phases: list[PhaseInfo]
+    params_schema: dict[str, Any]
+    result_schema: dict[str, Any]
+
+
+class Engines(Answer):
+    """Every engine."""
+
+    engines: list[EngineInfo]
+
+
+class WorkerInfo(Answer):
+    """A worker process."""
+
+    id: str
+    host: str
+    pid: int
+    build: str
+    slots: int
+    running: int
+    engines: dict[str, int]
+    draining: bool
+    started_at: Instant
+    beat_at: Instant
+    lease_until: Instant
+
+
+class Workers(Answer):
+    """Every worker."""
+
+    workers: list[WorkerInfo]
+
+
+class BusState(Answer):
+    """How the bus is; jobs run without it."""
+
+    name: str
+    connected: bool
+
+
+class Stats(Answer):
+    """Counts."""
+
+    jobs: dict[Status, int]
+    oldest_due_ms: int | None
+    events: int
+    workers: int
+    slots: int
+    running: int
+    viewers: int
+    sweep_repairs_total: int
+    log: str
+    bus: BusState
+
+
+class LagState(Answer):
+    """How old events were when handed to a stream that waited for them: samples of the last five minutes."""
+
+    samples: int
+    p50_ms: int | None
+    p99_ms: int | None
+
+
+class GatewayState(Answer):
+    """The gateway process that answers; totals count from `started_at`."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    started_at: Instant
+    now: Instant
+    closing: bool
+    connections: int
+    connections_max: int
+    compressed: int
+    viewers: int
+    watched_jobs: int
+    watched_jobs_max: int
+    ring_bytes: int
+    ring_bytes_max: int
+    page_bytes: int
+    page_reads_total: int
+    frames_sent_total: int
+    frame_bytes_sent_total: int
+    repairs_total: int
+    sweep_repairs_total: int
+    lag: LagState
+    log: str
+    bus: BusState
+
+
+class Ready(Answer):
+    """This process serves."""
+
+    status: Literal["ready"]
+    log: str
+    bus: BusState
+
+
+class Alive(Answer):
+    """This process runs."""
+
+    status: Literal["alive"]
+
+
+# ---- control frames of full streams ---------------------------------------------------------------------------
+
+
+class Hello(Answer):
+    """Comes first. A job's has `job_id`, `status` and `head_seq`, the feed's has `feed`."""
+
+    type: Literal["hello"]
+    protocol: Literal["phaseline.v1"]
+    job_id: JobId | None = None
+    feed: Literal[True] | None = None
+    status: Status | None = None
+    head_seq: int | None = None
+    epoch: str
+    resume: Literal["fresh", "resumed", "reset"]
+    heartbeat_s: float
+    server_time: Instant
+
+
+class CaughtUp(Answer):
+    """Everything up to the head was sent."""
+
+    type: Literal["caught_up"]
+    seq: int | None = None
+    job_id: JobId | None = None
+    feed: Literal[True] | None = None
+    cursor: Cursor | None = None
+
+
+class Heartbeat(Answer):
+    """The stream is alive, and `seq` is its head."""
+
+    type: Literal["heartbeat"]
+    seq: int | None = None
+    job_id: JobId | None = None
+    feed: Literal[True] | None = None
+    cursor: Cursor | None = None
+
+
+class Reset(Answer):
+    """The position asked for cannot be served: drop your state and take the snapshot."""
+
+    type: Literal["reset"]
+    job_id: JobId
+    reason: Literal["seq_ahead", "epoch_changed"]
+    head_seq: int
+    snapshot: Job
+
+
+class End(Answer):
+    """The last event of this job was sent (event streams, and sockets of many jobs)."""
+
+    type: Literal["end"]
+    job_id: JobId
+    status: Status
+
+
+class Goodbye(Answer):
+    """The server closes next."""
+
+    type: Literal["goodbye"]
+    reason: str
+    reconnect_after_ms: int
+
+
+class CommandError(Answer):
+    """A bad query or command."""
+
+    type: Literal["command_error"]
+    code: str
+    message: str
+    field: str | None = None
+    job_id: str | None = None
+    feed: Literal[True] | None = None
+
+
+# ---- classic --------------------------------------------------------------------------------------------------
+
+
+class ClassicProgress(Answer):
+    """Where the job is."""
+
+    type: Literal["progress"]
+    progress: float
+    phase: str
+    timestamp: Instant
+
+
+class ClassicComplete(Answer):
+    """The result. The socket closes with 1000."""
+
+    type: Literal["complete"]
+    results: Any
+    timestamp: Instant
+
+
+class ClassicError(Answer):
+    """The job failed or was cancelled. The socket closes with 4000."""
+
+    type: Literal["error"]
+    message: str
+    timestamp: Instant
+
+
+class ClassicHeartbeat(Answer):
+    """Two seconds without another frame."""
+
+    type: Literal["heartbeat"]
+    timestamp: Instant

@@ -1,0 +1,180 @@
+"""`POST /api/v1/bulk`: cancel, retry or rerun every job a query finds; counted first, done only when confirmed.
+
+The first call changes nothing and says how many jobs it would be, with a `confirm` for exactly this. The second does the
+first hundred and gives the `next` confirm, until that is null. A confirm names the newest job that counts and where it
+stands, so jobs made meanwhile are left alone and a repeated call does no job twice. It is a safety catch, not a secret.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from aiohttp import web
+
+from events.catalog import Cancel, Reopen
+from events.clock import rfc3339
+from events.committer import new_command_id
+from events.errors import Refused
+from events.log import JobRow
+from events.values import decode, encode
+from gateway.bodies import Asked, checked, read_object
+from gateway.deps import DEPS, Identity, identify
+from gateway.jobs import answer
+from gateway.problems import Problem, invalid
+from gateway.reruns import again
+from gateway.schemas import BulkBody, RerunBody
+from gateway.search import Search, search_of
+
+JOBS_MAX = 10_000  # a query that finds more must be narrowed
+AT_ONCE = 50  # commands waiting for the committer, which batches them
+CONFIRM_MS = 10 * 60_000
+ELIGIBLE = {
+    "cancel": ("queued", "running"),
+    "retry": ("failed", "cancelled"),
+    "rerun": ("queued", "running", "completed", "failed", "cancelled"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """What was counted, and how far it is done: jobs up to `up_to` and before `before`."""
+
+    asked: str
+    nonce: str
+    at: int
+    count: int
+    created_after: int | None
+    up_to: str
+    before: str | None = None
+
+    def text(self) -> str:
+        """As clients are given it."""
+        return base64.urlsafe_b64encode(encode(asdict(self))).decode().rstrip("=")
+
+    @classmethod
+    def of(cls, text: str) -> "Confirm":
+        """Raises the 422."""
+        try:
+            return cls(**decode(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)))
+        except (binascii.Error, ValueError, TypeError):
+            raise invalid([("confirm", "is not one this service gave out")]) from None
+
+
+async def bulk(request: web.Request) -> web.Response:
+    """Counts, or does what was confirmed."""
+    body = checked(BulkBody, await read_object(request))
+    now_ms = request.app[DEPS].clock.now_ms()
+    try:
+        search = search_of(body.q, now_ms)
+    except Problem as wrong:
+        raise invalid(wrong.errors) from None
+    if search.empty:
+        raise invalid([("q", "must name a status, an engine, a tag or an age")])
+    wanted = tuple(status for status in ELIGIBLE[body.action] if not search.status or status in search.status)
+    asked = hashlib.sha256(encode(body.model_dump(exclude={"confirm", "limit"}, mode="json"))).hexdigest()
+    if body.confirm is None:
+        return await _counted(request, body, replace(search, status=wanted), asked, now_ms, nothing=not wanted)
+    confirm = Confirm.of(body.confirm)
+    if confirm.asked != asked:
+        raise invalid([("confirm", "is for another query or action; count again")])
+    if not 0 <= now_ms - confirm.at <= CONFIRM_MS:
+        raise invalid([("confirm", "is over 10 minutes old; count again")])
+    return await _done(request, body, replace(search, status=wanted, created_after=confirm.created_after), confirm)
+
+
+async def _counted(
+    request: web.Request, body: BulkBody, search: Search, asked: str, now_ms: int, *, nothing: bool
+) -> web.Response:
+    up_to = request.app[DEPS].committer.new_job_id()
+    query = replace(search.query(identify(request).tenant, JOBS_MAX + 1), up_to=up_to)
+    count = 0 if nothing else await request.app[DEPS].log.count(query)
+    if count > JOBS_MAX:
+        raise invalid([("q", f"finds over {JOBS_MAX} jobs; narrow it, such as with created_after")])
+    confirm = Confirm(asked, secrets.token_hex(8), now_ms, count, search.created_after, up_to)
+    return answer(
+        encode(
+            {
+                "action": body.action,
+                "q": body.q,
+                "count": count,
+                "confirm": confirm.text() if count else None,
+                "expires_at": rfc3339(now_ms + CONFIRM_MS),
+            }
+        )
+    )
+
+
+async def _done(request: web.Request, body: BulkBody, search: Search, confirm: Confirm) -> web.Response:
+    query = search.query(identify(request).tenant, body.limit + 1)
+    rows = await request.app[DEPS].log.jobs(replace(query, up_to=confirm.up_to, before=confirm.before))
+    page = rows[: body.limit]
+    changed, refused = await _each(page, _act(request, body, confirm))
+    further = replace(confirm, before=page[-1].job.id) if len(rows) > body.limit else None
+    return answer(
+        encode(
+            {
+                "action": body.action,
+                "count": confirm.count,
+                "jobs": changed,
+                "refused": refused,
+                "next": further.text() if further else None,
+            }
+        )
+    )
+
+
+Act = Callable[[JobRow], Awaitable[str]]
+
+
+async def _each(rows: list[JobRow], act: Act) -> tuple[list[str], list[dict[str, Any]]]:
+    """The ids of what was changed or made, and why others were not. An outage ends it: the caller repeats the call."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def one(row: JobRow) -> str | dict[str, Any]:
+        async with turns:
+            try:
+                return await act(row)
+            except (Refused, Problem) as refusal:
+                if isinstance(refusal, Problem) and refusal.status >= 500:
+                    raise
+                return {"job_id": row.job.id, "detail": str(refusal)}
+
+    done = await asyncio.gather(*(one(row) for row in rows), return_exceptions=True)  # all end before any is told
+    if failure := next((each for each in done if isinstance(each, BaseException)), None):
+        raise failure
+    return [each for each in done if isinstance(each, str)], [each for each in done if isinstance(each, dict)]
+
+
+def _act(request: web.Request, body: BulkBody, confirm: Confirm) -> Act:
+    who = identify(request)
+    match body.action:
+        case "cancel":
+            return lambda row: _cancel(request, who, row, body)
+        case "retry":
+            return lambda row: _retry(request, who, row, body)
+        case "rerun":
+            return lambda row: _rerun(request, row, body, confirm)
+
+
+async def _cancel(request: web.Request, who: Identity, row: JobRow, body: BulkBody) -> str:
+    command = Cancel(command_id=new_command_id(), actor=who.actor, grace_s=body.grace_s, reason=body.reason)
+    await request.app[DEPS].committer.execute(row.job.id, command, tenant=who.tenant)
+    return row.job.id
+
+
+async def _retry(request: web.Request, who: Identity, row: JobRow, body: BulkBody) -> str:
+    command = Reopen(command_id=new_command_id(), actor=who.actor, reason=body.reason)
+    await request.app[DEPS].committer.execute(row.job.id, command, tenant=who.tenant)
+    return row.job.id
+
+
+async def _rerun(request: web.Request, row: JobRow, body: BulkBody, confirm: Confirm) -> str:
+    key = hashlib.sha256(f"bulk {confirm.nonce} {row.job.id}".encode()).hexdigest()
+    ask = Asked(key, hashlib.sha256(f"{confirm.asked} {row.job.id}".encode()).hexdigest())
+    made, _ = await again(request, row, RerunBody(from_phase=body.from_phase), ask)
+    return made.job.id

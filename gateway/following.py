@@ -1,0 +1,135 @@
+"""How every full stream of a job begins, on any transport: read the query, watch, judge the position asked for, join."""
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from events.catalog import FINAL
+from events.errors import UnknownJob
+from events.log import Head
+from gateway import frames
+from gateway.deps import DEPS, HUB, Deps, Identity
+from gateway.jobs import document
+from gateway.problems import bad_parameter
+from gateway.queries import Query
+from gateway.viewer import Viewer
+
+HEARTBEAT_S = (2, 30)
+FORM_PARAMETERS = ("batch", "heartbeat", "results")
+PARAMETERS = ("after", "last", "epoch", *FORM_PARAMETERS)
+RECONNECT_MS = (500, 5000)  # where a planned close sends clients, drawn evenly
+
+
+def reconnect_ms() -> int:
+    """When a client that is sent away should come back."""
+    return random.randint(*RECONNECT_MS)  # noqa: S311 jitter
+
+
+@dataclass(frozen=True, slots=True)
+class FullQuery:
+    """What a client asked for. `last` is None when it asked with `after`."""
+
+    after: int
+    last: int | None
+    epoch: str | None
+    batch: bool
+    inline: bool
+    heartbeat_s: float
+
+    @classmethod
+    def of(cls, request: web.Request, heartbeat_s: float, *more: str) -> "FullQuery":
+        """Reads the query. Raises the `Problem` naming the parameter that is wrong."""
+        query = Query(request, *PARAMETERS, *more)
+        if "after" in query and "last" in query:
+            raise bad_parameter("last", "cannot be given together with after")
+        return cls._of(query, heartbeat_s)
+
+    @classmethod
+    def of_socket(cls, request: web.Request, heartbeat_s: float) -> "FullQuery":
+        """Of a socket of many jobs: each job's position comes with its command."""
+        return cls._of(Query(request, *FORM_PARAMETERS, "compress"), heartbeat_s)
+
+    @classmethod
+    def _of(cls, query: Query, heartbeat_s: float) -> "FullQuery":
+        asked_s = query.number("heartbeat", 0, least=HEARTBEAT_S[0], most=HEARTBEAT_S[1])
+        query.flag("compress")  # the upgrade has seen to it
+        return cls(
+            after=query.number("after", 0),
+            last=query.number("last", 0) if "last" in query else None,
+            epoch=query.text("epoch"),
+            batch=query.flag("batch"),
+            inline=query.choice("results", ("inline", "ref"), "ref") == "inline",
+            heartbeat_s=float(asked_s or heartbeat_s),
+        )
+
+    def unusable(self, head: Head, epoch: str) -> str | None:
+        """Why `after` cannot be served. From the start anything can."""
+        if self.after and self.epoch is not None and self.epoch != epoch:
+            return "epoch_changed"
+        return "seq_ahead" if self.after > head.seq else None
+
+    def start(self, head: Head, *, reset: bool) -> int:
+        """After which sequence to begin. After a reset of a finished job its terminal event is sent again."""
+        if reset:
+            return head.seq - (head.status in FINAL)
+        return self.after if self.last is None else max(head.seq - self.last, 0)
+
+    def resume(self, *, reset: bool) -> str:
+        """The word for `hello`."""
+        return "reset" if reset else "resumed" if self.after else "fresh"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A viewer that has joined. `snapshot` is the job as JSON when the position asked for could not be served for
+    `reason`; then the viewer begins there."""
+
+    job_id: str
+    head: Head
+    viewer: Viewer
+    reason: str | None = None
+    snapshot: bytes | None = None
+
+    def opening(self, query: FullQuery, deps: Deps) -> Iterator[bytes]:
+        """The `hello`, and the `reset` if there is one."""
+        yield frames.hello(
+            self.job_id,
+            self.head,
+            epoch=deps.log.epoch,
+            resume=query.resume(reset=self.reason is not None),
+            heartbeat_s=query.heartbeat_s,
+            now_ms=deps.clock.now_ms(),
+        )
+        if self.reason is not None and self.snapshot is not None:
+            yield frames.reset(self.reason, self.head.seq, self.snapshot, self.job_id)
+
+
+@asynccontextmanager
+async def following(
+    app: web.Application, who: Identity, job_id: str, query: FullQuery, *, engine: str | None = None
+) -> AsyncIterator[Place]:
+    """Joins the stream of a job of this tenant, and of this engine if one is named, for the block.
+
+    Raises `UnknownJob`, `TooManyWatched`, `LogUnavailable`.
+    """
+    hub, log = app[HUB], app[DEPS].log
+    async with hub.watch(job_id) as watched:
+        if engine is not None:
+            row = await log.job(job_id, who.tenant)
+            if row is None or row.job.engine != engine:
+                raise UnknownJob
+        head = await hub.heads.of(job_id, who.tenant)
+        if head is None:
+            raise UnknownJob
+        reason, snapshot = query.unusable(head, log.epoch), None
+        if reason:
+            row = await log.job(job_id, who.tenant)
+            if row is None:
+                raise UnknownJob
+            head = Head(row.job.last_seq, row.job.status)
+            snapshot = await document(log, row, inline=query.inline)
+        async with hub.follow(watched, head, query.start(head, reset=snapshot is not None)) as viewer:
+            yield Place(job_id, head, viewer, reason, snapshot)

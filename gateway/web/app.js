@@ -1,0 +1,85 @@
+/** The shell: which view the address names, where the connection stands, what went wrong. */
+
+import { h, fill, refreshAges } from "./dom.js";
+import { Phaseline } from "/client/phaseline.js";
+
+const VIEWS = [
+  [/^\/$/, "overview", () => import("./overview.js")],
+  [/^\/jobs\/?$/, "jobs", () => import("./jobs.js")],
+  [/^\/jobs\/([^/]+)\/?$/, "jobs", () => import("./job.js")],
+  [/^\/submit(?:\/([^/]+))?\/?$/, "submit", () => import("./submit.js")],
+  [/^\/workers\/?$/, "workers", () => import("./workers.js")],
+  [/^\/live\/?$/, "live", () => import("./live.js")],
+];
+const CONNECTIONS = { live: "live", catching_up: "catching up", waiting: "waiting for the server", ended: "complete" };
+const AGES_MS = 1000;
+
+const client = new Phaseline();
+const main = document.getElementById("main");
+const light = document.getElementById("connection");
+let leaving = new AbortController();
+let shown = "";
+
+/** Goes to an address of these pages. */
+export function go(address, { replace = false } = {}) {
+  history[replace ? "replaceState" : "pushState"](null, "", address);
+  if (location.pathname + location.search !== shown) show({ moved: !replace });
+}
+
+/** Changes the query of this address without going anywhere: the view has done so already. */
+export function permalink(address) {
+  history.replaceState(null, "", address);
+  shown = location.pathname + location.search;
+}
+
+/** Tells something that went wrong, or that was done. */
+export function notice(text, kind = "error") {
+  const box = h("p.notice", { "data-kind": kind }, text, h("button.plain", { type: "button", "aria-label": "Dismiss", onclick: () => box.remove() }, "×"));
+  const notices = document.getElementById("notices");
+  notices.append(box);
+  while (notices.children.length > 4) notices.firstChild.remove();
+  if (kind !== "error") setTimeout(() => box.remove(), 6000);
+}
+
+function connection(state) {
+  light.dataset.state = state;
+  if (light.textContent !== CONNECTIONS[state]) light.textContent = CONNECTIONS[state];
+}
+
+async function show({ moved = false } = {}) {
+  shown = location.pathname + location.search;
+  leaving.abort();
+  const left = (leaving = new AbortController());
+  const found = VIEWS.map(([pattern, name, load]) => [pattern.exec(location.pathname), name, load]).find(([match]) => match);
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.dataset.view === found?.[1]) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  try {
+    if (!found) throw new Error(`There is no page at ${location.pathname}.`);
+    const view = await found[2]();
+    if (left.signal.aborted) return;
+    const page = h("div.view");
+    const title = (text) => (document.title = `${text} · Phaseline`);
+    const argument = found[0][1] === undefined ? null : decodeURIComponent(found[0][1]);
+    fill(main, page);
+    view.default({ client, page, argument, query: new URLSearchParams(location.search), signal: left.signal, connection, title });
+  } catch (failure) {
+    fill(main, h("h1", "Nothing here"), h("p", failure.message), h("p", h("a", { href: "/" }, "To the overview")));
+  }
+  if (moved) {
+    scrollTo(0, 0);
+    main.focus({ preventScroll: true });
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("a[href^='/']");
+  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  if (link.hasAttribute("download") || link.target || /^\/(api|client|web|metrics|docs|openapi|asyncapi|readyz|healthz)/.test(link.getAttribute("href"))) return;
+  event.preventDefault();
+  go(link.getAttribute("href"));
+});
+addEventListener("popstate", () => location.pathname + location.search !== shown && show());
+setInterval(() => refreshAges(main), AGES_MS);
+show();
