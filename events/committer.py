@@ -311,6 +311,10 @@ class Committer:
     def _count(self, done: Committed) -> None:
         for kind, times in Counter([event.type for event in done.events]).items():
             self._metrics.events.labels(kind).inc(times)
+            if kind == "started":
+                for event in done.events:
+                    if event.type == kind:
+                        self._metrics.queue_wait_s.observe(decode(event.data)["queue_wait_ms"] / 1000)
         for event in done.ended:
             how = decode(event.data)["reason"] if event.type == "interrupted" else event.type
             self._metrics.ended.labels(how).inc()

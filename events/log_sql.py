@@ -36,7 +36,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from events import tables as t
 from events.catalog import FINAL
-from events.errors import LogUnavailable, PhaselineError, Unstorable, WrongRevision
+from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable, WrongRevision
 from events.job import CAREFUL_LOSSES, Job
 from events.log import (
     FEED_BYTES_MAX,
@@ -152,6 +152,8 @@ class SqlLog:
                     return await work(connection)
             except self.failures as error:
                 failure = self._told(error)
+                if isinstance(failure, Contended):  # a migration's lock, say: to who reads, an outage like any other
+                    raise LogUnavailable("A lock in the database keeps reads waiting. Try again.") from error
                 if last or not isinstance(failure, LogUnavailable):
                     raise failure from error
         raise AssertionError

@@ -127,6 +127,8 @@ class Sweeper:
         if not leads:
             self._renewed_at.pop(name, None)
         self._metrics.leader.labels(name).set(leads)
+        if name == "tickets" and not leads:
+            self._metrics.due_jobs.set(0)
         if name == "copy":
             self._copied_at = (self._copied_at or monotonic()) if leads else None
 
@@ -202,6 +204,7 @@ class Sweeper:
     async def _claimable(self) -> list[tuple[str, int]]:
         """Due jobs by engine, of versions a living worker runs: a ticket for any other is an empty claim."""
         counts = await self._store.due_counts()
+        self._metrics.due_jobs.set(sum(counts.values()))
         if not counts:
             return []
         run = {declared for worker in await self._store.workers() for declared in worker.engines.items()}

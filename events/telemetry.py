@@ -53,6 +53,10 @@ ClaimAnswer = Literal["taken", "empty", "lease_lost", "unanswered"]
 CLAIMS: tuple[ClaimAnswer, ...] = get_args(ClaimAnswer)
 Cap = Literal["connections", "watched_jobs"]
 CAPS: tuple[Cap, ...] = get_args(Cap)
+Transport = Literal["websocket", "server_sent_events", "ndjson"]
+TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
+RESUMES = ("fresh", "resumed", "reset")
+ANSWERS = ("1xx", "2xx", "3xx", "4xx", "5xx")
 CLOSES = tuple(
     map(str, (1000, 1001, 1002, 1003, 1007, 1009, 1011, 1012, 1013, 4000, 4004, 4400, 4401, 4403, 4408, 4429, 4508))
 )
@@ -60,6 +64,8 @@ GONE = "gone"  # the peer left without our close
 
 COMMIT_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 LAG_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+WAIT_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
+REPLAYED_EVENTS = (0, 1, 5, 20, 100, 500, 2000, 10_000, 50_000)
 BATCH_COMMANDS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
@@ -107,6 +113,9 @@ class CommitterMetrics:
             ("before", "now"),
         )
         self.ended = page.counter("attempts_ended", "Attempts that ended, by the event that ended them.", "how", ENDS)
+        self.queue_wait_s = page.histogram(
+            "queue_wait_seconds", "From when a job was due to its claim, of claims by this worker.", WAIT_S
+        )
         self.waiting = page.gauge("committer_waiting_commands", "Commands queued for the log.")
         self.waiting_bytes = page.gauge("committer_waiting_bytes", "What those commands occupy.")
 
@@ -124,6 +133,9 @@ class SweeperMetrics:
         self.expired = page.counter("expiries", "Attempts and jobs ended for silence or time.", "cause", EXPIRIES)
         self.leader = page.gauge("leader", "1 where this process does that repair for all.", "task", SWEEPS)
         self.failed = page.counter("sweeps_failed", "Repair passes that failed.", "task", SWEEPS)
+        self.due_jobs = page.gauge(
+            "due_jobs", "Jobs that could be claimed now, as the process that leads `tickets` last counted; else 0."
+        )
         self.copy_lag_s = page.gauge(
             "copy_lag_seconds", "Since the RabbitMQ stream was last seen complete; 0 in processes that do not copy."
         )
@@ -140,12 +152,24 @@ class BusMetrics:
 class GatewayMetrics:
     def __init__(self, page: "_Page") -> None:
         self.connections = page.gauge("connections", "Open streams: WebSockets, server-sent events, NDJSON.")
+        self.opens = page.counter("opens", "Streams opened.", "transport", TRANSPORTS)
+        self.subscriptions = page.gauge("subscriptions", "Streams followed on sockets of many jobs.")
+        self.resumes = page.counter("resumes", "Full streams that began, by what `hello` said.", "outcome", RESUMES)
+        self.replayed = page.histogram(
+            "replayed_events", "Events a full stream was sent before it had caught up.", REPLAYED_EVENTS
+        )
+        self.catch_up_s = page.histogram("catch_up_seconds", "From the join of a full stream to `caught_up`.", LAG_S)
         self.viewers = page.gauge("viewers", "Streams being followed.")
         self.watched = page.gauge("watched_jobs", "Jobs followed by at least one viewer: one ring each.")
         self.ring_bytes = page.gauge("ring_bytes", "Bytes of all rings.")
         self.page_bytes = page.gauge("page_bytes", "Bytes of the pages kept for replays.")
         self.large_bytes = page.gauge("large_frame_bytes", "Bytes of frames over 256 KiB on their way.")
         self.reads = page.read_counter("page_reads", "Pages read from the log for replays.")
+        self.stale = page.gauge("stale_jobs", "Watched jobs of which the log is known to hold more than the ring.")
+        self.tail_age_s = page.gauge(
+            "tail_age_seconds", "Since the heads of the watched jobs were last compared with the log; 0 without any."
+        )
+        self.binds = page.read_counter("tail_binds", "Times the tail was bound to the bus; the first is the start.")
         self.repairs = page.read_counter("repairs", "Holes filled from the log.")
         self.sweep_repairs = page.read_counter(
             "sweep_repairs", "Lost hints found only by comparing heads; should stay 0."
@@ -157,6 +181,8 @@ class GatewayMetrics:
         self.frame_bytes = page.read_counter("frame_bytes_sent", "Bytes of those frames.")
         self.closes = page.counter("closes", "WebSockets that ended, by close code.", "code", (*CLOSES, GONE))
         self.refused = page.counter("connections_refused", "Streams not opened for a cap.", "cap", CAPS)
+        self.answers = page.counter("http_answers", "Answers over HTTP, upgrades included.", "status", ANSWERS)
+        self.answer_s = page.histogram("http_seconds", "From a request to its answer; streams left out.", COMMIT_S)
 
 
 def refusal_of(error: PhaselineError) -> str:

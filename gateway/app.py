@@ -12,6 +12,7 @@ from gateway.compression import packed
 from gateway.deps import DEPS, ENGINES, HUB, Deps
 from gateway.engines import EngineBook
 from gateway.hub import Hub
+from gateway.measured import measured
 from gateway.pages import Pages
 from gateway.problems import problems
 from gateway.sockets import SOCKETS, Sockets
@@ -26,7 +27,7 @@ def make_app(deps: Deps) -> web.Application:
 
     Its runner's `shutdown_timeout` begins after the viewers were sent away.
     """
-    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[packed, problems])
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[measured, packed, problems])
     app[DEPS] = deps
     app[HUB] = Hub(deps.log, deps.bus, watched_max=deps.watched_jobs_max, telemetry=deps.telemetry, clock=deps.clock)
     app[ENGINES] = EngineBook(deps.log, deps.engines, check_s=deps.check_s)

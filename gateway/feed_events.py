@@ -56,7 +56,7 @@ async def _ndjson(request: web.Request, cursor: str) -> web.StreamResponse:
     if sockets.full:
         sockets.refused("connections")
         raise crowded()
-    with sockets.counted(), feed.reader(identify(request).tenant, cursor) as reader:
+    with sockets.counted("ndjson"), feed.reader(identify(request).tenant, cursor) as reader:
         end = await deps.log.feed_end()
         following = cursor if cursor and at_or_behind(cursor, end) else end
         packing = Packing(request)
@@ -100,7 +100,7 @@ async def _event_stream(request: web.Request) -> web.StreamResponse:
     asked_s = query.number("heartbeat", 0, least=HEARTBEAT_S[0], most=HEARTBEAT_S[1])
     text = request.headers.get(LAST_EVENT_ID) or query.text("cursor")
     full = sockets.full
-    with sockets.counted():
+    with sockets.counted("server_sent_events"):
         try:
             if full:
                 sockets.refused("connections")

@@ -88,7 +88,8 @@ async def alive(request: web.Request) -> web.Response:  # noqa: ARG001 being ask
 
 
 async def ready(request: web.Request) -> web.Response:
-    """`GET /readyz`: the log answers and this process is not leaving. Says how the bus is; jobs run without it."""
+    """`GET /readyz`: the log answers, this process is not leaving, and its streams hear of new events. Says how the bus
+    is; jobs run without it."""
     deps = request.app[DEPS]
     if request.app[HUB].closing or not request.app[HUB].running:
         raise Problem(503, "closing", "This gateway is shutting down.", bus=bus_state(request))
@@ -98,6 +99,10 @@ async def ready(request: web.Request) -> web.Response:
     except (PhaselineError, TimeoutError) as outage:
         detail = str(outage) or "The database does not answer in time."
         raise Problem(503, "unavailable", detail, bus=bus_state(request)) from None
+    if request.app[HUB].deaf:
+        age_s = request.app[HUB].tail_age_s
+        detail = f"Streams here hear nothing new: heads were last compared with the log {age_s:.0f} s ago."
+        raise Problem(503, "deaf", detail, bus=bus_state(request))
     return answer(encode({"status": "ready", "log": deps.log.name, "bus": bus_state(request)}))
 
 

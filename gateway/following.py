@@ -3,13 +3,15 @@
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from events.catalog import FINAL
+from events.clock import monotonic
 from events.errors import UnknownJob
 from events.log import Head
+from events.telemetry import GatewayMetrics
 from gateway import frames
 from gateway.deps import DEPS, HUB, Deps, Identity
 from gateway.jobs import document
@@ -90,21 +92,32 @@ class Place:
     job_id: str
     head: Head
     viewer: Viewer
+    metrics: GatewayMetrics
+    joined_after: int
+    joined_at: float = field(default_factory=monotonic)
     reason: str | None = None
     snapshot: bytes | None = None
 
     def opening(self, query: FullQuery, deps: Deps) -> Iterator[bytes]:
         """The `hello`, and the `reset` if there is one."""
+        resume = query.resume(reset=self.reason is not None)
+        self.metrics.resumes.labels(resume).inc()
         yield frames.hello(
             self.job_id,
             self.head,
             epoch=deps.log.epoch,
-            resume=query.resume(reset=self.reason is not None),
+            resume=resume,
             heartbeat_s=query.heartbeat_s,
             now_ms=deps.clock.now_ms(),
         )
         if self.reason is not None and self.snapshot is not None:
             yield frames.reset(self.reason, self.head.seq, self.snapshot, self.job_id)
+
+    def caught_up(self) -> bytes:
+        """The `caught_up`, once: everything up to the head was sent."""
+        self.metrics.replayed.observe(self.viewer.seq - self.joined_after)
+        self.metrics.catch_up_s.observe(monotonic() - self.joined_at)
+        return frames.caught_up(self.viewer.seq)
 
 
 @asynccontextmanager
@@ -131,5 +144,6 @@ async def following(
                 raise UnknownJob
             head = Head(row.job.last_seq, row.job.status)
             snapshot = await document(log, row, inline=query.inline)
-        async with hub.follow(watched, head, query.start(head, reset=snapshot is not None)) as viewer:
-            yield Place(job_id, head, viewer, reason, snapshot)
+        after = query.start(head, reset=snapshot is not None)
+        async with hub.follow(watched, head, after) as viewer:
+            yield Place(job_id, head, viewer, app[DEPS].telemetry.gateway, after, reason=reason, snapshot=snapshot)

@@ -40,7 +40,7 @@ class FullStream:
         while True:
             if not told and viewer.caught_up:
                 told = True
-                await connection.send(frames.caught_up(viewer.seq))
+                await connection.send(self._place.caught_up())
             if status := viewer.over:
                 crash_points.reached("stream.ended")
                 return Ending(4000 if status == "failed" else 1000, status)

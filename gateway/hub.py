@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from events.bus import Bus, Hint
-from events.clock import Clock
+from events.clock import Clock, monotonic
 from events.errors import LogUnavailable
 from events.log import Head, Log
 from events.record import job_id_of
@@ -31,6 +31,7 @@ from gateway.watched import Watched
 COMPARE_S = (2.0, 4.0)  # between two comparisons of all heads, drawn evenly
 POLL_S = (0.25, 2.0)  # without the bus: from, backing off to
 BOUND_AGAIN_S = 2.0  # a hint published just before the bind may commit a moment after the first comparison
+DEAF_S = 15.0  # comparing every few seconds, of which one may time out
 LATE_HINT_S = 0.1  # a head seen in the log is given this long to arrive as a hint before it counts as lost
 HEADS_MAX = 5000  # jobs a query
 RINGS_BYTES_MAX = 64 * 1024 * 1024  # of all rings together
@@ -79,6 +80,8 @@ class Hub:
         self._foreign_epoch = ""  # the last other one that hints came from
         self._foreign_asked = False  # whether the log is still to be asked about it
         self._left = asyncio.Event()  # a viewer left
+        self._compared_at = 0.0  # monotonic; of no meaning while nothing is watched
+        self._binds_total = 0
         self._watched_max = watched_max
         metrics = (telemetry or Telemetry()).gateway
         self.lag = Lag(clock or Clock(), metrics.lag_s)
@@ -90,6 +93,9 @@ class Hub:
         metrics.ring_bytes.set_function(lambda: self.ring_bytes)
         metrics.page_bytes.set_function(lambda: self.replay.kept_bytes)
         metrics.reads.set_function(lambda: self.replay.reads_total)
+        metrics.stale.set_function(lambda: sum(watched.stale for watched in self._watched.values()))
+        metrics.tail_age_s.set_function(lambda: self.tail_age_s)
+        metrics.binds.set_function(lambda: self._binds_total)
         metrics.repairs.set_function(lambda: self.repairs_total)
         metrics.sweep_repairs.set_function(lambda: self.sweep_repairs_total)
 
@@ -104,6 +110,8 @@ class Hub:
         if watched is None:
             if len(self._watched) >= self._watched_max:
                 raise TooManyWatched
+            if not self._watched:
+                self._compared_at = monotonic()  # what nobody watched had no need to be compared
             watched = self._watched[job_id] = Watched(job_id)
         watched.uses += 1
         try:
@@ -134,6 +142,16 @@ class Hub:
     def running(self) -> bool:
         """False before `run` and when it ended: streams would get nothing new."""
         return self._tasks is not None
+
+    @property
+    def tail_age_s(self) -> float:
+        """Since the heads of the watched jobs were last compared with the log: until then lost hints stay unheard."""
+        return monotonic() - self._compared_at if self._watched else 0.0
+
+    @property
+    def deaf(self) -> bool:
+        """True when viewers would not hear of new events: nothing finds what hints have lost."""
+        return self.tail_age_s > DEAF_S
 
     @property
     def viewers(self) -> int:
@@ -230,6 +248,7 @@ class Hub:
         self._replace(list(self._watched.values()))
 
     def _on_bound(self) -> None:
+        self._binds_total += 1
         self._compare_now.set()
         asyncio.get_running_loop().call_later(BOUND_AGAIN_S, self._compare_now.set)
 
@@ -345,6 +364,7 @@ class Hub:
         """Asks the log for the heads of all watched jobs; says whether one had moved unheard."""
         known = {job_id: watched.head for job_id, watched in self._watched.items() if watched.ring is not None}
         heads = await self._heads(list(known))
+        self._compared_at = monotonic()
         self._notice_epoch()
         behind = []
         for job_id, before in known.items():

@@ -100,7 +100,7 @@ async def _ndjson(request: web.Request, job_id: str, after: int, last: int) -> w
     if sockets.full:
         sockets.refused("connections")
         raise crowded()
-    with sockets.counted():
+    with sockets.counted("ndjson"):
         entries = await _chunk(replay, job_id, after, last)
         packing = Packing(request)
         headers = {"Content-Type": NDJSON, "Cache-Control": "no-store", **packing.headers}

@@ -255,7 +255,7 @@ class ManyStream:
         while True:
             if not told and viewer.caught_up:
                 told = True
-                await self._say(subscription, frames.of_job(frames.caught_up(viewer.seq), place.job_id))
+                await self._say(subscription, frames.of_job(place.caught_up(), place.job_id))
             if status := viewer.over:
                 return await self._say(subscription, frames.end(place.job_id, status))
             if viewer.caught_up:

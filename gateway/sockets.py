@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from aiohttp import web
 
-from events.telemetry import CLOSES, GONE, Cap, GatewayMetrics
+from events.telemetry import CLOSES, GONE, Cap, GatewayMetrics, Transport
 from gateway.problems import Problem
 
 LARGE_BUDGET_BYTES = 64 * 1024 * 1024
@@ -172,6 +172,8 @@ class Sockets:
         self.subscriptions_max = SUBSCRIPTIONS_A_CONNECTION * connections_max
         self._closes = metrics.closes
         self._refused = metrics.refused
+        self._opens = metrics.opens
+        metrics.subscriptions.set_function(lambda: self.subscriptions)
         metrics.connections.set_function(lambda: self.open)
         metrics.large_bytes.set_function(lambda: self.large.taken)
         metrics.frames.set_function(lambda: self.frames)
@@ -188,8 +190,9 @@ class Sockets:
         return self.open >= self.connections_max + REFUSALS_MAX
 
     @contextmanager
-    def counted(self) -> Iterator[None]:
+    def counted(self, transport: Transport) -> Iterator[None]:
         """One stream is open while the block lasts."""
+        self._opens.labels(transport).inc()
         self.open += 1
         try:
             yield

@@ -31,7 +31,7 @@ async def job_stream(request: web.Request) -> web.StreamResponse:
     query = _positioned(request, FullQuery.of(request, deps.heartbeat_s))
     job_id = job_id_in(request)
     full = sockets.full
-    with sockets.counted():  # before anything is waited for: many may come at once
+    with sockets.counted("server_sent_events"):  # before anything is waited for: many may come at once
         try:
             if full:
                 raise _refused(sockets, "connections")
@@ -106,7 +106,7 @@ class JobEvents:
         while True:
             if not told and viewer.caught_up:
                 told = True
-                await outlet.control(frames.caught_up(viewer.seq))
+                await outlet.control(self._place.caught_up())
             if status := viewer.over:
                 return await outlet.control(frames.end(self._place.job_id, status))
             await self._send(outlet, await viewer.next(outlet.wait_s()))

@@ -51,7 +51,7 @@ async def many_stream(request: web.Request) -> web.StreamResponse:
 async def _within_caps(request: web.Request, stream: Coroutine[Any, Any, web.StreamResponse]) -> web.StreamResponse:
     sockets = request.app[SOCKETS]
     full, overrun = sockets.full, sockets.overrun
-    with sockets.counted():  # before anything is waited for: many may come at once
+    with sockets.counted("websocket"):  # before anything is waited for: many may come at once
         if full:
             stream.close()
             sockets.refused("connections")
