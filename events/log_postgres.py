@@ -37,10 +37,10 @@ from events.log import (
     WorkerRow,
     makes_room,
 )
+from events.log_seals import ENVELOPE, SqlSealLog, to_envelope
 from events.log_sql import (
     BEAT_S,
     JOB_ROW,
-    SqlLog,
     event_columns,
     first_line,
     job_columns,
@@ -52,6 +52,7 @@ from events.log_sql import (
     winners,
 )
 from events.record import Line, Recorded, line_of
+from events.seal import Envelope
 from events.values import encode
 
 READERS = 6
@@ -88,11 +89,11 @@ _LINE_FAILURES = (*DRIVER_FAILURES, OSError)
 _CONTENT = ("22", "23", "54")  # data exception, constraint, program limit: the command's own fault
 
 
-class PostgresLog(SqlLog):
+class PostgresLog(SqlSealLog):
     """`url` is `postgresql://user:password@host:port/database`. See `events/log.py` for the promises."""
 
     name = "postgresql"
-    failures = (*SqlLog.failures, *DRIVER_FAILURES)
+    failures = (*SqlSealLog.failures, *DRIVER_FAILURES)
 
     def __init__(self, url: str) -> None:
         self.epoch = ""
@@ -206,19 +207,33 @@ class PostgresLog(SqlLog):
         transaction that commits late. The text of `xid` has a name of its own: ordered by it, 999 came after 1000.
         Nothing is appended to an earlier epoch any more, and its transaction ids may be another server's: all of it
         counts."""
+        rows, last = await self._behind(_FEED, cursor, limit, tenant, bytes_max)
+        cursors = [f"{row[0]}:{row[1]}:{row[2]}" for row in rows]
+        return FeedPage([to_recorded(row[3:-1]) for row in rows], cursors, last)
+
+    async def sealable(self, cursor: str, limit: int) -> tuple[list[Envelope], str]:
+        rows, last = await self._behind(_SEALABLE, cursor, limit, None, NO_LIMIT)
+        return [to_envelope((*row[3:-1], f"{row[0]}:{row[1]}:{row[2]}")) for row in rows], last
+
+    async def _behind(
+        self, sql: str, cursor: str, limit: int, tenant: str | None, bytes_max: int
+    ) -> tuple[Sequence[Any], str]:
+        """The rows of `_feed_of` behind a cursor, and the cursor behind them."""
         epoch, xid, pos = map(int, cursor.split(":")) if cursor else (0, 0, 0)
         asked = (epoch, str(xid), pos, limit, tenant, bytes_max)
-        found = await self._fetch(_FEED, *asked)
+        found = await self._fetch(sql, *asked)
         if found[0]["pos"] is None and found[0]["over"]:
             later = (await self._raw("SELECT min(epoch) FROM events WHERE epoch > $1", epoch))[0][0]
             # What was still being written at the first look is there by now: a later epoch has begun.
-            found = await self._fetch(_FEED, *asked)
+            found = await self._fetch(sql, *asked)
             if later and found[0]["pos"] is None:
-                return await self.feed(f"{later}:0:-1", limit, tenant, bytes_max=bytes_max)
+                return await self._behind(sql, f"{later}:0:-1", limit, tenant, bytes_max)
         rows = [row for row in found if row["pos"] is not None]
-        cursors = [f"{row[0]}:{row[1]}:{row[2]}" for row in rows]
-        last = cursors[-1] if cursors else f"{epoch}:{xid}:{pos}"
-        return FeedPage([to_recorded(row[3:-1]) for row in rows], cursors, last)
+        last = f"{rows[-1][0]}:{rows[-1][1]}:{rows[-1][2]}" if rows else f"{epoch}:{xid}:{pos}"
+        return rows, last
+
+    def _place_sql(self) -> ColumnElement[str]:
+        return literal_column("events.epoch || ':' || events.xid::text || ':' || events.pos")
 
     async def feed_end(self) -> str:
         rows = await self._raw("SELECT epoch, pg_snapshot_xmin(pg_current_snapshot())::text FROM log")
@@ -424,21 +439,27 @@ _JOB_TYPES = _types_of([*t.LIFECYCLE, *t.DETAILS], t.jobs.c)
 _EVENT_TYPES = _types_of([column.name for column in t.events.c if column.name not in {"pos", "epoch"}], t.events.c)
 _SAVE_TYPES = _types_of(["id", *t.CHANGING], t.jobs.c)
 _RECORDED = _texts(Recorded.__slots__)
-_NAMES = ", ".join(Recorded.__slots__)
+
+
 # One epoch at a time: the planner takes a row comparison's first column for its selectivity, and would read and sort
 # everything behind the cursor for each page. The window runs over the limited rows only. The end is one expression, so
 # that the index ends there too: behind a transaction that runs for long nothing is read again and again.
 # With nothing behind the cursor there is one row, which says whether the log's epoch is a later one.
-_FEED = (
-    f"SELECT q.epoch, xid_text, pos, {_NAMES}, log.epoch > $1 AS over FROM log LEFT JOIN ("
-    "SELECT p.*, sum(size) OVER w AS total, row_number() OVER w AS nth FROM ("
-    f"SELECT epoch, xid, xid::text AS xid_text, pos, size, {_RECORDED} FROM events "
-    "WHERE epoch = $1 AND (xid, pos) > ($2::text::xid8, $3) "
-    "AND xid < CASE WHEN $1 < (SELECT epoch FROM log) THEN '18446744073709551615'::xid8 "
-    "ELSE pg_snapshot_xmin(pg_current_snapshot()) END "
-    "AND ($5::text IS NULL OR tenant = $5) ORDER BY events.xid, pos LIMIT $4"
-    ") p WINDOW w AS (ORDER BY xid, pos)) q ON total <= $6 OR nth = 1 ORDER BY xid, pos"
-)
+def _feed_of(names: Sequence[str]) -> str:
+    return (
+        f"SELECT q.epoch, xid_text, pos, {', '.join(names)}, log.epoch > $1 AS over FROM log LEFT JOIN ("
+        "SELECT p.*, sum(size) OVER w AS total, row_number() OVER w AS nth FROM ("
+        f"SELECT epoch, xid, xid::text AS xid_text, pos, size, {_texts(names)} FROM events "
+        "WHERE epoch = $1 AND (xid, pos) > ($2::text::xid8, $3) "
+        "AND xid < CASE WHEN $1 < (SELECT epoch FROM log) THEN '18446744073709551615'::xid8 "
+        "ELSE pg_snapshot_xmin(pg_current_snapshot()) END "
+        "AND ($5::text IS NULL OR tenant = $5) ORDER BY events.xid, pos LIMIT $4"
+        ") p WINDOW w AS (ORDER BY xid, pos)) q ON total <= $6 OR nth = 1 ORDER BY xid, pos"
+    )
+
+
+_FEED = _feed_of(Recorded.__slots__)
+_SEALABLE = _feed_of(ENVELOPE)
 # Sequences have no hole, so a range of them bounds the window before anything is summed. In the order of `line_of`.
 _LINES = (
     "SELECT seq, type, version, attempt, actor, at, data FROM ("

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, event, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, event, func, insert, literal, literal_column, or_, select, update
 from sqlalchemy import Integer as SqlInteger
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -20,9 +20,9 @@ from events import tables as t
 from events.errors import LogUnavailable, PhaselineError
 from events.job import Job
 from events.log import FEED_BYTES_MAX, Artifact, FeedPage, JobRow, Transaction
+from events.log_seals import SqlSealLog, to_envelope
 from events.log_sql import (
     RECORDED,
-    SqlLog,
     SqlTransaction,
     event_columns,
     job_columns,
@@ -31,12 +31,13 @@ from events.log_sql import (
     to_recorded,
 )
 from events.record import Recorded
+from events.seal import Envelope
 
 BUSY_MS = 5000  # another process (a backup, `db check`) may hold the file this long
 READERS = 4
 
 
-class SqliteLog(SqlLog):
+class SqliteLog(SqlSealLog):
     """`path` is the database file; its folder must exist. See `events/log.py` for the promises."""
 
     name = "sqlite"
@@ -90,12 +91,8 @@ class SqliteLog(SqlLog):
         self, cursor: str, limit: int, tenant: str | None = None, *, bytes_max: int = FEED_BYTES_MAX
     ) -> FeedPage:
         # One writer: the order of `pos` is the order of commits.
-        epoch, after = map(int, cursor.split(":")) if cursor else (0, 0)
+        epoch, after = await self._behind(cursor)
         e = t.events.c
-        if after and epoch < int(self.epoch.partition("-")[0]):
-            # Restored since: positions after the restore may be used again, those of earlier epochs end before it.
-            last = await self._rows(select(e.pos).where(e.epoch <= epoch).order_by(e.pos.desc()).limit(1))
-            after = min(after, last[0].pos if last else 0)
         keys = select(e.pos, e.size).where(e.pos > after).order_by(e.pos).limit(limit)
         page = (keys if tenant is None else keys.where(e.tenant == tenant)).subquery()
         total = func.sum(page.c.size).over(order_by=page.c.pos).label("total")
@@ -105,6 +102,25 @@ class SqliteLog(SqlLog):
         rows = await self._rows(select(*columns).join(sized, sized.c.pos == e.pos).where(fits).order_by(e.pos))
         cursors = [f"{row.epoch}:{row.pos}" for row in rows]
         return FeedPage([to_recorded(row[2:]) for row in rows], cursors, cursors[-1] if cursors else f"{epoch}:{after}")
+
+    async def _behind(self, cursor: str) -> tuple[int, int]:
+        epoch, after = map(int, cursor.split(":")) if cursor else (0, 0)
+        e = t.events.c
+        if after and epoch < int(self.epoch.partition("-")[0]):
+            # Restored since: positions after the restore may be used again, those of earlier epochs end before it.
+            last = await self._rows(select(e.pos).where(e.epoch <= epoch).order_by(e.pos.desc()).limit(1))
+            after = min(after, last[0].pos if last else 0)
+        return epoch, after
+
+    async def sealable(self, cursor: str, limit: int) -> tuple[list[Envelope], str]:
+        _, after = await self._behind(cursor)
+        e = t.events.c
+        rows = await self._rows(select(*self._envelope()).where(e.pos > after).order_by(e.pos).limit(limit))
+        found = [to_envelope(row) for row in rows]
+        return found, found[-1].place if found else cursor
+
+    def _place_sql(self) -> ColumnElement[str]:
+        return literal_column("events.epoch || ':' || events.pos")
 
     async def feed_end(self) -> str:
         rows = await self._rows(select(func.coalesce(func.max(t.events.c.pos), 0)))

@@ -204,6 +204,32 @@ leaders = Table(
     Column("cursor", Text),
 )
 
+# The whole log's chain: one row a batch of events, in the order they were sealed (events/seal.py). Append-only.
+seals = Table(
+    "seals",
+    metadata,
+    Column("no", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("cursor", Text, nullable=False),
+    Column("events", Integer, nullable=False),
+    Column("ranges", LargeBinary, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+# Each job's chain: consecutive events that one seal covers. Append-only.
+sealed = Table(
+    "sealed",
+    metadata,
+    Column("job_id", Id, primary_key=True),
+    Column("first_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("seal", BigInteger, nullable=False),
+    Column("leaves", LargeBinary, nullable=False),
+    Column("head", LargeBinary, nullable=False),
+    Index("ix_sealed_seal", "seal", "job_id"),
+)
+
 # One row: which lineage of the log this is. A restore raises `epoch`.
 log = Table(
     "log",
@@ -213,4 +239,4 @@ log = Table(
     Column("lineage", Text, nullable=False),
 )
 
-REVISION = "0006"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0007"  # the schema this code needs; a test holds it against `migrations.head()`

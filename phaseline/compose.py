@@ -24,6 +24,7 @@ from aiohttp import web
 from engine_worker.supervisor import Supervisor, WorkerOptions
 from events import crash_points
 from events.announce import Announcer
+from events.batch import Committed
 from events.bus import Bus
 from events.bus_memory import MemoryBus
 from events.bus_rabbit import RabbitBus, RabbitSettings
@@ -31,6 +32,7 @@ from events.committer import Committer
 from events.declaration import Engine, installed_engines
 from events.errors import BusUnavailable, LogUnavailable, PhaselineError, Unavailable
 from events.log import Log
+from events.sealer import Sealer, SealerOptions
 from events.sweeper import Sweeper, SweeperOptions
 from events.telemetry import CONTENT_TYPE, Telemetry
 from gateway.app import make_app
@@ -196,13 +198,20 @@ async def spine(settings: Settings) -> AsyncIterator[Spine]:
     telemetry = Telemetry()
     bus = make_bus(settings, telemetry)
     announcer = Announcer(bus)
-    committer = Committer(log, announcer, telemetry=telemetry)
+    holder = str(uuid.uuid4())
+    sealer = Sealer(log, log, holder, SealerOptions(settings.seal_s))
+
+    def committed(done: Committed) -> None:
+        announcer(done)
+        sealer.committed(done)
+
+    committer = Committer(log, committed, telemetry=telemetry)
     options = SweeperOptions(settings.sweep_s, settings.leader_s, settings.lease_s)
-    sweeper = Sweeper(log, bus, committer, str(uuid.uuid4()), options, telemetry=telemetry)
+    sweeper = Sweeper(log, bus, committer, holder, options, telemetry=telemetry)
     try:
         await _waiting_for_database(log.open)
         await bus.open()
-        async with _background(committer.run()), _background(sweeper.run()):
+        async with _background(committer.run()), _background(sweeper.run()), _background(sealer.run()):
             yield Spine(log, bus, committer, _engines(settings), telemetry)
     finally:
         await bus.close()

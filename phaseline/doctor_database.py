@@ -30,6 +30,8 @@ RIGHTS = {
     "engines": "SELECT INSERT UPDATE",
     "leaders": "SELECT INSERT UPDATE",
     "log": "SELECT",
+    "seals": "SELECT INSERT",
+    "sealed": "SELECT INSERT",
 }
 _TRIGGERS = {
     "postgresql": ("events_no_change", "events_no_truncate"),

@@ -120,7 +120,10 @@ async def test_migrations_keep_the_triggers_that_make_events_append_only(setting
     wanted = (
         {"events_no_change", "events_no_truncate"}
         if settings.database_url
-        else {"events_no_update", "events_no_delete", "jobs_tags_insert", "jobs_tags_update", "jobs_tags_delete"}
+        else {
+            *(f"{table}_no_{change}" for table in ("events", "seals", "sealed") for change in ("update", "delete")),
+            *(f"jobs_tags_{change}" for change in ("insert", "update", "delete")),
+        }
     )
     assert names == wanted
 

@@ -1,0 +1,79 @@
+"""Port: what the log keeps for its audit. Held by each SQL log, tested in `tests/contract/test_seals.py`.
+
+A seal, once put, is for ever. Its events had been committed before it, so whoever reads a seal and then events finds
+every event it covers.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from events.seal import Envelope, Range, Seal
+
+SEAL_EVENTS_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An event as an audit reads it: the envelope, and the data beside what the columns say of it."""
+
+    envelope: Envelope
+    size: int
+    data: str
+
+    @property
+    def job_id(self) -> str:
+        """Whose it is."""
+        return self.envelope.job_id
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a job's row says of its stream."""
+
+    job_id: str
+    last_seq: int
+    status: str
+
+
+class SealLog(Protocol):
+    """Raises `LogUnavailable`, as `Log`."""
+
+    async def now(self) -> int:
+        """The database's time in ms."""
+
+    async def last_seal(self) -> Seal | None:
+        """The newest seal."""
+
+    async def seal(self, no: int) -> Seal | None:
+        """The seal of this number."""
+
+    async def sealable(self, cursor: str, limit: int) -> tuple[list[Envelope], str]:
+        """Events behind a cursor of the feed, in its order and as complete, without their data; and where to go on."""
+
+    async def envelopes(self, job_id: str, after: int, before: int) -> list[Envelope]:
+        """A job's events between two sequences, both excluded."""
+
+    async def heads_sealed(self, job_ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:
+        """Sequence and head each of these jobs is sealed up to; jobs without a seal are absent."""
+
+    async def put_seal(self, seal: Seal, ranges: Sequence[Range]) -> bool:
+        """Keeps a seal and its ranges; False when another process was first."""
+
+    async def newest_named(self) -> int:
+        """The highest seal any range names, 0 for none."""
+
+    def seals(self, after: int, through: int) -> AsyncIterator[tuple[Seal, list[Range]]]:
+        """The seals above `after` in order, each with the ranges that name it, in id order."""
+
+    def bare_seals(self, after: int, through: int) -> AsyncIterator[Seal]:
+        """As `seals`, without what names them."""
+
+    def ranges(self, through: int, job_id: str | None = None) -> AsyncIterator[Range]:
+        """Ranges of seals up to `through`, by job id and sequence."""
+
+    def endings(self, job_id: str | None = None) -> AsyncIterator[Ending]:
+        """What the rows of all jobs say, in id order."""
+
+    def stored(self, job_id: str | None = None) -> AsyncIterator[Stored]:
+        """Every event by job id and sequence, in bounded pages."""

@@ -1,0 +1,153 @@
+"""`phaseline audit verify`: reads seals and events and holds them against each other (`events/seal_check.py`).
+
+Three streams in id order, merged: memory holds one job's wrong events, not the log. The log may be written meanwhile:
+only seals that were there at the start count, and their events were committed before them.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from events.seal import Range, Seal
+from events.seal_check import ChainCheck, Finding, JobCheck
+from events.seal_log import Ending, SealLog, Stored
+
+FINDINGS_MAX = 1000  # kept of one run
+PROGRESS_EVENTS = 10_000  # between two calls of `progress`
+_T = TypeVar("_T", bound=Range | Ending | Stored)
+
+
+@dataclass(slots=True)
+class Report:
+    """What an audit saw. `oldest_unsealed_ms` is the age of the oldest event that no seal covers yet."""
+
+    jobs: int = 0
+    events: int = 0
+    seals: int = 0
+    unsealed: int = 0
+    oldest_unsealed_ms: int | None = None
+    anchors: int | None = None  # None: none were given
+    anchored_seal: int | None = None  # the newest seal an anchor that holds has signed
+    findings: list[Finding] = field(default_factory=list)
+    more: int = 0  # findings beyond those kept
+
+    def add(self, finding: Finding) -> None:
+        """Keeps a finding, once."""
+        if finding in self.findings:
+            return
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append(finding)
+        else:
+            self.more += 1
+
+
+async def verify(
+    log: SealLog, *, job_id: str | None = None, progress: Callable[[Report], None] | None = None
+) -> Report:
+    """Audits the whole log, or one job: then its own chain only. `log` is open. Raises `LogUnavailable`."""
+    return await _Audit(log, job_id, progress).run()
+
+
+class _Audit:
+    def __init__(self, log: SealLog, job_id: str | None, progress: Callable[[Report], None] | None) -> None:
+        self._log = log
+        self._job_id = job_id
+        self._progress = progress or (lambda _: None)
+        self.report = Report()
+        self._oldest: int | None = None
+        self._chain = ChainCheck()
+
+    async def run(self) -> Report:
+        named = await self._log.newest_named()  # before the seals: what a seal is named by comes with it
+        last = await self._log.last_seal()
+        through = last.no if last else 0
+        if named > through:
+            gone = f"seal {named} is" if named == through + 1 else f"seals {through + 1} to {named} are"
+            self.report.add(Finding("seal", f"{gone} gone from the end", seal=through + 1))
+        self.report.seals = through
+        if self._job_id is None:
+            await self._hold_chain(through)
+        await self._hold_jobs(last)
+        if self._oldest is not None:
+            self.report.oldest_unsealed_ms = max(await self._log.now() - self._oldest, 0)
+        return self.report
+
+    async def _hold_chain(self, through: int) -> None:
+        async for seal, ranges in self._log.seals(0, through):
+            for finding in self._chain.take(seal, ranges):
+                self.report.add(finding)
+            if seal.no % 100 == 0:
+                self._progress(self.report)
+
+    async def _hold_jobs(self, last: Seal | None) -> None:
+        ranges = await _Ahead.over(self._log.ranges(last.no if last else 0, self._job_id))
+        endings = await _Ahead.over(self._log.endings(self._job_id))
+        events = await _Ahead.over(self._log.stored(self._job_id))
+        seen: set[str] = set()
+        while job_id := min((key for key in (ranges.key, endings.key, events.key) if key is not None), default=None):
+            check = JobCheck(job_id, last.cursor if last else "", self._chain.lost)
+            while events.key == job_id and events.item is not None:
+                while ranges.key == job_id and ranges.item is not None and check.sealed_to < events.item.envelope.seq:
+                    check.cover(ranges.item)
+                    await ranges.on()
+                self._take(check, events.item)
+                await events.on()
+            while ranges.key == job_id and ranges.item is not None:
+                check.cover(ranges.item)
+                await ranges.on()
+            ending = None
+            if endings.key == job_id:
+                ending = endings.item
+                await endings.on()
+            await self._end(check, ending)
+            if job_id in self._chain.lost:
+                seen.add(job_id)
+        for job_id in self._chain.lost.keys() - seen:
+            check = JobCheck(job_id, "", self._chain.lost)
+            self._add(check, None)
+
+    def _take(self, check: JobCheck, stored: Stored) -> None:
+        check.take(stored)
+        self.report.events += 1
+        if self.report.events % PROGRESS_EVENTS == 0:
+            self._progress(self.report)
+
+    async def _end(self, check: JobCheck, ending: Ending | None) -> None:
+        """Rows and events were read at different moments: where they differ, both are read again."""
+        if ending is None or ending.last_seq != check.seq:
+            ending = await anext(self._log.endings(check.job_id), None)
+            if ending is not None and check.seq < ending.last_seq:
+                async for stored in self._log.stored(check.job_id):
+                    if stored.envelope.seq > check.seq:
+                        self._take(check, stored)
+                        ending = await anext(self._log.endings(check.job_id), None) or ending
+        self._add(check, ending)
+
+    def _add(self, check: JobCheck, ending: Ending | None) -> None:
+        for finding in check.end(ending):
+            self.report.add(finding)
+        self.report.jobs += 1
+        self.report.unsealed += check.unsealed
+        if check.oldest_unsealed is not None:
+            self._oldest = min(check.oldest_unsealed, self._oldest or check.oldest_unsealed)
+
+
+class _Ahead(Generic[_T]):
+    """A stream and its next item; `key` is the job the item is of, None at the end."""
+
+    def __init__(self, stream: AsyncIterator[_T]) -> None:
+        self._stream = stream
+        self.item: _T | None = None
+
+    @classmethod
+    async def over(cls, stream: AsyncIterator[_T]) -> "_Ahead[_T]":
+        ahead = cls(stream)
+        await ahead.on()
+        return ahead
+
+    async def on(self) -> None:
+        self.item = await anext(self._stream, None)
+
+    @property
+    def key(self) -> str | None:
+        return None if self.item is None else self.item.job_id
