@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from phaseline.cli_audit import audit
 from phaseline.cli_completion import completion
 from phaseline.cli_feed import feed
 from phaseline.cli_fleet import engines, stats, workers
@@ -56,6 +57,7 @@ for command in (
     worker,
     db,
     verify,
+    audit,
     doctor,
     submit,
     follow,

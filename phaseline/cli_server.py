@@ -10,14 +10,14 @@ import click
 
 from phaseline.cli_options import ERROR, OK, Failure, both, closing, exit_with, is_terminal, settings_of
 
-_data_dir = click.option(
+data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     envvar="PHASELINE_DATA_DIR",
     show_envvar=True,
     help="Folder of the embedded database; default .data/phaseline.",
 )
-_database_url = click.option(
+database_url_option = click.option(
     "--database-url",
     envvar="PHASELINE_DATABASE_URL",
     show_envvar=True,
@@ -53,7 +53,7 @@ _SERVER_CODES = "\b\nExit codes: 0 ended in order (SIGTERM or Ctrl-C), 1 error, 
 
 
 @click.command(epilog=closing("phaseline up", "phaseline up --port 0 --data-dir /tmp/try", codes=_SERVER_CODES))
-@both(_address, _data_dir, _slots)
+@both(_address, data_dir_option, _slots)
 def up(**given: Any) -> None:
     """Runs everything in one process: gateway, worker, SQLite, an in-process bus. Data stays between runs.
 
@@ -66,7 +66,7 @@ def up(**given: Any) -> None:
 
 
 @click.command(epilog=closing(f"phaseline gateway {_ON_SERVERS} --port 8000", codes=_SERVER_CODES))
-@both(_address, _database_url, _rabbitmq_url, _data_dir)
+@both(_address, database_url_option, _rabbitmq_url, data_dir_option)
 def gateway(**given: Any) -> None:
     """Runs a gateway: HTTP, WebSocket, SSE and the web pages. Any number may run on one database."""
     settings = settings_of(given)
@@ -76,7 +76,7 @@ def gateway(**given: Any) -> None:
 
 
 @click.command(epilog=closing(f"phaseline worker {_ON_SERVERS} --slots 4", codes=_SERVER_CODES))
-@both(_slots, _database_url, _rabbitmq_url, _data_dir)
+@both(_slots, database_url_option, _rabbitmq_url, data_dir_option)
 def worker(**given: Any) -> None:
     """Runs a worker: claims due jobs and runs their engines in child processes. Any number may run.
 
@@ -94,7 +94,7 @@ def db() -> None:
 
 
 @db.command(epilog=closing(f"phaseline db migrate {_ON_DATABASE}"))
-@both(_database_url, _data_dir)
+@both(database_url_option, data_dir_option)
 def migrate(**given: Any) -> None:
     """Brings the schema to what this version needs. Alone, under a lock; nothing to do is fine."""
     settings = settings_of(given)
@@ -105,7 +105,7 @@ def migrate(**given: Any) -> None:
 
 
 @db.command(epilog=closing(f"phaseline db restored {_ON_SERVERS}"))
-@both(_database_url, _rabbitmq_url, _data_dir)
+@both(database_url_option, _rabbitmq_url, data_dir_option)
 def restored(**given: Any) -> None:
     """Says that the log was restored from a backup, or failed over to a replica that lagged behind.
 
@@ -125,7 +125,7 @@ def restored(**given: Any) -> None:
         codes="\b\nExit codes: 0 all rows equal their events, 1 some differ, 2 usage.\n",
     )
 )
-@both(_database_url, _data_dir)
+@both(database_url_option, data_dir_option)
 def check(**given: Any) -> None:
     """Compares every job's row with the fold of its events and prints each difference."""
     settings = settings_of(given)
@@ -140,7 +140,7 @@ def check(**given: Any) -> None:
 
 
 @db.command(epilog=closing(f"phaseline db rebuild {_ON_DATABASE}"))
-@both(_database_url, _data_dir)
+@both(database_url_option, data_dir_option)
 def rebuild(**given: Any) -> None:
     """Rewrites every row that differs from its events. The events are the truth and stay as they are."""
     settings = settings_of(given)
@@ -167,7 +167,7 @@ Exit codes: 0 no violation, 1 a violation or an error, 2 usage.
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="What a client received, as `phaseline follow --record FILE` writes it; may be repeated.",
 )
-@both(_database_url, _rabbitmq_url, _data_dir)
+@both(database_url_option, _rabbitmq_url, data_dir_option)
 def verify(settled: bool, recordings: tuple[Path, ...], **given: Any) -> None:
     """Holds a run against what is promised of it, and prints the first violation with its events.
 
@@ -190,7 +190,7 @@ def verify(settled: bool, recordings: tuple[Path, ...], **given: Any) -> None:
 )
 @click.option("--url", envvar="PHASELINE_URL", show_envvar=True, help="Look at the gateway there too.")
 @click.option("--json", "as_json", is_flag=True, help="One document, a list of findings, instead of lines.")
-@both(_database_url, _rabbitmq_url, _data_dir)
+@both(database_url_option, _rabbitmq_url, data_dir_option)
 def doctor(url: str | None, as_json: bool, **given: Any) -> None:
     """Looks at everything this installation needs and names the cure of what is wrong. Changes nothing.
 

@@ -13,7 +13,7 @@ import resource
 import signal
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ from events.committer import Committer
 from events.declaration import Engine, installed_engines
 from events.errors import BusUnavailable, LogUnavailable, PhaselineError, Unavailable
 from events.log import Log
+from events.seal import Seal
+from events.seal_log import SealLog
 from events.sealer import Sealer, SealerOptions
 from events.sweeper import Sweeper, SweeperOptions
 from events.telemetry import CONTENT_TYPE, Telemetry
@@ -199,7 +201,7 @@ async def spine(settings: Settings) -> AsyncIterator[Spine]:
     bus = make_bus(settings, telemetry)
     announcer = Announcer(bus)
     holder = str(uuid.uuid4())
-    sealer = Sealer(log, log, holder, SealerOptions(settings.seal_s))
+    sealer = Sealer(log, log, holder, SealerOptions(settings.seal_s), on_sealed=_anchors(settings, log))
 
     def committed(done: Committed) -> None:
         announcer(done)
@@ -216,6 +218,20 @@ async def spine(settings: Settings) -> AsyncIterator[Spine]:
     finally:
         await bus.close()
         await log.close()
+
+
+def _anchors(settings: Settings, log: SealLog) -> Callable[[Seal], Awaitable[None]] | None:
+    if settings.anchor_key_file is None and settings.anchors_dir is None:
+        return None
+    if settings.anchor_key_file is None or settings.anchors_dir is None:
+        raise Misconfigured("PHASELINE_ANCHOR_KEY_FILE and PHASELINE_ANCHORS_DIR go together")
+    from phaseline import anchors  # a library of its own, for those who anchor
+
+    try:
+        key = anchors.private_key(settings.anchor_key_file)
+    except (OSError, anchors.BadKey) as problem:
+        raise Misconfigured(f"PHASELINE_ANCHOR_KEY_FILE: {problem}") from problem
+    return anchors.AnchorWriter(log, settings.anchors_dir, key, settings.anchor_every_s)
 
 
 @contextlib.asynccontextmanager

@@ -31,6 +31,11 @@ class Settings(BaseSettings):
     poll_s: float = Field(5.0, gt=0, description="how often a worker with free slots looks for due jobs by itself")
     leader_s: float = Field(3.0, gt=0, description="lease of the sweeper's leader")
     seal_s: float = Field(10.0, gt=0, description="how often what was appended is sealed for the audit")
+    anchor_key_file: Path | None = Field(
+        None, description="private key that signs anchors of the audit, as `phaseline audit key` makes it"
+    )
+    anchors_dir: Path | None = Field(None, description="folder anchors are written to, to be carried off the machine")
+    anchor_every_s: float = Field(3600.0, gt=0, description="how often an anchor is written when there are new events")
     drain_s: float = Field(30.0, ge=0, description="after SIGTERM running engines get this long")
     outage_grace_s: float = Field(30.0, ge=0, description="engines go on this long without a database")
     event_partitions: int = Field(1, ge=1, le=1024, description="routing keys of the hints, for sharding gateways")
