@@ -186,9 +186,7 @@ async def _claim(tx: Transaction, claims: Sequence[Claim], now: int, done: Commi
         for declared in claim.engines.items():
             wanted[declared] = wanted.get(declared, 0) + claim.slots
     careful = any(claim.idle for claim in claims)
-    due: list[JobRow] = []
-    for (engine, version), slots in sorted(wanted.items()):
-        due += await tx.due(engine, version, slots, now, careful=careful)
+    due = await tx.due(wanted, now, careful=careful) if wanted else []
     rows: list[Recorded] = []
     changed: list[Job] = []
     for row in sorted(due, key=lambda row: (row.job.rank, row.job.id)):

@@ -152,6 +152,17 @@ class Overdue:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What a process sees at one look: the database's time in ms, what it leads, and whether that has something to do."""
+
+    now: int
+    leads: tuple[str, ...] = ()
+    overdue: bool = False  # it leads `expire`, and a job is overdue
+    due: bool = False  # it leads `tickets`, and a job is due
+    behind: bool = False  # the log goes on behind the cursor of its copy
+
+
+@dataclass(frozen=True, slots=True)
 class FeedPage:
     """Events of the whole log after an opaque cursor. Only `seq` orders one job's events here. `cursors` are the places
     just after each event, `cursor` is where to go on."""
@@ -211,9 +222,9 @@ class Transaction(Protocol):
     async def copy_artifacts(self, source_job_id: str, job_id: str, sha256s: Sequence[str]) -> None:
         """Gives a job its own rows of another job's artifacts."""
 
-    async def due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> list[JobRow]:
-        """Locks up to `limit` due jobs of an engine, best rank first, skipping locked ones. Without `careful` only
-        jobs lost less than twice: from its second loss a job runs alone (architecture §8)."""
+    async def due(self, wanted: Mapping[tuple[str, int], int], now: int, *, careful: bool) -> list[JobRow]:
+        """Locks due jobs of these engines and versions, for each up to its limit, best rank first, skipping locked ones.
+        Without `careful` only jobs lost less than twice: from its second loss a job runs alone (architecture §8)."""
 
 
 class Log(Protocol):
@@ -319,6 +330,11 @@ class Log(Protocol):
 
     async def lead(self, name: str, holder: str, lease_s: float) -> bool:
         """Takes or renews a leader lease; False while another process holds it."""
+
+    async def look(self, holder: str, names: Sequence[str], lease_s: float, copied: str | None) -> Look:
+        """Takes the leader leases of these names that are free, renews those half over, and looks whether what the
+        holder then leads has something to do: all that an idle process has to ask, at one moment. `copied` is the
+        cursor of a complete copy."""
 
     async def cursor(self, name: str) -> str | None:
         """What the last leader of `name` saved."""

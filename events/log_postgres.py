@@ -34,6 +34,7 @@ from events.log import (
     FeedPage,
     Head,
     JobRow,
+    Look,
     WorkerRow,
     makes_room,
 )
@@ -103,6 +104,8 @@ class PostgresLog(SqlSealLog):
         # Each read is one statement: a transaction around it would make it three.
         self._reader = _engine(url, READERS).execution_options(isolation_level="AUTOCOMMIT")
         self._led: set[str] = set()  # leader leases whose rows exist
+        overdue = self._overdue().compile(dialect=PGDialect_asyncpg(), compile_kwargs={"literal_binds": True})  # type: ignore[no-untyped-call]
+        self._look = _LOOK.format(overdue=overdue)
 
     async def open(self) -> None:
         await self._load_epoch()
@@ -266,6 +269,17 @@ class PostgresLog(SqlSealLog):
                 self._led.add(name)
             return bool(taken.rowcount)
 
+    async def look(self, holder: str, names: Sequence[str], lease_s: float, copied: str | None) -> Look:
+        epoch, xid, pos = copied.split(":") if copied else (None, None, None)
+        behind = (epoch and int(epoch), xid, pos and int(pos))
+        async with self._writing_alone(BEAT_S) as connection:
+            if not self._led.issuperset(names):
+                await connection.exec_driver_sql(_FIRST_LOOK, (list(names), holder))
+                self._led.update(names)
+            asked = (holder, list(names), int(lease_s * 1000), *behind)
+            row = (await connection.exec_driver_sql(self._look, asked)).one()
+        return Look(row.now, tuple(row.leads or ()), row.overdue, row.due, row.behind)
+
     async def save_cursor(self, name: str, holder: str, cursor: str) -> bool:
         async with self._writing_alone(BEAT_S) as connection:
             saved = await connection.exec_driver_sql(
@@ -410,11 +424,11 @@ class PostgresTransaction:
             source_job_id, job_id, sha256s,
         )  # fmt: skip
 
-    async def due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> list[JobRow]:
+    async def due(self, wanted: Mapping[tuple[str, int], int], now: int, *, careful: bool) -> list[JobRow]:
+        engines, versions = [engine for engine, _ in wanted], [version for _, version in wanted]
         losses_below = NO_LIMIT if careful else CAREFUL_LOSSES
-        return [
-            to_job_row(row) for row in await self._connection.fetch(_DUE, engine, version, now, losses_below, limit)
-        ]
+        rows = await self._connection.fetch(_DUE, engines, versions, list(wanted.values()), now, losses_below)
+        return list(map(to_job_row, rows))
 
 
 def _types_of(names: Sequence[str], columns: Any) -> dict[str, str]:
@@ -475,8 +489,10 @@ _LOCK = (
 )
 _JOB_ROW = _texts(column.name for column in JOB_ROW)
 _DUE = (
-    f"SELECT {_JOB_ROW} FROM jobs WHERE status = 'queued' AND engine = $1 AND engine_version = $2 "
-    "AND coalesce(not_before, 0) <= $3 AND losses < $4 ORDER BY rank LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED"
+    "SELECT due.* FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS wanted (engine, version, most), LATERAL ("
+    f"SELECT {_JOB_ROW} FROM jobs WHERE status = 'queued' AND engine = wanted.engine "
+    "AND engine_version = wanted.version AND coalesce(not_before, 0) <= $4 AND losses < $5 "
+    "ORDER BY rank LIMIT wanted.most FOR NO KEY UPDATE SKIP LOCKED) AS due"
 )
 _HEADS = (
     "SELECT id::text, last_seq, status, tenant, (SELECT epoch || '-' || lineage FROM log) AS log_epoch FROM jobs "
@@ -499,6 +515,26 @@ _LEAD = (
 )
 _FIRST_LEAD = (
     f"INSERT INTO leaders (name, holder, lease_until) VALUES ($1, $2, {_NOW} + $3) ON CONFLICT (name) DO NOTHING"
+)
+_FIRST_LOOK = (
+    "INSERT INTO leaders (name, holder, lease_until) SELECT name, $2, 0 FROM unnest($1::text[]) AS name "
+    "ON CONFLICT (name) DO NOTHING"
+)
+# A lease that is locked just now is left alone until the next look: two that look must not wait for each other. What
+# only a leader needs to know is asked only for it: PostgreSQL evaluates no further than the first false condition.
+_LOOK = (
+    f"{_CLOCK}, renewed AS (UPDATE leaders SET holder = $1, lease_until = {_NOW} + $3::bigint WHERE name IN ("
+    "SELECT name FROM leaders WHERE name = ANY($2::text[]) "
+    f"AND (holder = $1 AND lease_until < {_NOW} + $3::bigint / 2 OR lease_until < {_NOW}) FOR UPDATE SKIP LOCKED"
+    ") RETURNING name), mine AS MATERIALIZED (SELECT name FROM renewed UNION SELECT name FROM leaders, clock "
+    "WHERE name = ANY($2::text[]) AND holder = $1 AND lease_until > now) "
+    "SELECT now, (SELECT array_agg(name) FROM mine) AS leads, "
+    "EXISTS (SELECT FROM mine WHERE name = 'expire') AND EXISTS ({overdue}) AS overdue, "
+    "EXISTS (SELECT FROM mine WHERE name = 'tickets') AND EXISTS (SELECT FROM jobs WHERE status = 'queued' "
+    f"AND coalesce(not_before, 0) <= {_NOW} AND losses < {CAREFUL_LOSSES}) AS due, "
+    "$4::bigint IS NOT NULL AND ((SELECT epoch FROM log) > $4 OR EXISTS (SELECT FROM events WHERE epoch = $4 "
+    "AND (xid, pos) > ($5::text::xid8, $6::bigint) AND xid < pg_snapshot_xmin(pg_current_snapshot()))) AS behind "
+    "FROM clock"
 )
 _KEYED = f"SELECT {_JOB_ROW} FROM jobs WHERE key_sha256 = ANY($1::text[])"
 _FOUND = (

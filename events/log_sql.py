@@ -45,10 +45,12 @@ from events.log import (
     ROOM_AFTER_LEASES,
     BeatReply,
     EngineRow,
+    FeedPage,
     Head,
     Held,
     JobQuery,
     JobRow,
+    Look,
     Overdue,
     Stats,
     WorkerRow,
@@ -140,6 +142,12 @@ class SqlLog:
 
     def _now_sql(self) -> ColumnElement[int]:
         """The database's time in ms, as an SQL expression."""
+        raise NotImplementedError
+
+    async def feed(
+        self, cursor: str, limit: int, tenant: str | None = None, *, bytes_max: int = FEED_BYTES_MAX
+    ) -> FeedPage:
+        """As the port says."""
         raise NotImplementedError
 
     # -- reading
@@ -410,6 +418,21 @@ class SqlLog:
             )
             return bool(made.rowcount)
 
+    async def look(self, holder: str, names: Sequence[str], lease_s: float, copied: str | None) -> Look:
+        rows = t.leaders.c
+        led = select(rows.name, rows.holder, rows.lease_until, self._now_sql().label("now"))
+        known = {row.name: row for row in await self._rows(led)}
+        leads = []
+        for name in names:
+            row = known.get(name)
+            held = row is not None and row.holder == holder and row.lease_until - row.now > lease_s * 500
+            if held or await self.lead(name, holder, lease_s):
+                leads.append(name)
+        overdue = "expire" in leads and bool(await self.overdue(1))
+        due = "tickets" in leads and bool(await self.due_counts())
+        behind = copied is not None and bool((await self.feed(copied, 1)).events)
+        return Look(await self.now(), tuple(leads), overdue, due, behind)
+
     async def cursor(self, name: str) -> str | None:
         rows = await self._rows(select(t.leaders.c.cursor).where(t.leaders.c.name == name))
         return rows[0].cursor if rows else None
@@ -425,6 +448,10 @@ class SqlLog:
     # -- sweeping
 
     async def overdue(self, limit: int) -> list[Overdue]:
+        query = self._overdue().limit(limit)
+        return [Overdue(str(row.id), row.attempt, row.cause) for row in await self._rows(query)]
+
+    def _overdue(self) -> Select[Any]:
         j, w = t.jobs.c, t.workers.c
         now = self._now_sql()
         live = exists().where(w.id == j.worker_id, w.lease_until > now)
@@ -439,8 +466,7 @@ class SqlLog:
             (and_(running, _passed(j.last_at, j.stall_s, now, SWEEP_MARGIN_MS)), literal("stall_timeout")),
         )
         found = select(j.id, j.attempt, cause.label("cause")).where(j.status.in_(("queued", "running"))).subquery()
-        query = select(found).where(found.c.cause.is_not(None)).limit(limit)
-        return [Overdue(str(row.id), row.attempt, row.cause) for row in await self._rows(query)]
+        return select(found).where(found.c.cause.is_not(None))
 
     async def due_counts(self) -> dict[tuple[str, int], int]:
         j = t.jobs.c

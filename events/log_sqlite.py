@@ -6,7 +6,7 @@ Writes take turns on the writer under a lock: the committer's batches, and betwe
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +158,12 @@ class SqliteTransaction(SqlTransaction):
         rows = [{"job_id": a.job_id, "sha256": a.sha256, "body": a.body} for a in artifacts]
         await self._connection.execute(sqlite_insert(t.artifacts).on_conflict_do_nothing(), rows)
 
-    async def due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> list[JobRow]:
-        rows = await self._connection.execute(self._due(engine, version, limit, now, careful=careful))
-        return [to_job_row(row) for row in rows]
+    async def due(self, wanted: Mapping[tuple[str, int], int], now: int, *, careful: bool) -> list[JobRow]:
+        found: list[JobRow] = []
+        for (engine, version), limit in wanted.items():
+            rows = await self._connection.execute(self._due(engine, version, limit, now, careful=careful))
+            found += map(to_job_row, rows)
+        return found
 
 
 _CHANGING: dict[str, Any] = {name: bindparam(f"new_{name}") for name in t.CHANGING}

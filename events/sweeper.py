@@ -4,10 +4,11 @@
 - `tickets` tops the queues up to the number of due jobs.
 - `copy` feeds the log to the RabbitMQ stream, in order, at least once.
 - `partitions` makes what the coming weeks need.
+
+While nothing is to do a process asks the log one question a second; its answer wakes what has something to do.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections import deque
@@ -21,7 +22,7 @@ from events.clock import monotonic
 from events.cloudevents import cloudevent, event_id
 from events.committer import Committer, new_command_id
 from events.errors import BusUnavailable, Refused, Unavailable
-from events.log import Log, Overdue
+from events.log import Log, Look, Overdue
 from events.telemetry import Telemetry
 
 OVERDUE_MAX = 500  # jobs expired in one pass
@@ -29,10 +30,12 @@ TICKETS_MAX = 1000  # tickets a queue is topped up to
 COPY_EVENTS_MAX = 500
 PARTITIONS_EVERY_S = 3600.0
 _BY_RABBITMQ = frozenset({"tickets", "copy"})
+_KEEPS_LEAD = frozenset({"copy"})  # a page may take longer than the lease: others would begin the same one in turn
 # A clock that moved more than this between two looks means this process or its database stood still. Less than that
 # fits into a lease beside a beat; of a shorter lease it is a third.
 GAP_S = 2.0
-PULSE_S = 1.0  # between two looks, half a gap at most
+LOOK_S = 1.0  # between two looks at most
+COPY_CHECK_S = 2.0  # between two looks whether a complete copy is still there
 
 _log = logging.getLogger(__name__)
 
@@ -65,46 +68,66 @@ class Sweeper:
         self._options = options
         self._pulse = Pulse(options.lease_s)
         self._metrics = (telemetry or Telemetry()).sweeper
-        self._renewed_at: dict[str, float] = {}  # monotonic: when what this process leads was last asked for
-        self._copying = False
+        self._sweeps = [_Sweep("expire", self.expire), _Sweep("tickets", self.top_up_tickets)]
+        if bus.keeps_copy:
+            self._sweeps.append(_Sweep("copy", self.copy))
+        self._copied: str | None = None  # the cursor of a copy of ours that was complete
+        self._behind = False  # the log went on since, at the last look
         self._copied_at: float | None = None  # monotonic: when the copy was last seen complete; None: others copy
+        self._checked_at = float("-inf")  # monotonic: when RabbitMQ was last asked for its stream
         self._metrics.copy_lag_s.set_function(self._copy_lag_s)
 
     async def run(self) -> None:
         """Sweeps until cancelled; a failing pass is logged and tried again."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._feel_pulse())
-            group.create_task(self._every(self._options.sweep_s, "expire", self.expire))
-            group.create_task(self._every(self._options.sweep_s, "tickets", self.top_up_tickets))
-            group.create_task(self._every(PARTITIONS_EVERY_S, "partitions", self._store.make_partitions))
-            if self._bus.keeps_copy:
-                group.create_task(self._every(self._options.sweep_s, "copy", self.copy))
-                group.create_task(self._lead_on())
+            group.create_task(self._look_on())
+            group.create_task(self._keep_partitions())
+            for sweep in self._sweeps:
+                group.create_task(self._repeat(sweep))
 
-    async def _every(self, period_s: float, name: str, sweep: Callable[[], Awaitable[None]]) -> None:
+    # -- looking
+
+    async def _look_on(self) -> None:
+        """One question a second, on its own: a pass that takes long, over many jobs, is no gap in the pulse."""
+        options = self._options
+        every_s = min(options.sweep_s, options.leader_s / 3, self._pulse.gap_s / 2, LOOK_S)
         while True:
-            pause_s = min(period_s, self._options.leader_s)  # until tried again: another leads, or it did not work
             try:
-                lease_s = max(self._options.leader_s, period_s if name != "partitions" else 0)
-                if not self._able(name):
-                    self._led(name, False)
-                elif await self._leads(name, lease_s):
-                    crash_points.reached("leader.taken")
-                    await sweep()
-                    pause_s = period_s
-                elif name in _BY_RABBITMQ:
-                    pause_s = self._options.leader_s  # whoever leads has it for so long; only expiries are in a hurry
-            except BusUnavailable as away:
-                _log.debug("sweep %s waits for RabbitMQ: %s", name, away)
-                await asyncio.sleep(self._options.leader_s)  # lets the lease go, as below
+                await self._look()
             except Unavailable as away:
-                self._metrics.failed.labels(name).inc()
-                _log.warning("sweep %s: %s", name, away)
-            except Exception:  # a boundary: one kind of repair that breaks must not end the others, or the process
-                self._metrics.failed.labels(name).inc()
-                _log.exception("sweep %s failed and is tried again", name)
-                await asyncio.sleep(self._options.leader_s)  # lets the lease go: another process may be able to
-            await asyncio.sleep(pause_s * random.uniform(0.8, 1.0))  # noqa: S311 jitter, so that processes spread
+                self._missed("%s", away)
+            except Exception:  # a boundary: without looks nothing would ever be repaired again
+                self._missed("failed and is tried again", exc_info=True)
+            await asyncio.sleep(every_s * random.uniform(0.8, 1.0))  # noqa: S311 jitter, so that processes spread
+
+    async def _look(self) -> None:
+        able = [sweep.name for sweep in self._sweeps if sweep.ready(monotonic()) and self._able(sweep.name)]
+        lease_s = max(self._options.leader_s, self._options.sweep_s)
+        seen = await self._store.look(self._holder, able, lease_s, self._copied)
+        now = monotonic()
+        self._pulse.feel(now, seen.now)
+        for sweep in self._sweeps:
+            leads = sweep.name in seen.leads
+            self._led(sweep.name, leads)
+            if leads and not sweep.busy and self._wanted(sweep.name, seen, now):
+                sweep.wanted.set()
+
+    def _wanted(self, name: str, seen: Look, now: float) -> bool:
+        if name == "expire":
+            return seen.overdue
+        if name == "tickets":
+            return seen.due
+        self._behind = seen.behind
+        if self._copied is None or seen.behind:
+            return True
+        self._copied_at = now
+        return now - self._checked_at >= COPY_CHECK_S
+
+    def _missed(self, words: str, *values: object, exc_info: bool = False) -> None:
+        _log.warning(f"a look for what to repair: {words}", *values, exc_info=exc_info)
+        for sweep in self._sweeps:
+            self._metrics.failed.labels(sweep.name).inc()
+            self._led(sweep.name, False)
 
     def _able(self, name: str) -> bool:
         """Who cannot do it leaves the lead to others: one cut off from RabbitMQ, and one that has just started or stood
@@ -113,48 +136,57 @@ class Sweeper:
             return self._pulse.steady()
         return name not in _BY_RABBITMQ or self._bus.connected
 
-    async def _leads(self, name: str, lease_s: float) -> bool:
-        now = monotonic()
-        if now - self._renewed_at.get(name, float("-inf")) < lease_s / 2:
-            return True  # nobody else can lead before the other half has passed
-        leads = await self._store.lead(name, self._holder, lease_s)
-        self._led(name, leads)
-        if leads:
-            self._renewed_at[name] = now
-        return leads
-
     def _led(self, name: str, leads: bool) -> None:
-        if not leads:
-            self._renewed_at.pop(name, None)
         self._metrics.leader.labels(name).set(leads)
         if name == "tickets" and not leads:
             self._metrics.due_jobs.set(0)
         if name == "copy":
             self._copied_at = (self._copied_at or monotonic()) if leads else None
+            self._copied = self._copied if leads else None
 
-    async def _lead_on(self) -> None:
-        """A page of the copy may take longer than the leader's lease: renewed meanwhile, or every other process would
-        begin the same page in turn."""
+    # -- doing
+
+    async def _repeat(self, sweep: "_Sweep") -> None:
         while True:
-            await asyncio.sleep(self._options.leader_s / 3)
-            if self._copying:
-                with contextlib.suppress(Exception):  # a boundary: the pass itself meets it too, and says so
-                    await self._store.lead("copy", self._holder, self._options.leader_s)
+            await sweep.wanted.wait()  # as long as nothing is to do; cancelled with the process
+            sweep.wanted.clear()
+            sweep.busy = True
+            try:
+                crash_points.reached("leader.taken")
+                await sweep.work()
+            except BusUnavailable as away:
+                _log.debug("sweep %s waits for RabbitMQ: %s", sweep.name, away)
+                sweep.rest(self._options.leader_s)
+            except Unavailable as away:
+                self._metrics.failed.labels(sweep.name).inc()
+                _log.warning("sweep %s: %s", sweep.name, away)
+            except Exception:  # a boundary: one kind of repair that breaks must not end the others, or the process
+                self._metrics.failed.labels(sweep.name).inc()
+                _log.exception("sweep %s failed and is tried again", sweep.name)
+                sweep.rest(self._options.leader_s)
+            finally:
+                sweep.busy = False
+
+    async def _keep_partitions(self) -> None:
+        """Every process knows which partitions there are; one at a time makes what is missing."""
+        while True:
+            pause_s = self._options.leader_s  # until tried again: another leads, or it did not work
+            try:
+                if await self._store.lead("partitions", self._holder, self._options.leader_s):
+                    self._metrics.leader.labels("partitions").set(True)
+                    crash_points.reached("leader.taken")
+                    await self._store.make_partitions()
+                    pause_s = PARTITIONS_EVERY_S
+            except Unavailable as away:
+                self._metrics.failed.labels("partitions").inc()
+                _log.warning("sweep partitions: %s", away)
+            except Exception:  # a boundary, as above
+                self._metrics.failed.labels("partitions").inc()
+                _log.exception("sweep partitions failed and is tried again")
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.0))  # noqa: S311 jitter, so that processes spread
 
     def _copy_lag_s(self) -> float:
         return 0.0 if self._copied_at is None else monotonic() - self._copied_at
-
-    async def _feel_pulse(self) -> None:
-        """On its own: a pass that takes long, over many jobs, is no gap, and must not put off the next one."""
-        every_s = min(PULSE_S, self._pulse.gap_s / 2)
-        while True:
-            try:
-                await self._feel()
-            except Unavailable:
-                pass  # the gap shows at the next round trip
-            except Exception:  # a boundary: without a pulse nothing would ever expire again
-                _log.exception("the database's clock could not be read")
-            await asyncio.sleep(every_s * random.uniform(0.8, 1.0))  # noqa: S311 jitter, so that processes spread
 
     async def _feel(self) -> None:
         self._pulse.feel(monotonic(), await self._store.now())
@@ -217,14 +249,13 @@ class Sweeper:
     async def copy(self) -> None:
         """Copies the log to the RabbitMQ stream up to its end. The cursor advances after the confirms: complete,
         at least once. A RabbitMQ stream that is missing begins again from the start of the log."""
-        self._copying = True
-        try:
-            await self._copy()
-        finally:
-            self._copying = False
-
-    async def _copy(self) -> None:
-        if not await self._bus.copy_exists():
+        copied, self._copied = self._copied, None
+        if await self._bus.copy_exists():
+            self._checked_at = monotonic()
+            if copied is not None and not self._behind:
+                self._copied = copied
+                return
+        else:
             # First the cursor, then the stream: a crash in between copies again instead of leaving a hole.
             if not await self._store.save_cursor("copy", self._holder, ""):
                 return  # another process leads by now, and decides what to copy
@@ -235,15 +266,34 @@ class Sweeper:
         while True:
             page = await self._store.feed(cursor, COPY_EVENTS_MAX)
             if not page.events:
-                self._copied_at = monotonic()
+                self._copied, self._copied_at = page.cursor, monotonic()
                 return
             await self._bus.append_copy([(event_id(row), cloudevent(row)) for row in page.events])
             crash_points.reached("copy.confirmed")
             cursor = page.cursor
-            leads = await self._store.lead("copy", self._holder, self._options.leader_s)
-            if not leads or not await self._store.save_cursor("copy", self._holder, cursor):
+            if not await self._store.save_cursor("copy", self._holder, cursor):
                 return
             crash_points.reached("copy.cursor_saved")
+
+
+class _Sweep:
+    """A kind of repair, what does it, and when it is not led: while a pass runs (its lease is not renewed, so that one
+    that hangs does not keep others from it) and for a while after one that broke."""
+
+    def __init__(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        self.name = name
+        self.work = work
+        self.wanted = asyncio.Event()
+        self.busy = False
+        self._rests_until = float("-inf")
+
+    def rest(self, seconds: float) -> None:
+        """Lets the lease go: another process may be able to."""
+        self._rests_until = monotonic() + seconds
+
+    def ready(self, now: float) -> bool:
+        """Whether it may be led at this moment (monotonic)."""
+        return now >= self._rests_until and (not self.busy or self.name in _KEEPS_LEAD)
 
 
 class Pulse:

@@ -20,7 +20,7 @@ from events.catalog import Log as LogEvent
 from events.committer import Committer
 from events.errors import KeyReused, LeaseLost, LogUnavailable, StillAlive, UnknownJob, Unstorable, WrongRevision
 from events.job import Job
-from events.log import Artifact, EngineRow, Head, JobQuery, Log, at_or_behind
+from events.log import Artifact, EngineRow, Head, JobQuery, Log, Look, at_or_behind
 from events.log_postgres import WEEK_MS, WEEKS_AHEAD, PostgresLog, asyncpg_url
 from events.record import Recorded
 from phaseline import database
@@ -709,6 +709,54 @@ async def test_only_one_process_leads_and_only_the_leader_moves_the_cursor(log: 
     assert await log.lead("copy", "a", -1.0)
     assert await log.lead("copy", "b", 60.0)
     assert await log.cursor("copy") == "c1"
+
+
+async def test_one_look_takes_the_free_leads_and_tells_only_who_leads_what_is_to_do(
+    log: Log, running: Committing
+) -> None:
+    names = ("expire", "tickets", "copy")
+
+    async def looked(holder: str, copied: str | None = None) -> Look:
+        return replace(await log.look(holder, names, 60.0, copied), now=0)
+
+    assert abs((await log.look("a", names, 60.0, None)).now - await log.now()) < 10_000
+    assert sorted((await looked("a")).leads) == sorted(names)
+    assert await looked("b") == Look(0)
+    assert not await log.lead("tickets", "b", 60.0)
+    await running.started()
+    cursor = await read_up_to(log, 2)
+    assert await looked("b", cursor) == Look(0)
+    await running.submit(timeouts={"total_s": 0.001})
+    await read_up_to(log, 3)
+    async with asyncio.timeout(10):
+        while not (seen := await looked("a", cursor)).overdue:
+            pass
+    assert (seen.due, seen.behind) == (True, True)
+    assert await looked("b") == Look(0)
+    only_expiries = await log.look("a", ("expire",), 60.0, None)
+    assert (only_expiries.leads, only_expiries.overdue, only_expiries.due) == (("expire",), True, False)
+
+
+async def test_a_look_renews_a_lease_half_over_and_takes_one_that_ended(log: Log) -> None:
+    assert (await log.look("a", ("expire",), 60.0, None)).leads == ("expire",)
+    assert await log.lead("expire", "a", 29.0)  # less than half of 60 s is left
+    assert (await log.look("a", ("expire",), 60.0, None)).leads == ("expire",)
+    assert await log.lead("expire", "a", 0.05)
+    async with asyncio.timeout(10):
+        while not (await log.look("b", ("expire",), 60.0, None)).leads:
+            pass
+    assert (await log.look("a", ("expire",), 60.0, None)).leads == ()
+    seen = await asyncio.gather(*(log.look(f"p{n}", ("new",), 60.0, None) for n in range(6)))
+    seen += await asyncio.gather(*(log.look(f"p{n}", ("new",), 60.0, None) for n in range(6)))
+    assert len([look for look in seen[6:] if look.leads]) == 1
+
+
+async def read_up_to(log: Log, events: int) -> str:
+    """The cursor behind so many events; what was just committed may not be in the feed at once."""
+    async with asyncio.timeout(10):
+        while len((page := await log.feed("", 500)).events) < events:  # noqa: ASYNC110 another transaction ends
+            await asyncio.sleep(0.01)
+    return page.cursor
 
 
 async def test_a_declaration_is_kept_and_never_goes_back_to_a_lower_version(log: Log) -> None:

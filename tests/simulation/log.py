@@ -21,6 +21,7 @@ from events.log import (
     Head,
     JobQuery,
     JobRow,
+    Look,
     Overdue,
     Stats,
     Transaction,
@@ -334,6 +335,31 @@ class SimLog:
         leaders = self._db.leaders
         return await self._read("cursor", lambda: leaders[name].cursor if name in leaders else None)
 
+    async def look(self, holder: str, names: Sequence[str], lease_s: float, copied: str | None) -> Look:
+        def run() -> Look:
+            now = self._db.now_ms()
+            leads = []
+            for name in names:
+                leader = self._db.leaders.get(name)
+                if leader is None or leader.until < now or leader.holder == holder:
+                    mine = leader is not None and leader.holder == holder and leader.until > now + lease_s * 500
+                    if not mine:
+                        until, cursor = now + int(lease_s * 1000), leader.cursor if leader else None
+                        self._db.leaders[name] = Leader(holder, until, cursor)
+                    leads.append(name)
+            jobs = [row.job for row in self._db.rows.values()]
+            overdue = "expire" in leads and any(self._cause(job, now) for job in jobs)
+            due = "tickets" in leads and any(_due(job, now) for job in jobs)
+            behind = False
+            if copied is not None:
+                _, xid, pos = map(int, copied.split(":"))
+                behind = bool(self._db.feed((xid, pos), 1, None, FEED_BYTES_MAX))
+            return Look(now, tuple(leads), overdue, due, behind)
+
+        [seen] = await self._write(BEAT_S, ("look", run))
+        assert isinstance(seen, Look)
+        return seen
+
     async def save_cursor(self, name: str, holder: str, cursor: str) -> bool:
         def run() -> bool:
             leader = self._db.leaders.get(name)
@@ -376,7 +402,7 @@ class SimLog:
             now = self._db.now_ms()
             counts: dict[tuple[str, int], int] = {}
             for job in (row.job for row in self._db.rows.values()):
-                if job.status == "queued" and (job.not_before or 0) <= now and job.losses < CAREFUL_LOSSES:
+                if _due(job, now):
                     counts[job.engine, job.engine_version] = counts.get((job.engine, job.engine_version), 0) + 1
             return counts
 
@@ -434,8 +460,12 @@ class SimTransaction:
     async def copy_artifacts(self, source_job_id: str, job_id: str, sha256s: Sequence[str]) -> None:
         await self._run("copy artifacts", lambda tx: self._db.copy_artifacts(tx, source_job_id, job_id, sha256s))
 
-    async def due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> list[JobRow]:
-        return await self._run("due", lambda tx: self._db.due(tx, engine, version, limit, now, careful=careful))
+    async def due(self, wanted: Mapping[tuple[str, int], int], now: int, *, careful: bool) -> list[JobRow]:
+        return await self._run("due", lambda tx: self._db.due(tx, wanted, now, careful=careful))
+
+
+def _due(job: Job, now: int) -> bool:
+    return job.status == "queued" and (job.not_before or 0) <= now and job.losses < CAREFUL_LOSSES
 
 
 def _passed(since: int | None, limit_s: float | None, now: int) -> bool:

@@ -303,18 +303,20 @@ class Database(Server):
             if body is not None:
                 tx.artifacts[job_id, sha256] = body
 
-    def due(self, tx: Tx, engine: str, version: int, limit: int, now: int, *, careful: bool) -> list[JobRow]:
-        """Best rank first, FOR NO KEY UPDATE SKIP LOCKED."""
+    def due(self, tx: Tx, wanted: Mapping[tuple[str, int], int], now: int, *, careful: bool) -> list[JobRow]:
+        """For each engine best rank first, FOR NO KEY UPDATE SKIP LOCKED."""
         ids = dict.fromkeys([*self.rows, *tx.inserted])
         rows = [row for job_id in ids if (row := self._seen(tx, job_id)) is not None]
-        found = [
-            row
-            for row in sorted(rows, key=lambda row: row.job.rank)
-            if (row.job.status, row.job.engine, row.job.engine_version) == ("queued", engine, version)
-            and (row.job.not_before or 0) <= now
-            and (careful or row.job.losses < CAREFUL_LOSSES)
-            and self._holders.get(row.job.id, tx) is tx
-        ][:limit]
+        found: list[JobRow] = []
+        for declared, limit in wanted.items():
+            found += [
+                row
+                for row in sorted(rows, key=lambda row: row.job.rank)
+                if (row.job.status, (row.job.engine, row.job.engine_version)) == ("queued", declared)
+                and (row.job.not_before or 0) <= now
+                and (careful or row.job.losses < CAREFUL_LOSSES)
+                and self._holders.get(row.job.id, tx) is tx
+            ][:limit]
         for row in found:
             self._take(tx, row.job.id)
         return found
