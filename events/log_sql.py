@@ -38,6 +38,7 @@ from events import tables as t
 from events.catalog import FINAL
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable, WrongRevision
 from events.job import CAREFUL_LOSSES, Job
+from events.keys_sql import SqlKeys
 from events.log import (
     FEED_BYTES_MAX,
     PAGE_BYTES_MAX,
@@ -105,7 +106,7 @@ def to_recorded(row: Sequence[Any]) -> Recorded:
     return Recorded(*row)
 
 
-class SqlLog:
+class SqlLog(SqlKeys):
     """Shared half of the SQL adapters. `_reader` serves reads, `_writer` everything that writes."""
 
     name: str

@@ -230,6 +230,21 @@ sealed = Table(
     Index("ix_sealed_seal", "seal", "job_id"),
 )
 
+# Who may call, for which tenant. Few rows: an operator makes them.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("used_at", BigInteger),
+    Column("revoked_at", BigInteger),
+)
+
 # One row: which lineage of the log this is. A restore raises `epoch`.
 log = Table(
     "log",
@@ -239,4 +254,4 @@ log = Table(
     Column("lineage", Text, nullable=False),
 )
 
-REVISION = "0007"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0008"  # the schema this code needs; a test holds it against `migrations.head()`

@@ -171,18 +171,18 @@ class BusState(Answer):
 
 
 class Stats(Answer):
-    """Counts."""
+    """Counts of the tenant's jobs, and for `admin` of the whole installation."""
 
     jobs: dict[Status, int]
     oldest_due_ms: int | None
-    events: int
-    workers: int
-    slots: int
-    running: int
-    viewers: int
-    sweep_repairs_total: int
-    log: str
-    bus: BusState
+    events: int | None = None
+    workers: int | None = None
+    slots: int | None = None
+    running: int | None = None
+    viewers: int | None = None
+    sweep_repairs_total: int | None = None
+    log: str | None = None
+    bus: BusState | None = None
 
 
 class LagState(Answer):

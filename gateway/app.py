@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 from aiohttp import web
 
 from gateway import analyze, bulk, descriptions, feed_events, fleet, itself, job_events, jobs, reruns, websocket
+from gateway.access import ACCESS, GATE, Access, Gate, Need, admitted
 from gateway.bodies import BODY_BYTES_MAX
 from gateway.compression import packed
 from gateway.deps import DEPS, ENGINES, HUB, Deps
@@ -27,59 +29,88 @@ def make_app(deps: Deps) -> web.Application:
 
     Its runner's `shutdown_timeout` begins after the viewers were sent away.
     """
-    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[measured, packed, problems])
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[measured, packed, problems, admitted])
     app[DEPS] = deps
     app[HUB] = Hub(deps.log, deps.bus, watched_max=deps.watched_jobs_max, telemetry=deps.telemetry, clock=deps.clock)
     app[ENGINES] = EngineBook(deps.log, deps.engines, check_s=deps.check_s)
     app[SOCKETS] = Sockets(deps.telemetry.gateway, deps.connections_max, deps.compressed_max)
+    app[ACCESS] = Access(deps)
+    app[GATE] = Gate()
     app.cleanup_ctx.append(_run_hub)
+    app.cleanup_ctx.append(_run_access)
     app.on_shutdown.append(_say_goodbye)
-    app.add_routes(
-        [
+    for need, routes in _routes().items():
+        app[GATE].add(app, need, *routes)
+    return app
+
+
+def _routes() -> dict[Need, list[web.RouteDef]]:
+    """Every route, by what it takes to be answered."""
+    return {
+        "nobody": [
             *Pages().routes(),
             web.get("/healthz", fleet.alive),
             web.get("/readyz", fleet.ready),
-            web.get("/metrics", fleet.metrics),
             web.get("/openapi.json", descriptions.serve_openapi),
             web.get("/asyncapi.json", descriptions.serve_asyncapi),
             web.get("/docs", descriptions.serve_page),
+        ],
+        "any key": [
+            web.get("/api/v1/engines", fleet.engines),
+            web.post("/api/v1/bulk", bulk.bulk),  # which asks for the scope of its action
+        ],
+        "submit": [
             web.post("/api/v1/jobs", jobs.create),
+            web.post("/api/v1/jobs/{job_id}/retry", jobs.retry),
+            web.post("/api/v1/jobs/{job_id}/rerun", reruns.rerun),
+            web.post("/api/v1/analyze", analyze.create),
+        ],
+        "read": [
             web.get("/api/v1/jobs", jobs.list_jobs),
             web.get("/api/v1/jobs/{job_id}", jobs.show),
             web.get("/api/v1/jobs/{job_id}/results", jobs.results),
             web.get("/api/v1/jobs/{job_id}/artifacts/{sha256}", jobs.artifact),
             web.get("/api/v1/jobs/{job_id}/events", job_events.events),
-            web.get("/api/v1/jobs/{job_id}/stream", websocket.job_stream, allow_head=False),
-            web.post("/api/v1/jobs/{job_id}/cancel", jobs.cancel),
-            web.post("/api/v1/jobs/{job_id}/retry", jobs.retry),
-            web.post("/api/v1/jobs/{job_id}/rerun", reruns.rerun),
-            web.post("/api/v1/bulk", bulk.bulk),
-            web.post("/api/v1/analyze", analyze.create),
             web.get("/api/v1/analyze/{job_id}", analyze.show),
-            web.get("/api/v1/analyze/{job_id}/stream", websocket.analysis_stream, allow_head=False),
             web.get("/api/v1/events", feed_events.events),
-            web.get("/api/v1/stream", websocket.many_stream, allow_head=False),
-            web.get("/api/v1/engines", fleet.engines),
-            web.get("/api/v1/workers", fleet.workers),
             web.get("/api/v1/stats", fleet.stats),
+        ],
+        "stream": [
+            web.get("/api/v1/jobs/{job_id}/stream", websocket.job_stream, allow_head=False),
+            web.get("/api/v1/analyze/{job_id}/stream", websocket.analysis_stream, allow_head=False),
+            web.get("/api/v1/stream", websocket.many_stream, allow_head=False),
+        ],
+        "cancel": [
+            web.post("/api/v1/jobs/{job_id}/cancel", jobs.cancel),
+        ],
+        "admin": [  # what is not of one tenant alone
+            web.get("/api/v1/workers", fleet.workers),
             web.get("/api/v1/gateway", itself.show),
-        ]
-    )
-    return app
+            web.get("/metrics", fleet.metrics),
+        ],
+    }
 
 
 async def _run_hub(app: web.Application) -> AsyncIterator[None]:
     task = asyncio.create_task(app[HUB].run())  # noqa: TID251 this block owns it and waits for its end
-    task.add_done_callback(_report)
+    task.add_done_callback(partial(_report, "the hub stopped: streams get nothing new"))
     yield
     task.cancel()
     if (await asyncio.wait({task}, timeout=HUB_END_S))[1]:
         log.error("the hub did not end within %g s", HUB_END_S)
 
 
-def _report(task: asyncio.Task[None]) -> None:
+async def _run_access(app: web.Application) -> AsyncIterator[None]:
+    task = asyncio.create_task(app[ACCESS].run())  # noqa: TID251 this block owns it and waits for its end
+    task.add_done_callback(partial(_report, "open streams outlive their keys from here on"))
+    yield
+    task.cancel()
+    await asyncio.wait({task}, timeout=HUB_END_S)
+
+
+def _report(what: str, task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (failure := task.exception()) is not None:
-        log.critical("the hub stopped: streams get nothing new", exc_info=failure)
+        log.critical("%s", what, exc_info=failure)
 
 
 async def _say_goodbye(app: web.Application) -> None:

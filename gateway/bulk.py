@@ -22,6 +22,7 @@ from events.committer import new_command_id
 from events.errors import Refused
 from events.log import JobRow
 from events.values import decode, encode
+from gateway.access import permit
 from gateway.bodies import Asked, checked, read_object
 from gateway.deps import DEPS, Identity, identify
 from gateway.jobs import answer
@@ -68,6 +69,7 @@ class Confirm:
 async def bulk(request: web.Request) -> web.Response:
     """Counts, or does what was confirmed."""
     body = checked(BulkBody, await read_object(request))
+    permit(identify(request), "cancel" if body.action == "cancel" else "submit")
     now_ms = request.app[DEPS].clock.now_ms()
     try:
         search = search_of(body.q, now_ms)

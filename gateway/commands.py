@@ -38,10 +38,10 @@ class Unsubscribe(Body):
 
 
 class Auth(Body):
-    """Says who is asking. Nothing asks for it yet."""
+    """Says who is asking: the first frame where the upgrade did not, later a newer key of the same tenant."""
 
     op: Literal["auth"]
-    token: str
+    token: Annotated[str, StringConstraints(max_length=4096)]
 
 
 Command = SubscribeJob | SubscribeFeed | Unsubscribe | Auth

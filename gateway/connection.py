@@ -57,6 +57,8 @@ class Connection:
         self.heartbeat: Callable[[], bytes] = lambda: b""
         self.inbound = 0
         self.on_text: Callable[[str], None] | None = None  # takes what a peer says; without it that is only counted
+        self.on_auth: Callable[[str], None] | None = None  # takes what may be a newer key, counted or not
+        self._early: Sequence[str] = ()
         self._request = request
         self._socket = socket
         self._writer = writer
@@ -197,6 +199,32 @@ class Connection:
 
     # -- receiving
 
+    def hear_first(self, early: Sequence[str]) -> None:
+        """What a peer said while nobody could hear it: for the next who listens."""
+        self.on_text, self._early = None, early
+
+    def hear(self, on_text: Callable[[str], None]) -> None:
+        """Gives what the peer says to `on_text`."""
+        self.on_text = on_text
+        early, self._early = self._early, ()
+        for text in early:
+            on_text(text)
+
+    def aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does `work` beside the conversation, which an `Ending` it raises ends."""
+        try:
+            self._tasks.create_task(work)
+        except RuntimeError:  # the conversation is ending already
+            work.close()
+
+    def end(self, ending: Ending) -> None:
+        """Ends the conversation from outside."""
+
+        async def now() -> None:
+            raise ending
+
+        self.aside(now())
+
     async def listen(self) -> None:
         """Reads until the peer leaves or breaks a rule. Always ends by raising `Ending`."""
         while True:
@@ -206,6 +234,8 @@ class Connection:
                     self.on_text(frame.data)
                 case WSMsgType.TEXT:
                     self._count()
+                    if self.on_auth is not None:
+                        self.on_auth(frame.data)
                 case WSMsgType.BINARY:
                     raise Ending(1003, "frames are text")
                 case WSMsgType.PING:

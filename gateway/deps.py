@@ -10,6 +10,7 @@ from events.bus import Bus
 from events.clock import Clock
 from events.committer import Committer
 from events.declaration import Engine
+from events.keys import DEFAULT_TENANT, SCOPES, Keys, Scope
 from events.log import Log
 from events.telemetry import Telemetry
 from gateway.engines import EngineBook
@@ -25,6 +26,8 @@ class Deps:
     bus: Bus
     committer: Committer
     engines: Mapping[str, Engine]  # those installed here, by name
+    keys: Keys | None = None  # without them nobody is ever asked for one
+    asks: bool = False  # for a key, from the start; otherwise as soon as there is one
     allowed_origins: frozenset[str] = frozenset()  # besides loopback
     heartbeat_s: float = 15.0  # default of full streams
     stall_s: float = 120.0  # a peer that takes no byte for this long is closed with 4508
@@ -42,17 +45,25 @@ class Deps:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks: the tenant whose jobs are visible, and the actor recorded in events."""
+    """Who asks: the tenant whose jobs are visible, the actor recorded in events, and what they may do."""
 
     tenant: str
     actor: str
+    scopes: frozenset[Scope] = frozenset(SCOPES)
+    key_id: str | None = None
+
+    def may(self, scope: Scope) -> bool:
+        """`admin` may everything."""
+        return scope in self.scopes or "admin" in self.scopes
 
 
 DEPS = web.AppKey("deps", Deps)
 HUB = web.AppKey("hub", Hub)
 ENGINES = web.AppKey("engines", EngineBook)
+IDENTITY = web.RequestKey("identity", Identity)
+EVERYONE = Identity(DEFAULT_TENANT, "user:anonymous")  # where no key is asked for
 
 
-def identify(request: web.Request) -> Identity:  # noqa: ARG001 credentials come with the security issue
-    """Everyone is one tenant until requests carry credentials."""
-    return Identity("default", "user:anonymous")
+def identify(request: web.Request) -> Identity:
+    """Who asks; `gateway/access.py` has found out."""
+    return request[IDENTITY]

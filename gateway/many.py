@@ -93,7 +93,7 @@ class ManyStream:
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            connection.on_text = lambda text: self._hear(text, loop.time())
+            connection.hear(lambda text: self._hear(text, loop.time()))
             self._departure.due.add_done_callback(lambda _: self._noticed.set())
             while True:
                 await self._noticed_within(connection.wait_s())
@@ -152,7 +152,8 @@ class ManyStream:
             case Unsubscribe():
                 self._unsubscribe(FEED if command.feed else command.job_id or "")
             case Auth():
-                pass
+                if self._connection.on_auth is not None:
+                    self._connection.on_auth(text)
 
     def _subscribe(self, key: str, follow: Callable[[Subscription], Awaitable[None]]) -> None:
         sockets = self._app[SOCKETS]

@@ -60,6 +60,11 @@ class Route:
     def path(self) -> str:
         return self.call.partition(" ")[2]
 
+    @property
+    def guarded(self) -> bool:
+        """Whether it asks for a key, where keys are asked for."""
+        return self.path.startswith("/api/v1/") or self.path == "/metrics"
+
 
 def model(name: type[BaseModel]) -> dict[str, Schema]:
     """A JSON answer of this model."""
@@ -226,7 +231,8 @@ ROUTES = (
 
 _FAILURES = {
     400: "The query, a header, or the JSON of the body is wrong; `errors` names it.",
-    403: "This Origin may not open streams.",
+    401: "No key, or none that is good.",
+    403: "The key lacks the scope, or this Origin may not do this.",
     404: "There is no such thing, or it is not yours.",
     406: "Nobody serves this form.",
     409: "The job's status, or its head, does not allow it.",
@@ -260,7 +266,10 @@ class Description:
             },
             "servers": [{"url": "/"}],
             "paths": paths,
-            "components": {"schemas": self._schemas()},
+            "components": {
+                "schemas": self._schemas(),
+                "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
+            },
         }
 
     def _operation(self, route: Route) -> dict[str, Any]:
@@ -270,6 +279,8 @@ class Description:
             "parameters": [*_path_parameters(route.path), *(each.described() for each in route.parameters)],
             "responses": dict(_responses(route)),
         }
+        if route.guarded:
+            operation["security"] = [{"key": []}, {}]  # without keys nobody is asked
         if route.body is not None:
             name = route.body if isinstance(route.body, str) else route.body.__name__
             operation["requestBody"] = {"required": not route.body_optional, "content": {JSON: {"schema": ref(name)}}}
@@ -319,5 +330,6 @@ def _responses(route: Route) -> Iterator[tuple[str, dict[str, Any]]]:
     for status, (says, content) in route.answers.items():
         media = {kind: {"schema": schema} for kind, schema in content.items()}
         yield str(status), {"description": says} | ({"content": media} if media else {})
-    for status in (*route.fails, 500, 503):
+    guarded = (401, 403) if route.guarded else ()
+    for status in sorted({*route.fails, *guarded, 500, 503}):
         yield str(status), {"description": _FAILURES[status], "content": {PROBLEM: {"schema": ref("Problem")}}}

@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable
 
 from aiohttp import web
 
+from gateway.access import ACCESS
 from gateway.delivery import Stalled, cut, write
+from gateway.deps import identify
 from gateway.sockets import Sockets, TooSlow
 
 EVENT_STREAM = "text/event-stream"
@@ -96,6 +98,18 @@ class Outlet:
             if not task.done():
                 await self.tick()
 
+    def end(self, reason: str) -> None:
+        """Ends the answer from outside; whoever comes back is told why."""
+
+        async def now() -> None:
+            raise Gone(reason)
+
+        ending = now()
+        try:
+            self._tasks.create_task(ending)
+        except RuntimeError:  # it is ending already
+            ending.close()
+
     async def _write(self, body: bytes) -> None:
         await write(self._request, self._response, body)
         self._wrote_at = self._loop.time()
@@ -113,8 +127,9 @@ async def pour(request: web.Request, talk: Talk, *, retry_ms: int) -> web.Stream
     try:
         async with asyncio.TaskGroup() as tasks:
             outlet = Outlet(request, response, tasks)
-            await write(request, response, b"retry: %d\n\n" % retry_ms)
-            await talk(outlet)
+            with request.app[ACCESS].hosting(identify(request), outlet.end):
+                await write(request, response, b"retry: %d\n\n" % retry_ms)
+                await talk(outlet)
         await response.write_eof()
     except* (Gone, Stalled, ConnectionError):
         pass

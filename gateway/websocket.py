@@ -1,159 +1,216 @@
 """Streams over WebSocket: who may open one, and which of the two protocols it speaks (docs/protocol.md §3)."""
 
-import ipaddress
-from collections.abc import Coroutine
-from typing import Any
-from urllib.parse import urlsplit
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from aiohttp import web
 
 from events import crash_points
 from events.catalog import FINAL
-from events.errors import UnknownJob
+from events.errors import LogUnavailable, UnknownJob
 from events.log import Head
 from gateway import frames
+from gateway.access import ACCESS, Forbidden, Unauthorized, bearer_protocol, no_key, permit, token_in
 from gateway.analyze import ENGINE
 from gateway.classic import ClassicStream
+from gateway.commands import Auth, BadCommand, command_of
 from gateway.connection import Connection, Ending, Talk, converse
-from gateway.deps import DEPS, HUB, identify
+from gateway.deps import DEPS, HUB, IDENTITY, Identity
 from gateway.following import FullQuery, following
 from gateway.full import FullStream
+from gateway.hosted import hosted
 from gateway.hub import TooManyWatched
 from gateway.jobs import job_id_in, row_of
 from gateway.many import ManyStream
+from gateway.origins import check_origin
 from gateway.problems import Problem
 from gateway.sockets import SOCKETS, crowded, retry_after
 
 ASKS_FOR_FULL = frozenset({"after", "last", "batch", "epoch"})
+AUTH_S = 5.0  # for the first frame, where the upgrade carried no key
+EARLY_CHARS_MAX = 64 * 1024  # said before it was judged
+
+# What joins a stream for somebody and gives what to say on it. Raises what `_refusal` knows, and `LogUnavailable`.
+Opening = Callable[[web.Request, Identity], AbstractAsyncContextManager[Talk]]
 
 
 async def job_stream(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/jobs/{id}/stream`: always full."""
-    _check_upgrade(request)
-    return await _within_caps(request, _full(request))
+    return await _serve(request, _full)
 
 
 async def analysis_stream(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/analyze/{id}/stream`: classic, unless the request asks for full."""
-    _check_upgrade(request)
-    offered = {word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")}
-    if frames.PROTOCOL in offered or ASKS_FOR_FULL & request.query.keys():
-        return await _within_caps(request, _full(request, engine=ENGINE))
-    return await _within_caps(request, _classic(request))
+    if frames.PROTOCOL in _offered(request) or ASKS_FOR_FULL & request.query.keys():
+        return await _serve(request, partial(_full, engine=ENGINE))
+    return await _serve(request, _classic)
 
 
 async def many_stream(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/stream`: as many jobs as the client asks for."""
+    return await _serve(request, _many)
+
+
+async def _serve(request: web.Request, opening: Opening) -> web.StreamResponse:
     _check_upgrade(request)
-    return await _within_caps(request, _many(request))
-
-
-async def _within_caps(request: web.Request, stream: Coroutine[Any, Any, web.StreamResponse]) -> web.StreamResponse:
-    sockets = request.app[SOCKETS]
+    sockets, access = request.app[SOCKETS], request.app[ACCESS]
     full, overrun = sockets.full, sockets.overrun
     with sockets.counted("websocket"):  # before anything is waited for: many may come at once
         if full:
-            stream.close()
             sockets.refused("connections")
             if overrun:
                 raise crowded()
-            return await _refuse(request, 4429, retry_after())
+            return await _refuse(request, Ending(4429, retry_after()))
         try:
-            return await stream
-        except TooManyWatched:
-            sockets.refused("watched_jobs")
-            return await _refuse(request, 4429, retry_after())
+            token = token_in(request)
+            if token is None and access.asks:
+                return await _converse(request, partial(_introduced, request, opening))
+            who = await _admitted(request, token)
+            async with opening(request, who) as talk:
+                return await _converse(request, hosted(access, who, talk))
+        except _REFUSED as no:
+            return await _refuse(request, *_refusal(request, no))
 
 
-async def _full(request: web.Request, *, engine: str | None = None) -> web.StreamResponse:
+async def _admitted(request: web.Request, token: str | None) -> Identity:
+    """Raises `Unauthorized`, `Forbidden`, `LogUnavailable`."""
+    who = request[IDENTITY] = await request.app[ACCESS].who(token)
+    permit(who, "read")
+    return who
+
+
+async def _introduced(request: web.Request, opening: Opening, connection: Connection) -> Ending:
+    """Asks who it is before anything else is said; what else the peer says meanwhile is heard after it."""
+    first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    early: list[str] = []
+
+    def hear(text: str) -> None:
+        if not first.done():
+            first.set_result(text)
+        elif sum(map(len, early)) + len(text) <= EARLY_CHARS_MAX:
+            early.append(text)
+        else:
+            raise Ending(4429, "retry_after=10")
+
+    connection.on_text = hear
+    try:
+        async with asyncio.timeout(AUTH_S):
+            text = await first
+    except TimeoutError:
+        return Ending(4408, f"no authentication within {AUTH_S:g} s")
+    try:
+        who = await _admitted(request, _token_of(text))
+        async with opening(request, who) as talk:
+            connection.hear_first(early)
+            return await hosted(request.app[ACCESS], who, talk)(connection)
+    except _REFUSED as no:
+        ending, said = _refusal(request, no)
+        if said is not None:
+            await connection.send(said)
+        return ending
+    except LogUnavailable:
+        return Ending(1013, "the log does not answer")
+
+
+def _token_of(text: str) -> str:
+    """The key of a first frame. Raises `Unauthorized`."""
+    try:
+        command = command_of(text)
+    except BadCommand:
+        command = None
+    if not isinstance(command, Auth):
+        raise no_key()
+    return command.token
+
+
+# ---- what is opened -------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _full(request: web.Request, who: Identity, *, engine: str | None = None) -> AsyncIterator[Talk]:
     deps = request.app[DEPS]
-    try:
-        query = FullQuery.of(request, deps.heartbeat_s, "compress")
-    except Problem as bad:
-        field, message = bad.errors[0]
-        return await _refuse(request, 4400, "bad query", frames.command_error(f"{field}: {message}", field))
-    try:
-        async with following(request.app, identify(request), job_id_in(request), query, engine=engine) as place:
-            crash_points.reached("stream.head_read")
-            return await _converse(request, FullStream(place, query, deps).talk)
-    except UnknownJob:
-        return await _refuse(request, 4004, "no such job")
+    query = FullQuery.of(request, deps.heartbeat_s, "compress")
+    async with following(request.app, who, job_id_in(request), query, engine=engine) as place:
+        crash_points.reached("stream.head_read")
+        yield FullStream(place, query, deps).talk
 
 
-async def _many(request: web.Request) -> web.StreamResponse:
-    try:
-        query = FullQuery.of_socket(request, request.app[DEPS].heartbeat_s)
-    except Problem as bad:
-        field, message = bad.errors[0]
-        return await _refuse(request, 4400, "bad query", frames.command_error(f"{field}: {message}", field))
+@asynccontextmanager
+async def _many(request: web.Request, who: Identity) -> AsyncIterator[Talk]:
+    query = FullQuery.of_socket(request, request.app[DEPS].heartbeat_s)
     with request.app[HUB].departures.announced() as departure:
-        return await _converse(request, ManyStream(request.app, identify(request), query, departure).talk)
+        yield ManyStream(request.app, who, query, departure).talk
 
 
-async def _classic(request: web.Request) -> web.StreamResponse:
+@asynccontextmanager
+async def _classic(request: web.Request, who: Identity) -> AsyncIterator[Talk]:
+    del who  # `row_of` asks the request
     hub = request.app[HUB]
-    try:
-        async with hub.watch(job_id_in(request)) as watched:
-            job = (await row_of(request, engine=ENGINE)).job
-            after = job.last_seq - (job.status in FINAL)  # of a finished job the terminal event is all there is to say
-            async with hub.follow(watched, Head(job.last_seq, job.status), after) as viewer:
-                return await _converse(request, ClassicStream(job, viewer, request.app[DEPS]).talk)
-    except UnknownJob:
-        return await _refuse(request, 4004, "no such job")
+    async with hub.watch(job_id_in(request)) as watched:
+        job = (await row_of(request, engine=ENGINE)).job
+        after = job.last_seq - (job.status in FINAL)  # of a finished job the terminal event is all there is to say
+        async with hub.follow(watched, Head(job.last_seq, job.status), after) as viewer:
+            yield ClassicStream(job, viewer, request.app[DEPS]).talk
 
 
 # ---- the upgrade ----------------------------------------------------------------------------------------------
 
 
 def _check_upgrade(request: web.Request) -> None:
-    deps = request.app[DEPS]
-    origin = request.headers.get("Origin")
-    if origin is not None and not origin_allowed(origin, deps.allowed_origins):
-        raise Problem(
-            403, "origin", f"The Origin {origin} may not open streams.", errors=[("Origin", "is not allowed")]
-        )
+    check_origin(request.headers.get("Origin"), request.app[DEPS].allowed_origins)
     if request.headers.get("Upgrade", "").lower() != "websocket":
         raise Problem(426, "upgrade_required", "This is a WebSocket.", headers={"Upgrade": "websocket"})
     if request.app[HUB].closing:
         raise Problem(503, "closing", "This gateway is shutting down; connect again.")
 
 
-def origin_allowed(origin: str, allowed: frozenset[str]) -> bool:
-    """Whether a page of this origin may open a socket: one of the allowed ones, exactly, or any port of this machine."""
-    if origin in allowed:
-        return True
-    try:
-        parts = urlsplit(origin)
-        host = parts.hostname or ""
-    except ValueError:
-        return False
-    if parts.scheme not in {"http", "https"} or f"{parts.scheme}://{parts.netloc}" != origin or "@" in parts.netloc:
-        return False
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+_REFUSED = (UnknownJob, TooManyWatched, Problem)
 
 
-async def _refuse(request: web.Request, code: int, reason: str, frame: bytes | None = None) -> web.StreamResponse:
+def _refusal(request: web.Request, no: Exception) -> tuple[Ending, bytes | None]:
+    """How a stream that was not joined is closed, and what is said before."""
+    match no:
+        case UnknownJob():
+            return Ending(4004, "no such job"), None
+        case TooManyWatched():
+            request.app[SOCKETS].refused("watched_jobs")
+            return Ending(4429, retry_after()), None
+        case Unauthorized():
+            return Ending(4401, no.detail), None
+        case Forbidden():
+            return Ending(4403, no.detail), None
+        case Problem():
+            field, message = no.errors[0]
+            return Ending(4400, "bad query"), frames.command_error(f"{field}: {message}", field)
+        case _:
+            raise no
+
+
+async def _refuse(request: web.Request, ending: Ending, said: bytes | None = None) -> web.StreamResponse:
     """Accepts, says why, closes: of an upgrade that was refused a browser shows nothing."""
 
     async def talk(connection: Connection) -> Ending:
-        if frame is not None:
-            await connection.send(frame)
-        return Ending(code, reason)
+        if said is not None:
+            await connection.send(said)
+        return ending
 
     return await _converse(request, talk)
 
 
+def _offered(request: web.Request) -> set[str]:
+    return {word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")}
+
+
 async def _converse(request: web.Request, talk: Talk) -> web.StreamResponse:
+    bearer = None if frames.PROTOCOL in _offered(request) else bearer_protocol(request)
     return await converse(
         request,
         talk,
         request.app[SOCKETS],
-        protocols=(frames.PROTOCOL,),
+        # A browser takes the connection only if one of the subprotocols it offered comes back.
+        protocols=(frames.PROTOCOL,) if bearer is None else (bearer,),
         stall_s=request.app[DEPS].stall_s,
         compress=request.query.get("compress") == "1",
     )

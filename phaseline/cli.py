@@ -10,6 +10,7 @@ from phaseline.cli_feed import feed
 from phaseline.cli_fleet import engines, stats, workers
 from phaseline.cli_fpl import fpl
 from phaseline.cli_jobs import jobs
+from phaseline.cli_keys import keys
 from phaseline.cli_options import EXIT_CODES, FrontDoor, closing, exit_with
 from phaseline.cli_server import db, doctor, gateway, up, verify, worker
 from phaseline.cli_watch import follow, submit
@@ -56,6 +57,7 @@ for command in (
     gateway,
     worker,
     db,
+    keys,
     verify,
     audit,
     doctor,

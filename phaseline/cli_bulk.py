@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from phaseline.cli_options import QUERY_HELP, Failure, Shape, closing, server_options, show
+from phaseline.cli_options import QUERY_HELP, Failure, Shape, api_key, closing, server_options, show
 
 _ACTIONS = ("cancel", "retry", "rerun")
 
@@ -40,7 +40,7 @@ def bulk(action: Any, query: tuple[str, ...], yes: bool, shape: Shape, url: str,
 
     # In one loop, but asked between its runs: inside one, Ctrl-C would wait for the answer.
     with asyncio.Runner() as runner:
-        client = Client(url)
+        client = Client(url, token=api_key())
         try:
             counted = runner.run(client.bulk(action, " ".join(query), **how))
             click.echo(f"{counted.count} jobs to {action}", err=True)

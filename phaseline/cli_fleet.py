@@ -44,9 +44,10 @@ def _facts(counts: dict[str, Any]) -> None:
     facts = {
         **{f"jobs {status}": count for status, count in counts["jobs"].items()},
         "oldest due": "none" if counts["oldest_due_ms"] is None else f"{counts['oldest_due_ms'] / 1000:.1f} s",
-        **{name: counts[name] for name in ("events", "workers", "slots", "running", "viewers", "log")},
-        "bus": _bus(counts["bus"]),
     }
+    if "bus" in counts:  # told to `admin` only
+        facts |= {name: counts[name] for name in ("events", "workers", "slots", "running", "viewers", "log")}
+        facts["bus"] = _bus(counts["bus"])
     _lines(facts)
 
 

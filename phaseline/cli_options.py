@@ -57,13 +57,19 @@ Shape = Literal["table", "json", "jsonl"]
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
-url_option = click.option(
-    "--url",
-    envvar="PHASELINE_URL",
-    default=DEFAULT_URL,
-    show_default=True,
+
+def _keep_api_key(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta[_API_KEY] = value
+
+
+_API_KEY = "phaseline.api_key"
+api_key_option = click.option(
+    "--api-key",
+    envvar="PHASELINE_KEY",
     show_envvar=True,
-    help="Where the server is.",
+    expose_value=False,
+    callback=_keep_api_key,
+    help="API key, where the server asks for one; others on this machine see options, so rather the variable.",
 )
 shape_option = click.option(
     "-o",
@@ -145,6 +151,17 @@ def both(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
     return decorate
 
 
+url_option = both(
+    click.option(
+        "--url",
+        envvar="PHASELINE_URL",
+        default=DEFAULT_URL,
+        show_default=True,
+        show_envvar=True,
+        help="Where the server is.",
+    ),
+    api_key_option,
+)
 server_options = both(shape_option, url_option)
 params_options = both(
     click.option("-p", "pairs", multiple=True, metavar="KEY=VALUE", help="One param; VALUE is JSON, else a string."),
@@ -157,10 +174,16 @@ def talk(url: str, work: "Callable[[Client], Coroutine[Any, Any, _T]]") -> _T:
     from phaseline.client import Client
 
     async def talking() -> _T:
-        async with Client(url) as client:
+        async with Client(url, token=api_key()) as client:
             return await work(client)
 
     return asyncio.run(talking())
+
+
+def api_key() -> str | None:
+    """The API key this command was given."""
+    key: str | None = click.get_current_context().meta.get(_API_KEY)
+    return key
 
 
 def show(shape: Shape, value: Any, table: Callable[[Any], None]) -> None:

@@ -46,8 +46,8 @@ _slots = click.option(
     show_envvar=True,
     help="Engines run at once; default one a core, at least 2.",
 )
-_ON_DATABASE = "--database-url postgresql://app@db/phaseline"
-_ON_SERVERS = f"{_ON_DATABASE} --rabbitmq-url amqp://app@mq/"
+ON_DATABASE = "--database-url postgresql://app@db/phaseline"
+_ON_SERVERS = f"{ON_DATABASE} --rabbitmq-url amqp://app@mq/"
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 _SERVER_CODES = "\b\nExit codes: 0 ended in order (SIGTERM or Ctrl-C), 1 error, 2 usage.\n"
 
@@ -93,7 +93,7 @@ def db() -> None:
     """Looks after the database."""
 
 
-@db.command(epilog=closing(f"phaseline db migrate {_ON_DATABASE}"))
+@db.command(epilog=closing(f"phaseline db migrate {ON_DATABASE}"))
 @both(database_url_option, data_dir_option)
 def migrate(**given: Any) -> None:
     """Brings the schema to what this version needs. Alone, under a lock; nothing to do is fine."""
@@ -139,7 +139,7 @@ def check(**given: Any) -> None:
     click.echo("every job equals the fold of its events")
 
 
-@db.command(epilog=closing(f"phaseline db rebuild {_ON_DATABASE}"))
+@db.command(epilog=closing(f"phaseline db rebuild {ON_DATABASE}"))
 @both(database_url_option, data_dir_option)
 def rebuild(**given: Any) -> None:
     """Rewrites every row that differs from its events. The events are the truth and stay as they are."""

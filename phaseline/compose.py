@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import fcntl
 import importlib.metadata
+import ipaddress
 import logging
 import os
 import resource
@@ -31,6 +32,7 @@ from events.bus_rabbit import RabbitBus, RabbitSettings
 from events.committer import Committer
 from events.declaration import Engine, installed_engines
 from events.errors import BusUnavailable, LogUnavailable, PhaselineError, Unavailable
+from events.keys import ApiKey, Keys, Scope
 from events.log import Log
 from events.seal import Seal
 from events.seal_log import SealLog
@@ -62,6 +64,7 @@ class Spine:
 
     log: Log
     bus: Bus
+    keys: Keys
     committer: Committer
     engines: Mapping[str, Engine]
     telemetry: Telemetry
@@ -121,6 +124,23 @@ def db_check(settings: Settings) -> list[str]:
 def db_rebuild(settings: Settings) -> int:
     """Rewrites rows that differ from their events; returns how many."""
     return asyncio.run(database.rebuild(settings))
+
+
+def keys_create(
+    settings: Settings, tenant: str, name: str, scopes: Sequence[Scope], days: float | None
+) -> tuple[ApiKey, str]:
+    """Makes an API key; its text is not stored and cannot be had again."""
+    return asyncio.run(database.create_key(settings, tenant, name, scopes, days))
+
+
+def keys_list(settings: Settings, tenant: str | None) -> list[ApiKey]:
+    """Every key, of one tenant when given."""
+    return asyncio.run(database.list_keys(settings, tenant))
+
+
+def keys_revoke(settings: Settings, key_id: str) -> bool:
+    """Makes a key good for nothing; False when there is none of this id."""
+    return asyncio.run(database.revoke_key(settings, key_id))
 
 
 def verify_run(settings: Settings, recordings: Sequence[Path], *, settled: bool) -> verify.Counts:
@@ -214,7 +234,7 @@ async def spine(settings: Settings) -> AsyncIterator[Spine]:
         await _waiting_for_database(log.open)
         await bus.open()
         async with _background(committer.run()), _background(sweeper.run()), _background(sealer.run()):
-            yield Spine(log, bus, committer, _engines(settings), telemetry)
+            yield Spine(log, bus, log, committer, _engines(settings), telemetry)
     finally:
         await bus.close()
         await log.close()
@@ -238,12 +258,15 @@ def _anchors(settings: Settings, log: SealLog) -> Callable[[Seal], Awaitable[Non
 async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
     """The gateway on its port; yields its URL."""
     _allow_files(settings)
+    asks = await _asks_for_keys(settings, parts.keys)
     origins = frozenset(words(settings.allowed_origins))
     deps = Deps(
         parts.log,
         parts.bus,
         parts.committer,
         parts.engines,
+        keys=parts.keys,
+        asks=asks,
         allowed_origins=origins,
         connections_max=settings.connections_max,
         compressed_max=settings.compressed_max,
@@ -259,6 +282,25 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
         await runner.cleanup()
+
+
+async def _asks_for_keys(settings: Settings, keys: Keys) -> bool:
+    """Whether every request needs a key from the start. Raises `Misconfigured` where strangers could come in."""
+    if settings.auth == "keys" or await keys.has_keys():
+        return True
+    if settings.auth == "auto" and not _is_loopback(settings.host):
+        raise Misconfigured(
+            f"listening on {settings.host} would let anybody in: there is no API key yet. Make one with `phaseline keys "
+            "create`, or set PHASELINE_AUTH=open if something before this asks who comes"
+        )
+    _log.info("no API key is asked for: there is none yet (`phaseline keys create` makes one)")
+    return False
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _allow_files(settings: Settings) -> None:

@@ -1,8 +1,8 @@
 """The database's own commands: migrate, check, rebuild. Each opens what it needs and closes it again."""
 
 import secrets
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from events.catalog import Submitted
 from events.clock import Clock
 from events.errors import LogUnavailable, PhaselineError
 from events.job import fold
+from events.keys import ApiKey, Scope, draw
 from events.log import JobRow, Log, differing
 from events.log_postgres import BEGIN_EPOCH, DRIVER_FAILURES, PostgresLog, asyncpg_url, unreachable
 from events.log_sqlite import SqliteLog, sqlite_engine
@@ -25,6 +26,7 @@ from phaseline.settings import Settings
 
 EPOCH_WAIT_S = 10  # a restore's command waits this long for the transactions under way
 SQLITE_FILE = "phaseline.db"
+DAY_MS = 24 * 3600 * 1000
 T = TypeVar("T")
 
 
@@ -107,14 +109,44 @@ def _raise_epoch(connection: Connection) -> None:
     crash_points.reached("epoch.committed")
 
 
-async def check(settings: Settings) -> list[str]:
-    """Every difference between a job's row and the fold of its events, one sentence each; none is good."""
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[PostgresLog | SqliteLog]:
     log = make_log(settings)
     await log.open()
     try:
-        return [problem async for row in log.all_jobs() for problem in await differences(log, row.job.id)]
+        yield log
     finally:
         await log.close()
+
+
+async def create_key(
+    settings: Settings, tenant: str, name: str, scopes: Sequence[Scope], days: float | None
+) -> tuple[ApiKey, str]:
+    """Makes an API key that is good for so many days, or for ever. Its text is nowhere else."""
+    async with _opened(settings) as log:
+        now_ms = await log.now()
+        expires_at = None if days is None else now_ms + int(days * DAY_MS)
+        key, text = draw(tenant, name, scopes, now_ms=now_ms, expires_at=expires_at)
+        await log.add_key(key)
+        return key, text
+
+
+async def list_keys(settings: Settings, tenant: str | None) -> list[ApiKey]:
+    """Every key, of one tenant when given."""
+    async with _opened(settings) as log:
+        return await log.keys(tenant)
+
+
+async def revoke_key(settings: Settings, key_id: str) -> bool:
+    """Makes a key good for nothing; False when there is none of this id."""
+    async with _opened(settings) as log:
+        return await log.revoke_key(key_id)
+
+
+async def check(settings: Settings) -> list[str]:
+    """Every difference between a job's row and the fold of its events, one sentence each; none is good."""
+    async with _opened(settings) as log:
+        return [problem async for row in log.all_jobs() for problem in await differences(log, row.job.id)]
 
 
 async def rebuild(settings: Settings) -> int:

@@ -32,6 +32,7 @@ RIGHTS = {
     "log": "SELECT",
     "seals": "SELECT INSERT",
     "sealed": "SELECT INSERT",
+    "api_keys": "SELECT",  # and UPDATE of one column: a gateway notes their use, and can make none
 }
 _TRIGGERS = {
     "postgresql": ("events_no_change", "events_no_truncate"),
@@ -199,6 +200,10 @@ def _rights(connection: Connection) -> Finding:
         lacking.append("USAGE ON SEQUENCE events_pos_seq")
     if not _allowed(connection, "has_function_privilege", "phaseline_make_partition(bigint)", "EXECUTE"):
         lacking.append("EXECUTE ON FUNCTION phaseline_make_partition(bigint)")
+    if _one(connection, "SELECT to_regclass('api_keys') IS NOT NULL") == "True" and not _allowed(
+        connection, "has_any_column_privilege", "api_keys", "UPDATE"
+    ):
+        lacking.append("UPDATE (used_at) ON api_keys")
     role = _one(connection, "SELECT current_user")
     if lacking:
         cure = "as the owner of the schema: " + "; ".join(f"GRANT {one} TO {role}" for one in lacking)

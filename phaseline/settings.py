@@ -22,7 +22,14 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".data/phaseline"), description="where `phaseline up` keeps its data between runs")
     host: str = Field("127.0.0.1", description="address the gateway listens on")
     port: int = Field(8000, ge=0, le=65535, description="port the gateway listens on; 0 picks a free one")
-    allowed_origins: str = Field("", description="comma-separated Origins besides loopback that may open sockets")
+    auth: Literal["auto", "open", "keys"] = Field(
+        "auto",
+        description="auto: API keys are asked for once there is one, and without one only loopback is listened on; "
+        "open: the same, but anywhere; keys: asked for even before there is one",
+    )
+    allowed_origins: str = Field(
+        "", description="comma-separated Origins besides loopback that may open sockets and change anything"
+    )
 
     slots: int = Field(max(2, os.cpu_count() or 2), ge=1, le=256, description="engines a worker runs at once")
     lease_s: float = Field(6.0, gt=0, description="a worker silent for this long is replaced")

@@ -1,4 +1,4 @@
-"""What a follow promises whoever reads it, whatever the connection does (docs/protocol.md §6)."""
+"""What a follow promises whoever reads it, whatever the connection does (docs/protocol.md §7)."""
 
 import logging
 

@@ -50,8 +50,10 @@ class Listener(Frames):
 
 
 @asynccontextmanager
-async def listening(gateway: Gateway, path: str, last_event_id: str = "") -> AsyncIterator[Listener]:
-    headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+async def listening(
+    gateway: Gateway, path: str, last_event_id: str = "", headers: dict[str, str] | None = None
+) -> AsyncIterator[Listener]:
+    headers = {**(headers or {}), **({"Last-Event-ID": last_event_id} if last_event_id else {})}
     async with (
         httpx.AsyncClient(timeout=WAIT_S, trust_env=False) as client,
         aconnect_sse(client, "GET", str(gateway.server.make_url(path)), headers=headers) as source,

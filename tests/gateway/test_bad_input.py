@@ -1,4 +1,4 @@
-"""Each row of docs/protocol.md §5: bad input changes nothing and gets an answer that names the field."""
+"""Each row of docs/protocol.md §6: bad input changes nothing and gets an answer that names the field."""
 
 import io
 from typing import Any

@@ -12,9 +12,9 @@ from aiohttp.test_utils import make_mocked_request
 
 from events.telemetry import Telemetry
 from gateway.deps import HUB
+from gateway.origins import origin_allowed
 from gateway.problems import problems
 from gateway.sockets import SOCKETS, LargeFrames
-from gateway.websocket import origin_allowed
 from tests.crowd import CLOSE, PING, TEXT, peer
 from tests.gateway.driving import Driver, Gateway, eventually, seen
 

@@ -1,0 +1,68 @@
+"""API keys in the log's database, for both dialects: a part of `SqlLog`, whose reads and writes it uses."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from events import tables as t
+from events.keys import SCOPES, ApiKey
+
+WRITE_S = 5.0
+
+
+class SqlKeys:
+    """See `events/keys.py` for the promises."""
+
+    # -- what the log gives
+
+    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        raise NotImplementedError
+
+    def _writing(self, deadline_s: float) -> AbstractAsyncContextManager[AsyncConnection]:
+        raise NotImplementedError
+
+    def _now_sql(self) -> ColumnElement[int]:
+        raise NotImplementedError
+
+    # -- keys
+
+    async def add_key(self, key: ApiKey) -> None:
+        values = {name: getattr(key, name) for name in ApiKey.__slots__} | {"scopes": " ".join(key.scopes)}
+        async with self._writing(WRITE_S) as connection:
+            await connection.execute(insert(t.api_keys).values(**values))
+
+    async def find_keys(self, key_ids: Sequence[str]) -> dict[str, ApiKey]:
+        rows = await self._rows(select(*_KEY).where(t.api_keys.c.id.in_(list(key_ids))))
+        return {row.id: _to_key(row) for row in rows}
+
+    async def keys(self, tenant: str | None = None) -> list[ApiKey]:
+        k = t.api_keys.c
+        query = select(*_KEY).order_by(k.created_at, k.id)
+        return [_to_key(row) for row in await self._rows(query if tenant is None else query.where(k.tenant == tenant))]
+
+    async def has_keys(self) -> bool:
+        return bool(await self._rows(select(t.api_keys.c.id).limit(1)))
+
+    async def revoke_key(self, key_id: str) -> bool:
+        k = t.api_keys
+        async with self._writing(WRITE_S) as connection:
+            revoked_at = func.coalesce(k.c.revoked_at, self._now_sql())
+            found = await connection.execute(update(k).where(k.c.id == key_id).values(revoked_at=revoked_at))
+            return bool(found.rowcount)
+
+    async def touch_keys(self, key_ids: Sequence[str]) -> None:
+        k = t.api_keys
+        async with self._writing(WRITE_S) as connection:
+            await connection.execute(update(k).where(k.c.id.in_(list(key_ids))).values(used_at=self._now_sql()))
+
+
+_KEY = tuple(t.api_keys.c[name] for name in ApiKey.__slots__)
+
+
+def _to_key(row: Row[Any]) -> ApiKey:
+    values = row._asdict()
+    granted = values["scopes"].split()
+    return ApiKey(**values | {"sha256": bytes(row.sha256), "scopes": tuple(s for s in SCOPES if s in granted)})

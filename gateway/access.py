@@ -1,0 +1,238 @@
+"""Who asks, and whether they may: every request passes here before its handler, open streams are looked at again.
+
+What a route needs is declared beside it in `gateway/app.py`; a route that declares nothing answers nobody. A key is read
+from the log once in `FRESH_S`, however many requests carry it, and its last use is written once in `TOUCH_S`.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import web
+
+from events.errors import PhaselineError
+from events.keys import ApiKey, Scope, Token, token_of
+from gateway.deps import DEPS, EVERYONE, IDENTITY, Deps, Identity
+from gateway.origins import check_origin
+from gateway.problems import Handler, Problem
+
+FRESH_S = 5.0  # so long a revoked key may still be let in
+LOOK_S = 5.0  # how often keys of open streams are looked at
+KEPT_MAX = 10_000  # keys remembered
+LOOKUPS_MAX = 4  # at once: guesses must not take the log's connections
+TOUCH_S = 60.0
+BEARER = "bearer."  # a WebSocket subprotocol: browsers cannot set a header there
+SAFE = ("GET", "HEAD")
+
+# Beside the scopes: anybody; any key; a stream of many kinds of refusal, which asks by itself for `read`.
+Need = Scope | Literal["nobody", "any key", "stream"]
+
+log = logging.getLogger(__name__)
+
+
+class Unauthorized(Problem):
+    """401: no key, or none that is good. A wrong secret and an unknown id are told apart by nothing."""
+
+    def __init__(self, detail: str, *, presented: bool) -> None:
+        challenge = 'Bearer realm="phaseline"' + (', error="invalid_token"' if presented else "")
+        super().__init__(401, "unauthorized", detail, headers={"WWW-Authenticate": challenge})
+
+
+class Forbidden(Problem):
+    """403: a good key without this scope."""
+
+    def __init__(self, scope: Scope) -> None:
+        challenge = f'Bearer realm="phaseline", error="insufficient_scope", scope="{scope}"'
+        super().__init__(
+            403,
+            "forbidden",
+            f"This key may not do this: it needs the scope {scope}.",
+            headers={"WWW-Authenticate": challenge},
+            scope=scope,
+        )
+
+
+def no_key() -> Unauthorized:
+    """For who sent none."""
+    return Unauthorized("A key is needed here: send it as `Authorization: Bearer …`.", presented=False)
+
+
+def permit(who: Identity, scope: Scope) -> None:
+    """Raises the 403."""
+    if not who.may(scope):
+        raise Forbidden(scope)
+
+
+@dataclass(slots=True, eq=False)
+class Guest:
+    """An open stream, the key it was opened with, and how to end it."""
+
+    key_id: str | None
+    end: Callable[[str], None]
+
+
+class Access:
+    """One per gateway process."""
+
+    def __init__(self, deps: Deps) -> None:
+        self.asks = deps.asks
+        self._store = deps.keys
+        self._clock = deps.clock
+        self._kept: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()  # since when
+        self._lookups = asyncio.Semaphore(LOOKUPS_MAX)
+        self._used: dict[str, None] = {}  # since they were last said to be
+        self._guests: dict[Guest, None] = {}
+
+    async def who(self, text: str | None) -> Identity:
+        """Whose key this is. Raises `Unauthorized`, `LogUnavailable`."""
+        if not self.asks:
+            return EVERYONE
+        if text is None:
+            raise no_key()
+        token = token_of(text)
+        key = await self._key(token) if token is not None else None
+        if key is None:
+            raise Unauthorized("This key is not known here.", presented=True)
+        if why := key.over(self._clock.now_ms()):
+            raise Unauthorized(f"This key is {why}.", presented=True)
+        self._used[key.id] = None
+        return Identity(key.tenant, f"key:{key.id}", frozenset(key.scopes), key.id)
+
+    async def _key(self, token: Token) -> ApiKey | None:
+        found = self._fresh(token.key_id)
+        if found is None and self._store is not None:
+            async with self._lookups:
+                found = self._fresh(token.key_id)  # others may have asked meanwhile
+                if found is None:
+                    found = (await self._store.find_keys([token.key_id])).get(token.key_id)
+                    if found is not None:
+                        self._keep(found)
+        return found if found is not None and found.opens(token.sha256) else None
+
+    def _fresh(self, key_id: str) -> ApiKey | None:
+        since, key = self._kept.get(key_id, (0.0, None))
+        return key if key is not None and asyncio.get_running_loop().time() - since < FRESH_S else None
+
+    def _keep(self, key: ApiKey) -> None:
+        self._kept.pop(key.id, None)
+        self._kept[key.id] = asyncio.get_running_loop().time(), key
+        while len(self._kept) > KEPT_MAX:
+            self._kept.popitem(last=False)
+
+    # -- open streams
+
+    @contextmanager
+    def hosting(self, who: Identity, end: Callable[[str], None]) -> Iterator[Guest]:
+        """Calls `end` with a reason when the key an open stream came with is good no more, while the block lasts."""
+        guest = Guest(who.key_id, end)
+        self._guests[guest] = None
+        try:
+            yield guest
+        finally:
+            del self._guests[guest]
+
+    async def run(self) -> None:
+        """Looks at keys again until cancelled."""
+        if self._store is None:
+            return
+        loop = asyncio.get_running_loop()
+        touched = loop.time()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self.look()
+                if self._used and loop.time() - touched >= TOUCH_S:
+                    used, self._used, touched = list(self._used), {}, loop.time()
+                    await self._store.touch_keys(used)
+            except PhaselineError as away:
+                log.warning("keys were not looked at: %s", away)
+
+    async def look(self) -> None:
+        """Ends streams whose key was revoked or has expired; begins to ask once there is a key."""
+        if self._store is None:
+            return
+        if not self.asks and await self._store.has_keys():
+            self.asks = True
+            log.warning("there is a key now: from here on every request needs one")
+        wanted = sorted({guest.key_id for guest in self._guests if guest.key_id is not None})
+        if wanted:
+            try:
+                for key in (await self._store.find_keys(wanted)).values():
+                    self._keep(key)
+            finally:  # what is known of expiries holds without the log too
+                self._part()
+        elif self.asks:
+            self._part()
+
+    def _part(self) -> None:
+        now_ms = self._clock.now_ms()
+        for guest in list(self._guests):
+            if guest.key_id is None:
+                if self.asks:
+                    guest.end("a key is needed")
+            elif guest.key_id in self._kept and (why := self._kept[guest.key_id][1].over(now_ms)):
+                guest.end(f"the key is {why}")
+
+
+ACCESS = web.AppKey("access", Access)
+
+
+class Gate:
+    """What each route needs. Routes are added through it."""
+
+    def __init__(self) -> None:
+        self.needs: dict[tuple[str, str], Need] = {}  # by method and path
+
+    def add(self, app: web.Application, need: Need, *routes: web.RouteDef) -> None:
+        """Adds routes that need this."""
+        for definition in routes:
+            for route in definition.register(app.router):
+                assert route.resource is not None
+                self.needs[route.method, route.resource.canonical] = need
+
+    def need_of(self, route: web.AbstractRoute) -> Need | None:
+        """What a route needs; None when nobody said."""
+        if route.resource is None:
+            return "nobody"  # there is nothing at this path, or no such method: said to anybody
+        method = "GET" if route.method == "HEAD" else route.method
+        return self.needs.get((method, route.resource.canonical))
+
+
+GATE = web.AppKey("gate", Gate)
+
+
+def token_in(request: web.Request) -> str | None:
+    """The key a request carries. Raises `Unauthorized` for what is no bearer token."""
+    given = request.headers.getall("Authorization", [])
+    if given:
+        scheme, _, token = given[0].partition(" ")
+        if len(given) > 1 or scheme.lower() != "bearer":
+            raise Unauthorized("Send one header `Authorization: Bearer …`.", presented=True)
+        return token.strip()
+    offered = bearer_protocol(request)
+    return None if offered is None else offered.removeprefix(BEARER)
+
+
+def bearer_protocol(request: web.Request) -> str | None:
+    """The subprotocol that carries a key."""
+    words = (word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(","))
+    return next((word for word in words if word.startswith(BEARER)), None)
+
+
+@web.middleware
+async def admitted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Lets a request to its handler once its key is good for what the route needs."""
+    need = request.app[GATE].need_of(request.match_info.route)
+    if need is None:
+        raise Problem(403, "closed", "Nobody said who may do this.")
+    if request.method not in SAFE:
+        check_origin(request.headers.get("Origin"), request.app[DEPS].allowed_origins)
+    if need != "nobody" and need != "stream":  # noqa: PLR1714 so that the types narrow
+        who = request[IDENTITY] = await request.app[ACCESS].who(token_in(request))
+        if need != "any key":
+            permit(who, need)
+    return await handler(request)

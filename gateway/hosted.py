@@ -1,0 +1,39 @@
+"""A WebSocket whose key is looked at again as long as it is open: it ends with 4401, or goes on with a newer one."""
+
+from gateway.access import Access, Guest, Unauthorized
+from gateway.commands import Auth, BadCommand, command_of
+from gateway.connection import Connection, Ending, Talk
+from gateway.deps import Identity
+
+
+def hosted(access: Access, who: Identity, talk: Talk) -> Talk:
+    """`talk`, as long as the key is good. `{"op": "auth"}` on the socket brings another key of the same tenant."""
+
+    async def within(connection: Connection) -> Ending:
+        with access.hosting(who, lambda reason: connection.end(Ending(4401, reason))) as guest:
+            if access.asks:
+                connection.on_auth = lambda text: _renew(access, who, guest, connection, text)
+            return await talk(connection)
+
+    return within
+
+
+def _renew(access: Access, who: Identity, guest: Guest, connection: Connection, text: str) -> None:
+    try:
+        command = command_of(text)
+    except BadCommand:
+        return
+    if not isinstance(command, Auth):
+        return
+    token = command.token
+
+    async def judge() -> None:
+        try:
+            newer = await access.who(token)
+        except Unauthorized as no:
+            raise Ending(4401, no.detail) from None
+        if newer.tenant != who.tenant or not newer.may("read"):
+            raise Ending(4403, "this key is not good for this stream")
+        guest.key_id = newer.key_id
+
+    connection.aside(judge())

@@ -1,0 +1,108 @@
+"""Commands for API keys. They work on the database itself, as `phaseline db` does: who may reach that may make keys."""
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from events.clock import rfc3339
+from events.keys import DEFAULT_TENANT, NAME_CHARS_MAX, SCOPES, TENANT, ApiKey
+from phaseline.cli_options import Failure, both, closing, settings_of
+from phaseline.cli_server import ON_DATABASE, data_dir_option, database_url_option
+
+_CODES = "\b\nExit codes: 0 done, 1 error, 2 usage.\n"
+_database = both(database_url_option, data_dir_option)
+_as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
+
+
+@click.group()
+def keys() -> None:
+    """Makes, lists and revokes API keys. From the first key on every request needs one."""
+
+
+def _tenant(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not TENANT.fullmatch(value):
+        raise click.BadParameter("lower-case letters, digits, - and _, at most 63, first a letter or digit")
+    return value
+
+
+def _name(_: click.Context, __: click.Parameter, value: str) -> str:
+    if len(value) > NAME_CHARS_MAX or not value.isprintable():
+        raise click.BadParameter(f"at most {NAME_CHARS_MAX} printable characters")
+    return value
+
+
+@keys.command(
+    epilog=closing(
+        "phaseline keys create --scope admin --name operator",
+        f"phaseline keys create --tenant acme --scope submit --scope read --days 90 {ON_DATABASE}",
+        codes=_CODES,
+    )
+)
+@click.option("--tenant", default=DEFAULT_TENANT, show_default=True, callback=_tenant, help="Whose jobs it sees.")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(SCOPES),
+    multiple=True,
+    required=True,
+    help="What it may do; may be repeated. admin: everything, and what is not of one tenant alone.",
+)
+@click.option("--name", default="", callback=_name, help="For people: who has it.")
+@click.option(
+    "--days", type=click.FloatRange(min=0, min_open=True, max=36500), help="It expires after so many days; else never."
+)
+@_as_json
+@_database
+def create(tenant: str, scopes: tuple[Any, ...], name: str, days: float | None, as_json: bool, **given: Any) -> None:
+    """Makes a key and prints it, once: only its SHA-256 is stored. Gateways know it within seconds."""
+    settings = settings_of(given)
+    from phaseline import compose
+
+    key, text = compose.keys_create(settings, tenant, name, scopes, days)
+    if as_json:
+        click.echo(json.dumps(_shown(key) | {"key": text}))
+    else:
+        click.echo(text)
+        click.echo(f"key {key.id} of tenant {key.tenant}: {' '.join(key.scopes)}; it is shown this once", err=True)
+
+
+@keys.command("list", epilog=closing("phaseline keys list", f"phaseline keys list {ON_DATABASE} --json", codes=_CODES))
+@click.option("--tenant", callback=_tenant, help="Of this tenant only.")
+@_as_json
+@_database
+def list_(tenant: str | None, as_json: bool, **given: Any) -> None:
+    """Lists keys: whose, for what, until when, and when they were last used, to the minute or so."""
+    settings = settings_of(given)
+    from phaseline import compose
+
+    found = [_shown(key) for key in compose.keys_list(settings, tenant)]
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for key in found:
+        ends = f"revoked {key['revoked_at']}" if key["revoked_at"] else f"expires {key['expires_at'] or 'never'}"
+        used = f"used {key['used_at'] or 'never'}"
+        click.echo(f"{key['id']}  {key['tenant']}  {','.join(key['scopes'])}  {ends}  {used}  {key['name']}".rstrip())
+    if not found:
+        click.echo("there is no key: nobody is asked for one", err=True)
+
+
+@keys.command(epilog=closing(f"phaseline keys revoke 3f0c9a51d2e47b88 {ON_DATABASE}", codes=_CODES))
+@click.argument("key_id")
+@_database
+def revoke(key_id: str, **given: Any) -> None:
+    """Makes a key good for nothing, for ever. Requests are refused and open streams closed within ten seconds."""
+    settings = settings_of(given)
+    from phaseline import compose
+
+    if not compose.keys_revoke(settings, key_id):
+        raise Failure(f"there is no key {key_id}; `phaseline keys list` shows those there are")
+    click.echo(f"key {key_id} is revoked")
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    shown = {field.name: getattr(key, field.name) for field in fields(key) if field.name != "sha256"}
+    instants = {name: value and rfc3339(value) for name, value in shown.items() if name.endswith("_at")}
+    return shown | {"scopes": list(key.scopes)} | instants

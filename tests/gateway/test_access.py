@@ -1,0 +1,470 @@
+"""Every route and every socket, with every kind of key: nothing answers more than it should (docs/security.md).
+
+The routes are the application's own; what each must ask for is written down here once more, so that a route nobody thought
+of, or one that asks for less than before, is found.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from sqlalchemy import event
+
+from events.clock import Clock
+from events.keys import SCOPES
+from gateway import websocket
+from gateway.access import ACCESS
+from gateway.app import make_app
+from gateway.deps import DEPS
+from tests.gateway.driving import WAIT_S, Answer, Driver, Gateway, Storage, Stream, seen
+from tests.gateway.keyring import BAD, Credential, every_kind, keys_of, make
+from tests.gateway.listening import listening
+
+UNKNOWN = "01a20cae-f0fd-7c5c-90af-8d1914daffc9"
+# Beside the four scopes: "nobody" is asked, "any key" will do, a "stream" closes with a code and wants `read`.
+NEEDS = {
+    "nobody": "/ /jobs /jobs/{job_id} /submit /submit/{engine} /workers /live /web/{name} /client/{name} /healthz /readyz "
+    "/openapi.json /asyncapi.json /docs",
+    "any key": "/api/v1/engines",
+    "read": "/api/v1/jobs /api/v1/jobs/{job_id} /api/v1/jobs/{job_id}/results /api/v1/jobs/{job_id}/artifacts/{sha256} "
+    "/api/v1/jobs/{job_id}/events /api/v1/analyze/{job_id} /api/v1/events /api/v1/stats",
+    "admin": "/api/v1/workers /api/v1/gateway /metrics",
+    "stream": "/api/v1/jobs/{job_id}/stream /api/v1/analyze/{job_id}/stream /api/v1/stream",
+}
+POSTS = {
+    "/api/v1/jobs": ("submit", {"engine": "fpl", "params": {"team_id": 7}}),
+    "/api/v1/analyze": ("submit", {"team_id": 7}),
+    "/api/v1/jobs/{job_id}/retry": ("submit", {}),
+    "/api/v1/jobs/{job_id}/rerun": ("submit", {}),
+    "/api/v1/jobs/{job_id}/cancel": ("cancel", {}),
+    "/api/v1/bulk": ("cancel", {"action": "cancel", "q": "engine:fpl"}),
+}
+EXPECTED = {("GET", path): need for need, paths in NEEDS.items() for path in paths.split()}
+EXPECTED |= {("POST", path): need for path, (need, _) in POSTS.items()}
+JOBS_ROUTES = sorted(path for _, path in EXPECTED if path.startswith("/api/") and "{job_id}" in path)
+
+
+@pytest.fixture
+async def settings(storage: Storage) -> dict[str, Any]:
+    return {"keys": keys_of(storage), "asks": True}
+
+
+@pytest.fixture
+async def keys(storage: Storage) -> dict[str, Credential]:
+    return await every_kind(storage)
+
+
+def routes(gateway: Gateway) -> list[tuple[str, str]]:
+    """Method and path of every route there is."""
+    found = [(route.method, route.resource.canonical) for route in gateway.app.router.routes() if route.resource]
+    assert len(found) > 40
+    return found
+
+
+def filled(path: str, job_id: str) -> str:
+    return (
+        path.replace("{job_id}", job_id)
+        .replace("{sha256}", "0" * 64)
+        .replace("{engine}", "fpl")
+        .replace("{name}", "phaseline.js")
+    )
+
+
+async def called(gateway: Gateway, method: str, path: str, job_id: str, headers: dict[str, str]) -> Answer:
+    body = POSTS[path][1] if method == "POST" else None
+    return await gateway.call(method, filled(path, job_id), headers=headers, **({"json": body} if body else {}))
+
+
+def test_every_route_says_what_it_needs_and_it_is_what_is_written_here(gateway: Gateway):
+    found = {(method, path) for method, path in routes(gateway) if method != "HEAD"}
+    assert found == EXPECTED.keys()
+
+
+async def test_a_route_that_says_nothing_answers_nobody(gateway: Gateway):
+    async def forgotten(_: web.Request) -> web.Response:
+        return web.Response(text="secret")
+
+    app = make_app(gateway.app[DEPS])
+    app.router.add_get("/api/v1/forgotten", forgotten)
+    async with aiohttp.test_utils.TestClient(aiohttp.test_utils.TestServer(app)) as client:
+        answer = await client.get("/api/v1/forgotten")
+        assert (answer.status, "secret" in await answer.text()) == (403, False)
+
+
+async def test_every_route_with_every_kind_of_key(gateway: Gateway, driver: Driver, keys: dict[str, Credential]):
+    attempt = await driver.started()
+    await attempt.finish({"gain": 4.0})
+    job_id = attempt.job_id
+    tried = 0
+    for method, path in routes(gateway):
+        need = EXPECTED["GET" if method == "HEAD" else method, path]
+        if need == "stream":
+            continue
+        without = await called(gateway, method, path, job_id, {})
+        if need == "nobody":
+            assert without.status == 200, path
+            for credential in keys.values():
+                again = await called(gateway, method, path, job_id, credential.header)
+                assert (again.status, len(again.body)) == (without.status, len(without.body))
+            continue
+        assert_unauthorized(without, presented=False)
+        before = await driver.log.head(job_id), await jobs_made(driver)
+        refusals = {name: await called(gateway, method, path, job_id, keys[name].header) for name in BAD}
+        for refusal in refusals.values():
+            assert_unauthorized(refusal, presented=True)
+        assert refusals["wrong secret"].body == refusals["unknown id"].body == refusals["malformed"].body
+        assert_unauthorized(
+            await called(gateway, method, path, job_id, {"Authorization": "Basic YTpi"}), presented=True
+        )
+        for scope in SCOPES:
+            if need != "any key" and not keys[scope].may(need):
+                answer = await called(gateway, method, path, job_id, keys[scope].header)
+                assert answer.status == 403, (method, path, scope, answer.body)
+                assert f'scope="{need}"' in answer.headers["WWW-Authenticate"]
+                assert job_id.encode() not in answer.body
+        assert (await driver.log.head(job_id), await jobs_made(driver)) == before  # what was refused changed nothing
+        for scope in SCOPES:
+            if need == "any key" or keys[scope].may(need):
+                answer = await called(gateway, method, path, job_id, keys[scope].header)
+                assert answer.status in (200, 202, 404, 409), (method, path, scope, answer.body)
+        tried += 1
+    assert tried == len(
+        [
+            1
+            for method, path in routes(gateway)
+            if EXPECTED[("GET" if method == "HEAD" else method, path)] not in ("nobody", "stream")
+        ]
+    )
+
+
+def assert_unauthorized(answer: Answer, *, presented: bool) -> None:
+    assert answer.status == 401, answer.body
+    challenge = answer.headers["WWW-Authenticate"]
+    assert challenge.startswith('Bearer realm="phaseline"')
+    assert ("invalid_token" in challenge) == presented
+
+
+async def jobs_made(driver: Driver) -> dict[str, int]:
+    return dict((await driver.log.stats("default")).by_status)
+
+
+@pytest.mark.parametrize("action, scope", [("cancel", "cancel"), ("retry", "submit"), ("rerun", "submit")])
+async def test_bulk_needs_the_scope_of_its_action(
+    gateway: Gateway, keys: dict[str, Credential], action: str, scope: str
+):
+    body = {"action": action, "q": "engine:fpl"}
+    for name in SCOPES:
+        answer = await gateway.post("/api/v1/bulk", body, headers=keys[name].header)
+        assert answer.status == (200 if keys[name].may(scope) else 403), (name, answer.body)
+
+
+# ---- other tenants --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def statements(storage: Storage, naming: str = "") -> Iterator[list[str]]:
+    """Every SQL statement while the block lasts, in order; only those with this among their parameters."""
+    made: list[str] = []
+    log: Any = storage.log
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if naming in str(parameters):
+            made.append(statement)
+
+    engines = (log._reader.sync_engine, log._writer.sync_engine)
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield made
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", note)
+
+
+async def told(gateway: Gateway, path: str, job_id: str, key: Credential) -> Any:
+    """All a caller learns of a job: the status and the bytes, or the frames and the close code."""
+    if path.endswith("/stream"):
+        async with gateway.stream(filled(path, job_id), headers=key.header) as stream:
+            return await stream.rest()
+    answer = await called(gateway, "POST" if path in POSTS else "GET", path, job_id, key.header)
+    return answer.status, answer.body
+
+
+@pytest.mark.parametrize("path", JOBS_ROUTES)
+@pytest.mark.parametrize("watched", [False, True])
+async def test_a_foreign_job_and_an_unknown_one_are_alike_by_bytes_and_by_statements(
+    gateway: Gateway, driver: Driver, keys: dict[str, Credential], path: str, watched: bool
+):
+    attempt = await driver.started()
+    foreign, other = attempt.job_id, keys["other tenant"]
+    async with AsyncExitStack() as stack:
+        if watched:
+            viewing = gateway.stream(f"/api/v1/jobs/{foreign}/stream", headers=keys["read"].header)
+            await (await stack.enter_async_context(viewing)).until("caught_up")
+        with statements(gateway.storage, foreign) as of_foreign:
+            answer = await told(gateway, path, foreign, other)
+        with statements(gateway.storage, UNKNOWN) as of_unknown:
+            assert await told(gateway, path, UNKNOWN, other) == answer
+        assert await told(gateway, path, "nonsense", other) == answer
+    assert answer == ([], 4004) or answer[0] == 404
+    assert of_unknown
+    # The hub asks now and then for the heads of what is watched, by the same statement.
+    assert (set(of_foreign) == set(of_unknown)) if watched else (of_foreign == of_unknown)
+
+
+async def test_lists_counts_and_the_feed_show_a_tenants_own(
+    gateway: Gateway, driver: Driver, keys: dict[str, Credential]
+):
+    foreign = await driver.submit(tags=("secret-tag",))
+    other = keys["other tenant"].header
+    mine = (await gateway.post("/api/v1/jobs", {"engine": "fpl", "params": {"team_id": 8}}, headers=other)).json["id"]
+    for path in ("/api/v1/jobs", "/api/v1/events", "/api/v1/jobs?tag=secret-tag", "/api/v1/stats", "/api/v1/engines"):
+        body = (await gateway.get(path, headers=other)).body.decode()
+        assert foreign not in body
+        assert (mine in body) == (path in ("/api/v1/jobs", "/api/v1/events"))
+    ndjson = await gateway.get("/api/v1/events", headers={**other, "Accept": "application/x-ndjson"})
+    assert {json.loads(line)["job_id"] for line in ndjson.body.splitlines()} == {mine}
+    assert (await gateway.get("/api/v1/stats", headers=other)).json["jobs"] == {"queued": 1}
+
+
+async def test_what_counts_everybodys_is_told_to_operators_only(gateway: Gateway, keys: dict[str, Credential]):
+    told = (await gateway.get("/api/v1/stats", headers=keys["read"].header)).json
+    assert told.keys() == {"jobs", "oldest_due_ms"}
+    assert told.keys() < (await gateway.get("/api/v1/stats", headers=keys["admin"].header)).json.keys()
+
+
+async def test_an_idempotency_key_of_one_tenant_says_nothing_to_another(gateway: Gateway, keys: dict[str, Credential]):
+    body = {"engine": "fpl", "params": {"team_id": 7}}
+    made = [
+        await gateway.post("/api/v1/jobs", body, headers={**keys[name].header, "Idempotency-Key": "same"})
+        for name in ("submit", "other tenant")
+    ]
+    assert [answer.status for answer in made] == [202, 202]
+    assert made[0].json["id"] != made[1].json["id"]
+    assert "Idempotency-Replayed" not in made[1].headers
+
+
+async def test_events_name_the_key_that_caused_them(gateway: Gateway, keys: dict[str, Credential]):
+    made = await gateway.post(
+        "/api/v1/jobs", {"engine": "fpl", "params": {"team_id": 7}}, headers=keys["submit"].header
+    )
+    job_id = made.json["id"]
+    await gateway.post(f"/api/v1/jobs/{job_id}/cancel", {}, headers=keys["cancel"].header)
+    page = (await gateway.get(f"/api/v1/jobs/{job_id}/events", headers=keys["read"].header)).json
+    assert [e["actor"] for e in page["events"]] == [f"key:{keys['submit'].id}", f"key:{keys['cancel'].id}"]
+
+
+# ---- sockets --------------------------------------------------------------------------------------------------
+
+SOCKETS = NEEDS["stream"].split()
+WAYS = ("header", "subprotocol", "first frame")
+
+
+async def opened(
+    gateway: Gateway, path: str, way: str, key: Credential | None
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Presents a key in one of the ways; the first frame there is, and the code it was closed with, if it was."""
+    asked: dict[str, Any] = {}
+    if key is not None and way == "header":
+        asked = {"headers": key.header}
+    elif key is not None and way == "subprotocol":
+        asked = {"protocols": [f"bearer.{key.text}"]}
+    async with gateway.stream(path, **asked) as stream:
+        if key is not None and way == "first frame":
+            await stream.socket.send_json({"op": "auth", "token": key.text})
+        if path == "/api/v1/stream":
+            await stream.socket.send_json({"op": "unsubscribe", "job_id": "none"})
+        return await first_frame_or_close(stream)
+
+
+async def first_frame_or_close(stream: Stream) -> tuple[list[dict[str, Any]], int | None]:
+    async with asyncio.timeout(WAIT_S):
+        message = await stream.socket.receive()
+    if message.type is aiohttp.WSMsgType.TEXT:
+        return [json.loads(message.data)], None
+    return [], message.data
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("path", SOCKETS)
+async def test_every_socket_with_every_kind_of_key(
+    gateway: Gateway, driver: Driver, keys: dict[str, Credential], path: str, way: str
+):
+    attempt = await driver.started()
+    url = filled(path, attempt.job_id)
+    for name, key in keys.items():
+        frames, code = await opened(gateway, url, way, key)
+        if name in BAD:
+            assert (frames, code) == ([], 4401), name
+        elif not key.may("read"):
+            assert (frames, code) == ([], 4403), name
+        elif name == "other tenant" and "{job_id}" in path:
+            assert (frames, code) == ([], 4004)
+        else:
+            assert code is None, name
+            assert frames[0]["type"] in ("hello", "progress", "command_error")
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+async def test_a_socket_that_does_not_say_who_it_is_gets_nothing_and_is_closed(
+    gateway: Gateway, driver: Driver, path: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(websocket, "AUTH_S", 0.2)
+    url = filled(path, await driver.submit())
+    async with gateway.stream(url) as stream:
+        assert await stream.rest() == ([], 4408)
+    async with gateway.stream(url) as stream:
+        await stream.socket.send_json({"op": "subscribe", "feed": True})
+        assert await stream.rest() == ([], 4401)
+
+
+async def test_what_is_said_right_behind_the_first_frame_is_heard(
+    gateway: Gateway, driver: Driver, keys: dict[str, Credential]
+):
+    job_id = await driver.submit()
+    async with gateway.stream("/api/v1/stream") as stream:
+        await stream.socket.send_json({"op": "auth", "token": keys["read"].text})
+        await stream.socket.send_json({"op": "subscribe", "job_id": job_id})
+        frames = await stream.until("caught_up")
+    assert {frame["job_id"] for frame in frames} == {job_id}
+
+
+async def test_a_subscription_to_a_foreign_job_is_one_to_an_unknown_one(
+    gateway: Gateway, driver: Driver, keys: dict[str, Credential]
+):
+    foreign = await driver.submit()
+    answers = []
+    async with gateway.stream("/api/v1/stream", headers=keys["other tenant"].header) as stream:
+        for job_id in (foreign, UNKNOWN):
+            with statements(gateway.storage) as made:
+                await stream.socket.send_json({"op": "subscribe", "job_id": job_id})
+                frame = await stream.frame()
+            answers.append((stream.text[-1].replace(job_id, "ID"), made, frame["code"]))
+    assert answers[0] == answers[1]
+    assert answers[0][2] == "unknown_job"
+
+
+async def test_an_open_socket_is_closed_when_its_key_is_revoked(
+    gateway: Gateway, driver: Driver, keys: dict[str, Credential]
+):
+    attempt = await driver.started()
+    async with (
+        gateway.stream(f"/api/v1/jobs/{attempt.job_id}/stream", headers=keys["read"].header) as reader,
+        gateway.stream(f"/api/v1/jobs/{attempt.job_id}/stream", headers=keys["admin"].header) as other,
+        gateway.stream("/api/v1/stream", headers=keys["read"].header) as many,
+        listening(gateway, f"/api/v1/jobs/{attempt.job_id}/events", headers=keys["read"].header) as listener,
+    ):
+        for stream in (reader, other, listener):
+            await stream.until("caught_up")
+        await keys_of(gateway.storage).revoke_key(keys["read"].id)
+        await gateway.app[ACCESS].look()
+        assert await reader.rest() == ([], 4401)
+        assert await many.rest() == ([], 4401)
+        assert await listener.rest() == []
+        assert (await gateway.get("/api/v1/jobs", headers=keys["read"].header)).status == 401
+        await attempt.finish({"gain": 4.0})  # the other key goes on
+        frames, code = await other.rest()
+    assert (seen(frames)[-1][1], code) == ("complete", 1000)
+
+
+class Later(Clock):
+    """A clock that is ahead."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+
+class TestExpiry:
+    @pytest.fixture
+    async def settings(self, storage: Storage) -> dict[str, Any]:
+        return {"keys": keys_of(storage), "asks": True, "clock": Later()}
+
+    async def test_an_open_socket_is_closed_at_its_keys_expiry_unless_a_newer_key_came(
+        self, gateway: Gateway, driver: Driver
+    ):
+        clock: Any = gateway.app[DEPS].clock
+        soon = await make(gateway.storage, "read", expires_at=Clock().now_ms() + 60_000)
+        newer = await make(gateway.storage, "read")
+        attempt = await driver.started()
+        url = f"/api/v1/jobs/{attempt.job_id}/stream"
+        async with (
+            gateway.stream(url, headers=soon.header) as ends,
+            gateway.stream(url, headers=soon.header) as renewed,
+            gateway.stream("/api/v1/stream", headers=soon.header) as many,
+        ):
+            await ends.until("caught_up")
+            await renewed.until("caught_up")
+            for stream in (renewed, many):
+                await stream.socket.send_json({"op": "auth", "token": newer.text})
+            await many.socket.send_json({"op": "unsubscribe", "job_id": "none"})
+            await many.frame()  # what was said before was heard
+            await renewed_all(gateway, newer.id, 2)
+            clock.ahead_ms = 61_000
+            await gateway.app[ACCESS].look()
+            assert await ends.rest() == ([], 4401)
+            await attempt.finish({"gain": 4.0})
+            frames, code = await renewed.rest()
+            assert (seen(frames)[-1][1], code) == ("complete", 1000)
+            assert not many.socket.closed
+
+    async def test_a_newer_key_of_another_tenant_ends_the_socket(self, gateway: Gateway, driver: Driver):
+        first, foreign = await make(gateway.storage, "read"), await make(gateway.storage, "read", tenant="other")
+        async with gateway.stream(f"/api/v1/jobs/{await driver.submit()}/stream", headers=first.header) as stream:
+            await stream.until("caught_up")
+            await stream.socket.send_json({"op": "auth", "token": foreign.text})
+            assert (await stream.rest())[1] == 4403
+
+
+async def renewed_all(gateway: Gateway, key_id: str, count: int) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while sum(guest.key_id == key_id for guest in gateway.app[ACCESS]._guests) < count:  # noqa: ASYNC110 no signal
+            await asyncio.sleep(0.01)
+
+
+# ---- cost, and the open door ----------------------------------------------------------------------------------
+
+
+async def test_a_key_is_read_once_however_many_requests_carry_it(gateway: Gateway, keys: dict[str, Credential]):
+    with statements(gateway.storage) as made:
+        answers = [await gateway.get("/api/v1/jobs", headers=keys["read"].header) for _ in range(30)]
+    assert {answer.status for answer in answers} == {200}
+    assert len([statement for statement in made if "api_keys" in statement]) <= 2  # twice if 5 s passed
+    assert not [statement for statement in made if statement.startswith("UPDATE")]
+
+
+class TestOpenDoor:
+    @pytest.fixture
+    async def settings(self, storage: Storage) -> dict[str, Any]:
+        return {"keys": keys_of(storage)}
+
+    async def test_without_a_key_nobody_is_asked_and_with_the_first_everybody_is(
+        self, gateway: Gateway, driver: Driver
+    ):
+        job_id = await driver.submit()
+        async with gateway.stream(f"/api/v1/jobs/{job_id}/stream") as stream:
+            await stream.until("caught_up")
+            assert (await gateway.get("/api/v1/jobs")).status == 200
+            key = await make(gateway.storage, "read")
+            await gateway.app[ACCESS].look()
+            assert (await gateway.get("/api/v1/jobs")).status == 401
+            assert (await gateway.get("/api/v1/jobs", headers=key.header)).status == 200
+            assert await stream.rest() == ([], 4401)
+        await keys_of(gateway.storage).revoke_key(key.id)
+        await gateway.app[ACCESS].look()
+        assert (await gateway.get("/api/v1/jobs")).status == 401  # a door once closed stays closed
+
+    @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example"])
+    @pytest.mark.parametrize("path", sorted(POSTS))
+    async def test_a_foreign_page_changes_nothing(self, gateway: Gateway, driver: Driver, path: str, origin: str):
+        job_id = await driver.submit()
+        before = await driver.log.head(job_id), await jobs_made(driver)
+        answer = await called(gateway, "POST", path, job_id, {"Origin": origin})
+        assert (answer.status, answer.json["errors"][0]["field"]) == (403, "Origin")
+        assert (await driver.log.head(job_id), await jobs_made(driver)) == before
