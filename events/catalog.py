@@ -103,7 +103,7 @@ def _either(fields: dict[str, Any], name: str, ref: Ref | None) -> dict[str, Any
 class Submitted(Event):
     """The job was accepted; always sequence 1."""
 
-    omitted = frozenset({"idempotency", "subject"})
+    omitted = frozenset({"idempotency", "subject", "address"})
     type: Literal["submitted"] = "submitted"
     engine: str
     engine_version: int
@@ -121,6 +121,7 @@ class Submitted(Event):
         None  # whom the job is about, of an engine that declares it: what makes a job the next of another
     )
     idempotency: Idempotency | None = None
+    address: str | None = None  # whence it was submitted: the client's, as the gateway saw it
 
 
 class Started(Event):
@@ -199,10 +200,12 @@ class Interrupted(Event):
 class CancelRequested(Event):
     """Someone asked a running job to stop; after `grace_s` its engine is killed."""
 
+    omitted = frozenset({"address"})
     type: Literal["cancel_requested"] = "cancel_requested"
     mode: CancelMode
     grace_s: float
     reason: str | None = None
+    address: str | None = None
 
 
 class Complete(Event):
@@ -234,10 +237,11 @@ class Error(Event):
 class Cancelled(Event):
     """Terminal: stopped on request."""
 
-    omitted = frozenset({"results", "results_ref"})
+    omitted = frozenset({"results", "results_ref", "address"})
     type: Literal["cancelled"] = "cancelled"
     reason: str | None = None
     forced: bool = False
+    address: str | None = None
     results: Any = None
     results_ref: Ref | None = None
 
@@ -245,8 +249,10 @@ class Cancelled(Event):
 class Reopened(Event):
     """A failed or cancelled job is tried again under the same id; the stream continues."""
 
+    omitted = frozenset({"address"})
     type: Literal["reopened"] = "reopened"
     reason: str | None = None
+    address: str | None = None
 
 
 AnyEvent = Annotated[
@@ -377,12 +383,14 @@ class Cancel(Command):
     mode: CancelMode = "graceful"
     grace_s: float = 30.0
     reason: str | None = None
+    address: str | None = None
 
 
 class Reopen(Command):
     """Try a failed or cancelled job again under the same id."""
 
     reason: str | None = None
+    address: str | None = None
 
 
 AnyCommand = Submit | Start | Report | Finish | Fail | Release | Stop | Expire | Cancel | Reopen

@@ -153,12 +153,12 @@ def decide(job: Job | None, command: AnyCommand, now: int) -> list[AnyEvent]:
             return [_expired(job, command, now)]
         case Cancel():
             return _cancel(job, command, now)
-        case Reopen(reason=reason):
+        case Reopen(reason=reason, address=address):
             if job.status not in {"failed", "cancelled"}:
                 raise WrongStatus(
                     f"only a failed or cancelled job can be retried; it is {job.status}", status=job.status
                 )
-            return [Reopened(reason=reason)]
+            return [Reopened(reason=reason, address=address)]
         case _:
             assert_never(command)
 
@@ -278,10 +278,11 @@ def _cancel(job: Job, command: Cancel, now: int) -> list[AnyEvent]:
     if job.is_final:
         raise WrongStatus(f"the job is already {job.status}", status=job.status)
     if job.status == "queued" or command.mode == "force":
-        return [Cancelled(reason=command.reason, forced=command.mode == "force" and job.status == "running")]
+        forced = command.mode == "force" and job.status == "running"
+        return [Cancelled(reason=command.reason, forced=forced, address=command.address)]
     if job.cancel_at is not None and now + int(command.grace_s * 1000) >= job.cancel_at:
         return []  # it was asked already, with no longer a grace
-    return [CancelRequested(mode=command.mode, grace_s=command.grace_s, reason=command.reason)]
+    return [CancelRequested(mode=command.mode, grace_s=command.grace_s, reason=command.reason, address=command.address)]
 
 
 def _cancelled(job: Job, best: Outcome = Outcome()) -> Cancelled:

@@ -23,6 +23,7 @@ from events.errors import Refused
 from events.log import JobRow
 from events.values import decode, encode
 from gateway.access import permit
+from gateway.addresses import address_of
 from gateway.bodies import Asked, checked, read_object
 from gateway.deps import DEPS, Identity, identify
 from gateway.jobs import answer
@@ -164,13 +165,19 @@ def _act(request: web.Request, body: BulkBody, confirm: Confirm) -> Act:
 
 
 async def _cancel(request: web.Request, who: Identity, row: JobRow, body: BulkBody) -> str:
-    command = Cancel(command_id=new_command_id(), actor=who.actor, grace_s=body.grace_s, reason=body.reason)
+    command = Cancel(
+        command_id=new_command_id(),
+        actor=who.actor,
+        grace_s=body.grace_s,
+        reason=body.reason,
+        address=address_of(request),
+    )
     await request.app[DEPS].committer.execute(row.job.id, command, tenant=who.tenant)
     return row.job.id
 
 
 async def _retry(request: web.Request, who: Identity, row: JobRow, body: BulkBody) -> str:
-    command = Reopen(command_id=new_command_id(), actor=who.actor, reason=body.reason)
+    command = Reopen(command_id=new_command_id(), actor=who.actor, reason=body.reason, address=address_of(request))
     await request.app[DEPS].committer.execute(row.job.id, command, tenant=who.tenant)
     return row.job.id
 

@@ -1,5 +1,6 @@
 """What the gateway is given by the composition root, and who is asking."""
 
+import ipaddress
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class Deps:
     engines: Mapping[str, Engine]  # those installed here, by name
     keys: Keys | None = None  # without them nobody is ever asked for one
     asks: bool = False  # for a key, from the start; otherwise as soon as there is one
+    trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()  # whose X-Forwarded-For counts
     allowed_origins: frozenset[str] = frozenset()  # besides loopback
     heartbeat_s: float = 15.0  # default of full streams
     stall_s: float = 120.0  # a peer that takes no byte for this long is closed with 4508

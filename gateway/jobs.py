@@ -17,6 +17,7 @@ from events.job import Job, evolve
 from events.log import JobRow, Log
 from events.record import Recorded
 from events.values import encode
+from gateway.addresses import address_of
 from gateway.bodies import asked, checked, read_object
 from gateway.delivery import deliver
 from gateway.deps import DEPS, ENGINES, identify
@@ -280,7 +281,12 @@ async def cancel(request: web.Request) -> web.Response:
 async def _cancel(request: web.Request, body: CancelBody) -> None:
     who = identify(request)
     command = Cancel(
-        command_id=new_command_id(), actor=who.actor, mode=body.mode, grace_s=body.grace_s, reason=body.reason
+        command_id=new_command_id(),
+        actor=who.actor,
+        mode=body.mode,
+        grace_s=body.grace_s,
+        reason=body.reason,
+        address=address_of(request),
     )
     await request.app[DEPS].committer.execute(job_id_in(request), command, tenant=who.tenant)
 
@@ -297,6 +303,6 @@ async def retry(request: web.Request) -> web.Response:
     """`POST /api/v1/jobs/{id}/retry`: the same job once more, 409 unless it failed or was cancelled."""
     body = checked(RetryBody, await read_object(request, optional=True))
     who = identify(request)
-    command = Reopen(command_id=new_command_id(), actor=who.actor, reason=body.reason)
+    command = Reopen(command_id=new_command_id(), actor=who.actor, reason=body.reason, address=address_of(request))
     await request.app[DEPS].committer.execute(job_id_in(request), command, tenant=who.tenant)
     return answer(await document(request.app[DEPS].log, await row_of(request)), status=202)

@@ -9,6 +9,7 @@ from events.catalog import Checkpoint, Idempotency, Priority, Submit, Submitted,
 from events.committer import new_command_id
 from events.errors import KeyReused
 from events.log import JobRow
+from gateway.addresses import address_of
 from gateway.bodies import Asked
 from gateway.deps import DEPS, ENGINES, identify
 from gateway.engines import KnownEngine
@@ -62,6 +63,7 @@ async def accept(request: web.Request, engine: KnownEngine, draft: Draft, asked:
         from_phase=draft.from_phase,
         subject=engine.subject(params),
         idempotency=_idempotency(asked),
+        address=address_of(request),
     )
     command = Submit(command_id=new_command_id(), actor=who.actor, submitted=submitted, reused=draft.reused)
     source = draft.rerun_of if draft.reused else None

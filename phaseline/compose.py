@@ -39,6 +39,7 @@ from events.seal_log import SealLog
 from events.sealer import Sealer, SealerOptions
 from events.sweeper import Sweeper, SweeperOptions
 from events.telemetry import CONTENT_TYPE, Telemetry
+from gateway.addresses import Network, networks
 from gateway.app import make_app
 from gateway.deps import Deps
 from phaseline import database, logs, verify
@@ -267,6 +268,7 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         parts.engines,
         keys=parts.keys,
         asks=asks,
+        trusted_proxies=_networks(settings),
         allowed_origins=origins,
         connections_max=settings.connections_max,
         compressed_max=settings.compressed_max,
@@ -301,6 +303,13 @@ def _is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
+
+
+def _networks(settings: Settings) -> tuple[Network, ...]:
+    try:
+        return networks(words(settings.trusted_proxies))
+    except ValueError as problem:
+        raise Misconfigured(f"PHASELINE_TRUSTED_PROXIES: {problem}") from problem
 
 
 def _allow_files(settings: Settings) -> None:

@@ -88,6 +88,7 @@ class Submitted(Envelope):
     from_phase: str | None
     subject: NotRequired[str]
     idempotency: NotRequired[dict[str, str]]
+    address: NotRequired[str]
 
 
 class Started(Envelope):
@@ -165,6 +166,7 @@ class CancelRequested(Envelope):
     mode: Literal["graceful", "force"]
     grace_s: float
     reason: str | None
+    address: NotRequired[str]
 
 
 class Complete(Envelope):
@@ -194,6 +196,7 @@ class Cancelled(Envelope):
     type: Literal["cancelled"]
     reason: str | None
     forced: bool
+    address: NotRequired[str]
     results: NotRequired[Any]
     results_ref: NotRequired[Ref]
 
@@ -203,6 +206,7 @@ class Reopened(Envelope):
 
     type: Literal["reopened"]
     reason: str | None
+    address: NotRequired[str]
 
 
 Event = (

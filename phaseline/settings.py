@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     allowed_origins: str = Field(
         "", description="comma-separated Origins besides loopback that may open sockets and change anything"
     )
+    trusted_proxies: str = Field(
+        "", description="comma-separated addresses and networks of proxies whose X-Forwarded-For says who the client is"
+    )
 
     slots: int = Field(max(2, os.cpu_count() or 2), ge=1, le=256, description="engines a worker runs at once")
     lease_s: float = Field(6.0, gt=0, description="a worker silent for this long is replaced")
