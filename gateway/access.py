@@ -25,6 +25,7 @@ LOOK_S = 5.0  # how often keys of open streams are looked at
 KEPT_MAX = 10_000  # keys remembered
 LOOKUPS_MAX = 4  # at once: guesses must not take the log's connections
 TOUCH_S = 60.0
+COOKIE = "phaseline_key"  # of the pages, see `gateway/sessions.py`
 BEARER = "bearer."  # a WebSocket subprotocol: browsers cannot set a header there
 SAFE = ("GET", "HEAD")
 
@@ -214,7 +215,19 @@ def token_in(request: web.Request) -> str | None:
             raise Unauthorized("Send one header `Authorization: Bearer …`.", presented=True)
         return token.strip()
     offered = bearer_protocol(request)
-    return None if offered is None else offered.removeprefix(BEARER)
+    if offered is not None:
+        return offered.removeprefix(BEARER)
+    return request.cookies.get(COOKIE) if _of_own_page(request) else None
+
+
+def _of_own_page(request: web.Request) -> bool:
+    """Whether a page of this gateway asks, by what no script can set. Cookies alone do not tell: they know no ports."""
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        own = origin.removeprefix("https://").removeprefix("http://") == request.headers.get("Host")
+        return own or origin in request.app[DEPS].allowed_origins
+    reads = request.method in SAFE and "Upgrade" not in request.headers
+    return reads and request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
 
 
 def bearer_protocol(request: web.Request) -> str | None:

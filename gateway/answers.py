@@ -185,6 +185,15 @@ class Stats(Answer):
     bus: BusState | None = None
 
 
+class Session(Answer):
+    """Whether keys are asked for, and whose this one is; null without a good one."""
+
+    asks: bool
+    tenant: str | None
+    actor: str | None
+    scopes: list[str]
+
+
 class LagState(Answer):
     """How old events were when handed to a stream that waited for them: samples of the last five minutes."""
 

@@ -7,7 +7,19 @@ from functools import partial
 
 from aiohttp import web
 
-from gateway import analyze, bulk, descriptions, feed_events, fleet, itself, job_events, jobs, reruns, websocket
+from gateway import (
+    analyze,
+    bulk,
+    descriptions,
+    feed_events,
+    fleet,
+    itself,
+    job_events,
+    jobs,
+    reruns,
+    sessions,
+    websocket,
+)
 from gateway.access import ACCESS, GATE, Access, Gate, Need, admitted
 from gateway.bodies import BODY_BYTES_MAX
 from gateway.compression import packed
@@ -54,6 +66,9 @@ def _routes() -> dict[Need, list[web.RouteDef]]:
             web.get("/openapi.json", descriptions.serve_openapi),
             web.get("/asyncapi.json", descriptions.serve_asyncapi),
             web.get("/docs", descriptions.serve_page),
+            web.get("/api/v1/session", sessions.show),
+            web.post("/api/v1/session", sessions.begin),
+            web.delete("/api/v1/session", sessions.end),
         ],
         "any key": [
             web.get("/api/v1/engines", fleet.engines),

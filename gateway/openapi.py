@@ -15,6 +15,7 @@ from gateway.outlet import EVENT_STREAM
 from gateway.queries import SEQ_MAX
 from gateway.schemas import BulkBody, CancelBody, NewJob, RerunBody, RetryBody
 from gateway.search import STATUSES
+from gateway.sessions import Login
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -220,6 +221,20 @@ ROUTES = (
     Route("GET /api/v1/workers", "Who runs what.", _ok("Every worker.", model(a.Workers)), fails=(400,)),
     Route("GET /api/v1/stats", "Counts.", _ok("Counts.", model(a.Stats)), fails=(400,)),
     Route("GET /api/v1/gateway", "The gateway that answers.", _ok("It.", model(a.GatewayState)), fails=(400,)),
+    Route(
+        "GET /api/v1/session",
+        "Whether a key is asked for, and whose this is.",
+        _ok("It.", model(a.Session)),
+        fails=(400,),
+    ),
+    Route(
+        "POST /api/v1/session",
+        "Keeps a key in the browser, for the pages.",
+        _ok("Whose it is.", model(a.Session)),
+        body=Login,
+        fails=(400, 413, 422),
+    ),
+    Route("DELETE /api/v1/session", "The browser forgets the key.", _ok("Done.", model(a.Session)), fails=(400,)),
     Route("GET /healthz", "This process runs.", _ok("It does.", model(a.Alive))),
     Route("GET /readyz", "This process serves.", _ok("It does.", model(a.Ready))),
     Route("GET /metrics", "Of this process, for Prometheus.", _ok("Text.", {"text/plain": TEXT})),
@@ -303,7 +318,7 @@ class Description:
 
 
 ANSWERS: tuple[type[BaseModel], ...] = (
-    a.Problem, a.Job, a.Analysis, a.AnalysisMade, a.JobPage, a.BulkCounted, a.BulkDone, a.Engines, a.Workers, a.Stats, a.GatewayState,
+    a.Problem, a.Job, a.Analysis, a.AnalysisMade, a.JobPage, a.BulkCounted, a.BulkDone, a.Engines, a.Workers, a.Stats, a.GatewayState, a.Session,
     a.Ready, a.Alive,
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import { h, fill, refreshAges } from "./dom.js";
 import { Phaseline } from "/client/phaseline.js";
+import { loginView, logout, session } from "./login.js";
 
 const VIEWS = [
   [/^\/$/, "overview", () => import("./overview.js")],
@@ -57,10 +58,15 @@ async function show({ moved = false } = {}) {
   }
   try {
     if (!found) throw new Error(`There is no page at ${location.pathname}.`);
-    const view = await found[2]();
+    const [view, { asks, actor }] = await Promise.all([found[2](), session()]);
     if (left.signal.aborted) return;
     const page = h("div.view");
     const title = (text) => (document.title = `${text} · Phaseline`);
+    document.getElementById("leave").hidden = !(asks && actor);
+    if (asks && !actor) {
+      fill(main, page);
+      return loginView({ page, title, then: show });
+    }
     const argument = found[0][1] === undefined ? null : decodeURIComponent(found[0][1]);
     fill(main, page);
     view.default({ client, page, argument, query: new URLSearchParams(location.search), signal: left.signal, connection, title });
@@ -79,6 +85,10 @@ document.addEventListener("click", (event) => {
   if (link.hasAttribute("download") || link.target || /^\/(api|client|web|metrics|docs|openapi|asyncapi|readyz|healthz)/.test(link.getAttribute("href"))) return;
   event.preventDefault();
   go(link.getAttribute("href"));
+});
+document.getElementById("leave").addEventListener("click", async () => {
+  await logout();
+  show();
 });
 addEventListener("popstate", () => location.pathname + location.search !== shown && show());
 setInterval(() => refreshAges(main), AGES_MS);

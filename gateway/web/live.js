@@ -28,7 +28,8 @@ export default function liveView({ client, page, signal, connection, title }) {
         if (Date.now() - gateway.seen > FORGOTTEN_MS) gateway.element.remove(), known.delete(id);
       }
       say(many, known.size > 1 ? `${known.size} gateways answered in the last minute.` : "Gateways do not know of each other: this one tells of itself. Behind a load balancer each that answers is shown.");
-    } catch {
+    } catch (failure) {
+      if (failure.status === 403) return void say(many, failure.message);
       if (!signal.aborted) connection("waiting");
     }
   };

@@ -26,6 +26,7 @@ export default function workersView({ client, page, signal, connection, title })
         h("a.button", { href: `/submit/${encodeURIComponent(engine.name)}` }, "Submit", h("span.sr", ` a job of ${engine.name}`)),
       ]), { caption: "Engines" }));
     } catch (failure) {
+      if (failure.status === 403) return void fill(list, h("p.soft", failure.message));
       if (!signal.aborted) connection("waiting");
     }
   };

@@ -29,7 +29,7 @@ UNKNOWN = "01a20cae-f0fd-7c5c-90af-8d1914daffc9"
 # Beside the four scopes: "nobody" is asked, "any key" will do, a "stream" closes with a code and wants `read`.
 NEEDS = {
     "nobody": "/ /jobs /jobs/{job_id} /submit /submit/{engine} /workers /live /web/{name} /client/{name} /healthz /readyz "
-    "/openapi.json /asyncapi.json /docs",
+    "/openapi.json /asyncapi.json /docs /api/v1/session",
     "any key": "/api/v1/engines",
     "read": "/api/v1/jobs /api/v1/jobs/{job_id} /api/v1/jobs/{job_id}/results /api/v1/jobs/{job_id}/artifacts/{sha256} "
     "/api/v1/jobs/{job_id}/events /api/v1/analyze/{job_id} /api/v1/events /api/v1/stats",
@@ -46,6 +46,7 @@ POSTS = {
 }
 EXPECTED = {("GET", path): need for need, paths in NEEDS.items() for path in paths.split()}
 EXPECTED |= {("POST", path): need for path, (need, _) in POSTS.items()}
+EXPECTED |= {("DELETE", "/api/v1/session"): "nobody", ("POST", "/api/v1/session"): "login"}  # see TestLogin
 JOBS_ROUTES = sorted(path for _, path in EXPECTED if path.startswith("/api/") and "{job_id}" in path)
 
 
@@ -103,14 +104,15 @@ async def test_every_route_with_every_kind_of_key(gateway: Gateway, driver: Driv
     tried = 0
     for method, path in routes(gateway):
         need = EXPECTED["GET" if method == "HEAD" else method, path]
-        if need == "stream":
+        if need in ("stream", "login"):
             continue
         without = await called(gateway, method, path, job_id, {})
         if need == "nobody":
             assert without.status == 200, path
             for credential in keys.values():
                 again = await called(gateway, method, path, job_id, credential.header)
-                assert (again.status, len(again.body)) == (without.status, len(without.body))
+                assert again.status == without.status
+                assert path == "/api/v1/session" or len(again.body) == len(without.body)
             continue
         assert_unauthorized(without, presented=False)
         before = await driver.log.head(job_id), await jobs_made(driver)
@@ -137,7 +139,7 @@ async def test_every_route_with_every_kind_of_key(gateway: Gateway, driver: Driv
         [
             1
             for method, path in routes(gateway)
-            if EXPECTED[("GET" if method == "HEAD" else method, path)] not in ("nobody", "stream")
+            if EXPECTED[("GET" if method == "HEAD" else method, path)] not in ("nobody", "stream", "login")
         ]
     )
 
@@ -426,6 +428,97 @@ async def renewed_all(gateway: Gateway, key_id: str, count: int) -> None:
     async with asyncio.timeout(WAIT_S):
         while sum(guest.key_id == key_id for guest in gateway.app[ACCESS]._guests) < count:  # noqa: ASYNC110 no signal
             await asyncio.sleep(0.01)
+
+
+# ---- the pages' login -----------------------------------------------------------------------------------------
+
+
+class TestLogin:
+    """The key in a cookie, which a browser sends along whoever's page asks."""
+
+    @pytest.fixture
+    async def cookie(self, gateway: Gateway, keys: dict[str, Credential]) -> dict[str, str]:
+        answer = await gateway.post("/api/v1/session", {"key": keys["admin"].text})
+        assert (answer.status, answer.json["actor"]) == (200, f"key:{keys['admin'].id}")
+        name, _, flags = answer.headers["Set-Cookie"].partition(";")
+        assert {flag.strip() for flag in flags.split(";")} == {"HttpOnly", "Path=/", "SameSite=Strict"}
+        gateway.session.cookie_jar.clear()  # each test sends it itself
+        return {"Cookie": name}
+
+    async def test_a_bad_key_gets_no_cookie(self, gateway: Gateway, keys: dict[str, Credential]):
+        for name in BAD:
+            answer = await gateway.post("/api/v1/session", {"key": keys[name].text})
+            assert_unauthorized(answer, presented=True)
+            assert "Set-Cookie" not in answer.headers
+
+    async def test_it_tells_who_is_asking(self, gateway: Gateway, cookie: dict[str, str], keys: dict[str, Credential]):
+        nobody: dict[str, Any] = {"asks": True, "tenant": None, "actor": None, "scopes": []}
+        assert (await gateway.get("/api/v1/session")).json == nobody
+        known = await gateway.get("/api/v1/session", headers=cookie)
+        assert known.json == {
+            "asks": True,
+            "tenant": "default",
+            "actor": f"key:{keys['admin'].id}",
+            "scopes": ["admin"],
+        }
+        left = await gateway.call("DELETE", "/api/v1/session", headers=cookie)
+        assert (left.json, "Max-Age=0" in left.headers["Set-Cookie"]) == (nobody, True)
+
+    @pytest.mark.parametrize(
+        "sent, status",
+        [
+            ({}, 200),
+            ({"Sec-Fetch-Site": "same-origin"}, 200),
+            ({"Sec-Fetch-Site": "none"}, 200),
+            ({"Origin": "OWN"}, 200),
+            ({"Sec-Fetch-Site": "same-site"}, 401),  # another port of this machine
+            ({"Sec-Fetch-Site": "cross-site"}, 401),
+            ({"Origin": "http://127.0.0.1:1"}, 401),
+            ({"Origin": "null"}, 401),
+        ],
+    )
+    async def test_it_reads_for_pages_of_this_gateway_only(
+        self, gateway: Gateway, cookie: dict[str, str], sent: dict[str, str], status: int
+    ):
+        assert (await gateway.get("/api/v1/jobs", headers={**cookie, **own(gateway, sent)})).status == status
+
+    @pytest.mark.parametrize(
+        "sent, status",
+        [
+            ({"Origin": "OWN"}, 202),
+            ({}, 401),
+            ({"Sec-Fetch-Site": "same-origin"}, 401),
+            ({"Origin": "http://127.0.0.1:1"}, 401),
+            ({"Origin": "https://evil.example"}, 403),
+        ],
+    )
+    async def test_it_changes_for_pages_of_this_gateway_only(
+        self, gateway: Gateway, driver: Driver, cookie: dict[str, str], sent: dict[str, str], status: int
+    ):
+        body = {"engine": "fpl", "params": {"team_id": 7}}
+        answer = await gateway.post("/api/v1/jobs", body, headers={**cookie, **own(gateway, sent)})
+        assert answer.status == status
+        assert await jobs_made(driver) == ({"queued": 1} if status == 202 else {})
+
+    @pytest.mark.parametrize("path", SOCKETS)
+    async def test_it_opens_streams_for_pages_of_this_gateway_only(
+        self, gateway: Gateway, driver: Driver, cookie: dict[str, str], path: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(websocket, "AUTH_S", 0.2)
+        url = filled(path, await driver.submit())
+        async with gateway.stream(url, headers={**cookie, **own(gateway, {"Origin": "OWN"})}) as stream:
+            if path == "/api/v1/stream":
+                await stream.socket.send_json({"op": "unsubscribe", "job_id": "none"})
+            assert (await stream.frame())["type"] in ("hello", "progress", "command_error")
+        for sent in ({}, {"Origin": "http://127.0.0.1:1"}):
+            async with gateway.stream(url, headers={**cookie, **sent}) as stream:
+                assert await stream.rest() == ([], 4408)
+
+
+def own(gateway: Gateway, sent: dict[str, str]) -> dict[str, str]:
+    """These headers, the gateway's own origin put in."""
+    origin = str(gateway.server.make_url("")).rstrip("/")
+    return {name: value.replace("OWN", origin) for name, value in sent.items()}
 
 
 # ---- cost, and the open door ----------------------------------------------------------------------------------
