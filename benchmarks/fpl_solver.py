@@ -1,12 +1,16 @@
 """How long the plans of the engine `fpl` take, what they give up against the truth of the made-up season, how large decisions are.
 
-`python -m benchmarks.fpl_solver times`, `… regret` and `… sizes`. Seconds are those of one busy processor (and by the clock).
+`python -m benchmarks.fpl_solver times`, `… chips`, `… regret` and `… sizes`. Seconds are those of one busy processor (and by
+the clock).
 """
 
 import argparse
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from statistics import mean, stdev
 
 from engine_worker.engines.fpl import fpl
@@ -14,17 +18,22 @@ from engine_worker.engines.fpl.build import build_problem
 from engine_worker.engines.fpl.chip_search import solve_with_chips
 from engine_worker.engines.fpl.collecting import collect
 from engine_worker.engines.fpl.params import FplParams
-from engine_worker.engines.fpl.pool import cut_pool
+from engine_worker.engines.fpl.pool import cut_pool, project_pool
 from engine_worker.engines.fpl.problem import Plan, Problem, hold_plan, make_plan
 from engine_worker.engines.fpl.projections import project
 from engine_worker.engines.fpl.receipt import canonical
 from engine_worker.engines.fpl.solver import Limits, Solved, solve, with_free_hits
 from engine_worker.engines.fpl.source import Reading
+from engine_worker.engines.fpl.source_directory import DirectorySource
 from engine_worker.engines.fpl.synthetic import SyntheticSource
 from events.values import decode, encode
 from phaseline import Context
 
 MANAGERS = (1, 2, 3, 4, 5, 6)
+# Season and manager: those with four, three and two chips left.
+CHIPS_OF = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 5), (3, 1), (4, 6))
+# What is asked of five gameweeks with chips.
+ASKED_S = 15
 
 
 def posed(seed: int, team_id: int, horizon: int, truth: Mapping[int, Mapping[int, float]] | None = None) -> Problem:
@@ -81,6 +90,39 @@ def times(limit_s: float, managers: Sequence[int]) -> None:
         )
 
 
+def chips(limit_s: float, data: Path | None) -> None:
+    """Prints, for each of some squads, what five gameweeks with every chip it has take: without chips, then with them."""
+    posers: dict[str, Callable[[], Problem]] = {
+        f"made-up {seed}, manager {team_id}": partial(posed, seed, team_id, 5) for seed, team_id in CHIPS_OF
+    }
+    for manifest in sorted(data.glob("*/MANIFEST.json")) if data else []:
+        posers[manifest.parent.name] = partial(saved, manifest)
+    print("squad | chips | CPU s | clock s | objective | bound | chips played | proven")
+    within = 0
+    for name, poser in posers.items():
+        problem = poser()
+        plain, began = problem.without_chips(), time.monotonic()
+        base, base_s = timed(plain, hold_plan(plain), limit_s)
+        solved, seconds = timed_with_chips(problem, base.plan or hold_plan(problem), limit_s)
+        assert solved.plan is not None
+        assert solved.bound is not None
+        within += solved.status == "optimal" and base_s + seconds <= ASKED_S
+        played = " ".join(f"{week.chip}@{week.gameweek}" for week in solved.plan.weeks if week.chip)
+        print(
+            f"{name} | {len(problem.chips)} | {base_s + seconds:.1f} | {time.monotonic() - began:.1f} "
+            f"| {solved.plan.objective:.3f} | {solved.bound:.3f} | {played or '-'} | {solved.status == 'optimal'}",
+            flush=True,
+        )
+    print(f"{within} of {len(posers)} proven within {ASKED_S} s of one processor")
+
+
+def saved(manifest: Path) -> Problem:
+    """Five gameweeks of the manager whose pages were saved."""
+    params = FplParams(team_id=json.loads(manifest.read_text())["entry"], horizon=5)
+    collected = collect(params, "saved", Reading(DirectorySource(manifest.parent)))
+    return build_problem(collected, project_pool(collected).rows, params)
+
+
 def regret(seeds: int, horizon: int, managers: Sequence[int]) -> None:
     """Prints what following the projections gives up, in points of the true expectation over the horizon."""
     lost, gained, possible = [], [], []
@@ -123,14 +165,17 @@ def sizes(managers: Sequence[int]) -> None:
 def main() -> None:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("times", "regret", "sizes"))
+    parser.add_argument("what", choices=("times", "chips", "regret", "sizes"))
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--horizon", type=int, default=3)
     parser.add_argument("--limit-s", type=float, default=120)
     parser.add_argument("--managers", type=int, default=len(MANAGERS))
+    parser.add_argument("--data", type=Path, help="folder of saved gameweeks, looked at by `chips` as well")
     asked = parser.parse_args()
     if asked.what == "times":
         times(asked.limit_s, MANAGERS[: asked.managers])
+    elif asked.what == "chips":
+        chips(asked.limit_s, asked.data)
     elif asked.what == "sizes":
         sizes(MANAGERS[: asked.managers])
     else:

@@ -1,6 +1,7 @@
 """`phaseline fpl replay`: past seasons played again from random squads."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -95,13 +96,27 @@ def _replayed(
     if not wanted:
         raise Failure(f"{name} has {len(scenes)} deadlines, a window asks for {design.weeks}")
     done = {window: replayed for window, replayed in book.read().items() if window in set(wanted)}
-    todo, began = [window for window in wanted if window not in done], time.monotonic()
+    todo, began, used_s = [window for window in wanted if window not in done], time.monotonic(), _processor_s()
     for count, replayed in enumerate(replay_all(scenes, todo, design, processes), start=1):
         book.add(replayed)
         done[replayed.window] = replayed
         left_s = (time.monotonic() - began) / count * (len(todo) - count)
         say(f"{name}: {len(done)} of {len(wanted)} windows, {left_s / 60:.0f} min of this season left")
+    if todo:
+        each_s = (_processor_s() - used_s) / len(todo)
+        say("")
+        click.echo(
+            f"{name}: {len(todo)} windows took {each_s:.2f} s of processor each; at that all {len(wanted)} take "
+            f"{each_s * len(wanted) / processes / 60:.1f} min on {processes} processors",
+            err=True,
+        )
     return [done[window] for window in wanted]
+
+
+def _processor_s() -> float:
+    """Used so far by this process and by its children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def _print_tables(found: "Mapping[str, tuple[Fitted, list[Replayed]]]", design: "Design") -> None:

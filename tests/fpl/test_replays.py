@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -209,6 +210,7 @@ def test_the_command_killed_on_its_way_goes_on_and_says_the_same(folder, tmp_pat
     assert journal.read_bytes().startswith(before)
     whole = in_process(*words, "--journal", str(tmp_path / "another.jsonl"))
     assert resumed.out == whole.out
+    assert re.search(r"2 windows took \d+\.\d\d s of processor each; at that all 2 take \d+\.\d min on 2", whole.err)
     told = json.loads(whole.out)
     assert [document["strategy"] for document in told] == list(STRATEGIES)
     assert told[0]["engine_ahead"] is None

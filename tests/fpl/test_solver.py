@@ -9,6 +9,9 @@ from itertools import combinations, product
 import pytest
 
 from engine_worker.engines.fpl.chip_search import solve_with_chips
+from engine_worker.engines.fpl.highs import prepared, program_of
+from engine_worker.engines.fpl.model import Model
+from engine_worker.engines.fpl.narrowing import narrowing
 from engine_worker.engines.fpl.problem import ChipCopy, Moves, Plan, Problem, hold_plan, make_plan
 from engine_worker.engines.fpl.rules import squad_violations
 from engine_worker.engines.fpl.solver import Limits, Sight, solve, with_free_hits
@@ -350,3 +353,23 @@ def test_a_process_that_solves_prints_nothing():
     )
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert (ran.stdout, ran.stderr) == (b"", b"")
+
+
+@pytest.mark.parametrize("seed", [51, 52, 53])
+def test_no_first_move_is_worth_more_than_the_relaxation_grants_its_purchases(seed):
+    """Every first move there is, against the bound by which the proof leaves purchases out."""
+    problem = toy(seed, 1, free_transfers=2)
+    model = Model(problem, (0,))
+    highs = prepared(program_of(model), [False] * len(model.integer))
+    highs.run()
+    solution, worth = highs.getSolution(), highs.getInfo().objective_function_value
+    narrow = narrowing(model, worth, solution.col_value, solution.col_dual)
+    moves = every_first_move(problem, 2)
+    best = max(moves.values())
+    for done, objective in moves.items():
+        for element in done.bought:
+            assert objective <= narrow.most[0, element] + 1e-6
+    assert {(0, element) for done, worth in moves.items() if worth > best - 1e-9 for element in done.bought} <= (
+        narrow.above(best - 1e-6)
+    )
+    assert len(narrow.above(best)) < len(narrow.above(-1e9)), "it leaves nobody out, so it proves nothing"

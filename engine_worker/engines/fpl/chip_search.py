@@ -17,11 +17,18 @@ from math import inf
 from typing import NamedTuple
 
 from engine_worker.engines.fpl.problem import ChipCopy, Plan, Problem
-from engine_worker.engines.fpl.solver import Limits, Relaxed, Sight, Solved, go_on, solve
+from engine_worker.engines.fpl.relaxation import Relaxation, Relaxed
+from engine_worker.engines.fpl.solver import Limits, Sight, Solved, go_on, solve
 
 _NOTHING = -inf
 # Nodes a case may use at its first tries: a good plan found in one case ends the long search of another.
-_NODES = (1, 20, 100)
+_NODES = (20, 100)
+# The first case is solved for a good plan only, see `_dive`.
+_FIRST_NODES = 1
+# Chips by how much of a plan hangs on them: deciding the first ones first leaves the fewest cases open.
+_DECIDES = ("wildcard", "freehit", "bboost", "3xc")
+# A share of a chip this near to 0 or 1 is whole.
+_WHOLE = 1e-6
 # A copy of a chip by its index -> the gameweek it is played in (index), None for not at all.
 Case = Mapping[int, int | None]
 
@@ -32,7 +39,7 @@ class _Open(NamedTuple):
     negated_bound: float
     number: int
     case: Case
-    shares: Mapping[tuple[str, int], float]
+    relaxed: Relaxation
     tries: int = 0
 
 
@@ -68,9 +75,11 @@ class _ChipSearch:
         self._status = ""
 
     def run(self) -> Solved:
-        self._relax({})
+        root = self._relax({}, None)
         if not self._status:
             self._current = _NOTHING
+            if root is not None:
+                self._dive(root)
         while self._open and not self._status:
             node = heapq.heappop(self._open)
             self._current = -node.negated_bound
@@ -86,32 +95,63 @@ class _ChipSearch:
         seconds = time.monotonic() - self._began
         return Solved(self._best, self._status or "optimal", None if bound == inf else bound, self._nodes, seconds)
 
+    def _dive(self, node: _Open) -> None:
+        """A good plan at once: the chips where the relaxation has most of them, one after the other."""
+        found: _Open | None = node
+        while found is not None and not self._status and len(found.case) < len(self._free):
+            node, chosen = found, self._surest(found)
+            found = self._relax({**node.case, chosen[0]: chosen[1]}, node, keep=False)
+        if found is not None and not self._status:
+            solved = self._solve(found.case, _FIRST_NODES)
+            if solved.status not in ("optimal", "infeasible", "node_limit"):
+                self._stop(solved.status)
+            self._count()
+
+    def _surest(self, node: _Open) -> tuple[int, int | None]:
+        """The chip and the gameweek, None for not played, that the relaxation is surest of."""
+        choices: list[tuple[float, int, int | None]] = []
+        for index, copy in self._free.items():
+            if index not in node.case:
+                shares = {week: node.relaxed.shares[copy.name, week] for week in copy.weeks}
+                choices.append((1 - sum(shares.values()), -index, None))
+                choices += [(share, -index, week) for week, share in shares.items()]
+        _, index, week = max(choices, key=lambda choice: choice[:2])
+        return -index, week
+
     def _branch(self, node: _Open) -> None:
-        """Every gameweek for the chip the relaxation is least sure of."""
+        """Every gameweek for the chip that decides most of those the relaxation is unsure of."""
         undecided = [index for index in self._free if index not in node.case]
-        index = max(undecided, key=lambda index: (_unsure(self._free[index], node.shares), -index))
+        unsure = [index for index in undecided if _unsure(self._free[index], node.relaxed.shares)]
+        index = min(unsure or undecided, key=lambda index: (_DECIDES.index(self._free[index].name), index))
+        name = self._free[index].name
         for week in (*self._free[index].weeks, None):
             if week is None or (week not in node.case.values() and week not in self._problem.played):
-                self._relax({**node.case, index: week})
+                most = node.relaxed.bound + (0.0 if week is None else node.relaxed.reduced[name, week])
+                if self._promising(most):
+                    self._relax({**node.case, index: week}, node)
+                else:
+                    self._left_open = max(self._left_open, most)
             if self._status:
                 return
 
-    def _relax(self, case: Case) -> None:
-        """Keeps the case if it may hold a better plan than the best."""
+    def _relax(self, case: Case, parent: _Open | None, *, keep: bool = True) -> _Open | None:
+        """The case if it may hold a better plan than the best; with `keep` it is one of the open ones."""
         self._nodes += 1
         played = {(self._free[index].name, week) for index, week in case.items() if week is not None}
-        kept = {(copy.name, week) for index in case for copy in [self._free[index]] for week in copy.weeks}
-        found = self._relaxed.solve(
-            {**dict.fromkeys(kept, 0.0), **dict.fromkeys(played, 1.0)}, self._left_s(), self._look
-        )
-        if found.status == "optimal":
-            if self._promising(found.bound):
-                heapq.heappush(self._open, _Open(-found.bound, next(self._number), case, found.shares))
-            else:
-                self._left_open = max(self._left_open, found.bound)
-        elif found.status != "infeasible":
-            self._stop(found.status)
+        decided = {(copy.name, week) for index in case for copy in [self._free[index]] for week in copy.weeks}
+        fixed = {**dict.fromkeys(decided, 0.0), **dict.fromkeys(played, 1.0)}
+        relaxed = self._relaxed.solve(fixed, self._floor(), parent and parent.relaxed.basis, self._left_s(), self._look)
+        node = None
+        if relaxed.status == "optimal" and self._promising(relaxed.bound):
+            node = _Open(-relaxed.bound, next(self._number), case, relaxed)
+            if keep:
+                heapq.heappush(self._open, node)
+        elif relaxed.status in ("optimal", "infeasible"):
+            self._left_open = max(self._left_open, relaxed.bound)
+        else:
+            self._stop(relaxed.status)
         self._count()
+        return node
 
     def _count(self) -> None:
         if self._limits.nodes is not None and self._nodes >= self._limits.nodes:
@@ -119,12 +159,25 @@ class _ChipSearch:
 
     def _decide(self, node: _Open) -> None:
         """The best plan of a case whose chips are all decided, if it is better than the best."""
-        weeks = {week: self._free[index].name for index, week in node.case.items() if week is not None}
+        solved = self._solve(node.case, next(iter(_NODES[node.tries :]), None))
+        if solved.bound is not None:
+            self._current = min(self._current, solved.bound)
+        if solved.status == "node_limit" and node.tries < len(_NODES):
+            again = node._replace(negated_bound=-self._current, number=next(self._number), tries=node.tries + 1)
+            heapq.heappush(self._open, again)
+        else:
+            self._left_open = max(self._left_open, self._current)
+            if solved.status not in ("optimal", "infeasible"):
+                self._stop(solved.status)
+        self._count()
+
+    def _solve(self, case: Case, at_most: int | None) -> Solved:
+        """A case whose chips are all decided, with that many nodes; keeps its plan if it is the best."""
+        weeks = {week: self._free[index].name for index, week in case.items() if week is not None}
         fixed = replace(self._problem, played={**self._problem.played, **weeks}).without_chips()
         left = [] if self._limits.nodes is None else [self._limits.nodes - self._nodes]
-        nodes = min([*left, *_NODES[node.tries : node.tries + 1]], default=None)
+        nodes = min([*left, *([] if at_most is None else [at_most])], default=None)
         limits = replace(self._limits, seconds=self._left_s(), nodes=nodes)
-
         floor = self._floor()
 
         def watch(sight: Sight) -> bool:
@@ -137,16 +190,7 @@ class _ChipSearch:
         self._nodes += solved.nodes
         if solved.plan is not None and solved.plan.objective > self._best.objective:
             self._best = solved.plan
-        if solved.bound is not None:
-            self._current = min(self._current, solved.bound)
-        if solved.status == "node_limit" and node.tries < len(_NODES):
-            again = node._replace(negated_bound=-self._current, number=next(self._number), tries=node.tries + 1)
-            heapq.heappush(self._open, again)
-        else:
-            self._left_open = max(self._left_open, self._current)
-            if solved.status not in ("optimal", "infeasible"):
-                self._stop(solved.status)
-        self._count()
+        return solved
 
     def _look(self, plan: Plan | None = None) -> bool:
         """Whether to go on."""
@@ -174,5 +218,6 @@ class _ChipSearch:
         self._status = self._status or status
 
 
-def _unsure(copy: ChipCopy, shares: Mapping[tuple[str, int], float]) -> float:
-    return max(min(shares[copy.name, week], 1 - shares[copy.name, week]) for week in copy.weeks)
+def _unsure(copy: ChipCopy, shares: Mapping[tuple[str, int], float]) -> bool:
+    played = [shares[copy.name, week] for week in copy.weeks]
+    return any(_WHOLE < share < 1 - _WHOLE for share in played)

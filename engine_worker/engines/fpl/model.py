@@ -17,13 +17,17 @@ Restriction: a free hit has one of two squads, the one affordable as long as nob
 one affordable whoever was.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from math import inf
 
 from engine_worker.engines.fpl.lineup import bench_weight
 from engine_worker.engines.fpl.problem import Moves, Plan, Problem, WeekPlan, excess_clubs, make_plan
 
 Terms = list[tuple[int, float]]
+
+_OF_PLAYERS = frozenset(
+    ("squad", "buy", "sell", "sell_again", "start", "captain", "wait", "anew", "let", "triple", "boost")
+)
 
 
 class Model:
@@ -64,6 +68,10 @@ class Model:
     def chip(self, name: str, week: int) -> int:
         """The column of a chip played in the gameweek at `week`."""
         return self._at(name, week)
+
+    def player_columns(self) -> Iterator[tuple[tuple[str, int, int], int]]:
+        """Every column that belongs to a player: its kind, gameweek (index) and element, and where it is."""
+        return ((key, column) for key, column in self._index.items() if key[0] in _OF_PLAYERS)
 
     def plan(self, values: Sequence[float]) -> Plan:
         """The plan of a solution."""

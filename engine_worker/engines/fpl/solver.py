@@ -5,23 +5,28 @@ unless time ran out or somebody stopped it. The calling thread only looks: at wh
 on. A solver deep in a cut round may answer a stop seconds later; it is left behind then, its best plan kept.
 """
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, NamedTuple
+from math import inf
+from typing import Any
 
 import highspy
 import numpy as np
 
+from engine_worker.engines.fpl.highs import changed_uppers, finite, prepared, program_of, status_of
 from engine_worker.engines.fpl.model import Model
+from engine_worker.engines.fpl.narrowing import Narrowing, narrowing
 from engine_worker.engines.fpl.problem import ChipCopy, FreeHit, Moves, Plan, Problem
 
 # Below this relative gap a plan is called optimal: a twentieth of a point on a plan of a hundred and fifty.
 REL_GAP = 3e-4
+# The first search among few players ends here: its plan is a floor for the proof, not the answer.
+_FIRST_GAP = 2e-3
+_FIRST_NODES = 1
+# So close above the floor, as a share of the relaxation, a better plan is unlikely: the proof is tried at once.
+_NEAR = 5e-3
 # How often the caller looks at the solver.
 _LOOK_S = 0.05
 # What a solver asked to stop, or over its time, is given to say where it was.
@@ -92,55 +97,6 @@ def _above(solved: Solved, floor: float) -> Solved:
     return replace(solved, plan=None, bound=None if solved.bound is None else max(solved.bound, floor))
 
 
-class Relaxation(NamedTuple):
-    """The problem without whole numbers: nothing is worth more than `bound`; how much of each chip it plays when."""
-
-    status: str
-    bound: float
-    shares: Mapping[tuple[str, int], float]
-
-
-class Relaxed:
-    """One linear program solved again and again with other chips fixed, each time from where the last one ended."""
-
-    def __init__(self, problem: Problem) -> None:
-        model = Model(problem, range(len(problem.gameweeks)))
-        model.integer = [False] * len(model.integer)
-        self._chips = {(copy.name, week): model.chip(copy.name, week) for copy in problem.chips for week in copy.weeks}
-        self._lowest = {column: model.lower[column] for column in self._chips.values()}
-        self._highs = _prepared(model, Limits(float("inf")))
-
-    def solve(self, fixed: Mapping[tuple[str, int], float], seconds: float, go_on: Callable[[], bool]) -> Relaxation:
-        """With these chips played (1) or not (0). `go_on` is asked as `watch` is in `solve`."""
-        for key, column in self._chips.items():
-            low = self._lowest[column]
-            self._highs.changeColBounds(column, fixed.get(key, low), fixed.get(key, 1.0))
-        done, began, status = threading.Event(), time.monotonic(), ""
-        threading.Thread(target=self._work, args=(done,), name="relaxation", daemon=True).start()
-        while not done.wait(_LOOK_S):
-            if not go_on():
-                status = "interrupted"
-            elif time.monotonic() - began > seconds:
-                status = "time_limit"
-            if status:
-                # The thread is left to itself: this object is not used again.
-                return Relaxation(status, float("inf"), {})
-        names = highspy.HighsModelStatus
-        found = self._highs.getModelStatus()
-        if found == names.kOptimal:
-            values = self._highs.getSolution().col_value
-            shares = {key: float(values[column]) for key, column in self._chips.items()}
-            return Relaxation("optimal", float(self._highs.getInfo().objective_function_value), shares)
-        impossible = found in (names.kInfeasible, names.kUnboundedOrInfeasible)
-        return Relaxation("infeasible" if impossible else "failed", float("inf"), {})
-
-    def _work(self, done: threading.Event) -> None:
-        try:
-            self._highs.run()
-        finally:
-            done.set()
-
-
 def with_free_hits(problem: Problem, limits: Limits) -> Problem:
     """The problem with the best squad for each gameweek a free hit may be played in; quick.
 
@@ -185,24 +141,23 @@ def _alone(
 
 
 class _Search:
+    """One solve in three steps, all in the solver's thread: the relaxation, a plan from few players, the proof."""
+
     def __init__(self, model: Model, limits: Limits, start: Plan | None, floor: float | None) -> None:
         self._began = time.monotonic()
         self._model = model
         self._limits = limits
-        self._highs = _prepared(model, limits)
-        if floor is not None:
-            # HiGHS minimises inside, and takes this for its cut-off.
-            self._highs.setOptionValue("objective_bound", -floor)
-        if start is not None:
-            solution = highspy.HighsSolution()
-            solution.col_value = model.vector(start)
-            self._highs.setSolution(solution)
+        self._start = start
+        self._floor = -inf if floor is None else floor
         self._done = threading.Event()
         self._stop = False
         # Written by the solver's thread, read by the caller's: each is replaced as a whole.
         self._found: tuple[float, Any] | None = None
         self._bound: float | None = None
+        self._proving = False
         self._nodes = 0
+        self._nodes_before = 0
+        self._ended: Solved | None = None
         self._failure: BaseException | None = None
 
     def run(self, watch: Callable[[Sight], bool]) -> Solved:
@@ -223,28 +178,111 @@ class _Search:
                 break
         if self._failure is not None:
             raise self._failure
-        if self._done.is_set():
-            return self._outcome(status)
+        if self._done.is_set() and self._ended is not None:
+            ended = self._ended
+            return replace(ended, status=status) if status and ended.status == "interrupted" else ended
         found = self._found
         plan = None if found is None else self._model.plan(found[1])
-        return Solved(plan, status, self._bound, self._nodes, time.monotonic() - self._began)
+        return self._so_far(plan, status)
+
+    # -- in the solver's thread
 
     def _work(self) -> None:
         try:
-            self._highs.cbMipInterrupt.subscribe(self._on_interrupt)
-            self._highs.cbSimplexInterrupt.subscribe(self._on_simplex)
-            self._highs.cbMipImprovingSolution.subscribe(self._on_improvement)
-            self._highs.run()
+            self._ended = self._solve()
         except BaseException as failure:
             self._failure = failure
         finally:
             self._done.set()
 
+    def _solve(self) -> Solved:
+        program = program_of(self._model)
+        highs = self._highs(program, [False] * len(self._model.integer), self._limits.rel_gap, None)
+        self._run(highs)
+        status = status_of(highs)
+        if status != "optimal":
+            return self._so_far(None, status)
+        solution, worth = highs.getSolution(), float(highs.getInfo().objective_function_value)
+        self._bound = max(worth, self._floor)
+        if worth <= self._floor:
+            return self._so_far(None, "infeasible")
+        narrow = narrowing(self._model, worth, solution.col_value, solution.col_dual)
+        plan = self._from_few(program, narrow)
+        if self._stop:
+            return self._so_far(plan, "interrupted")
+        if plan is not None:
+            gap = self._limits.rel_gap * max(abs(plan.objective), 1.0)
+            self._floor = max(self._floor, plan.objective + gap)
+            self._bound = max(worth, self._floor)
+        if worth <= self._floor:
+            return self._so_far(plan, "optimal")
+        nodes = None if self._limits.nodes is None else self._limits.nodes - self._nodes
+        if nodes is not None and nodes <= 0:
+            return self._so_far(plan, "node_limit")
+        return self._prove(program, narrow, plan, nodes)
+
+    def _from_few(self, program: Any, narrow: Narrowing) -> Plan | None:
+        """A good plan from the players it is likely made of, quickly; None where the proof is as quick without one."""
+        start = self._start
+        few = narrow.few({element for week in start.weeks for element in week.squad} if start is not None else ())
+        near = narrow.worth - self._floor < _NEAR * max(abs(narrow.worth), 1.0)
+        if near or not {element for _, element in narrow.above(self._floor)} - few:
+            return None
+        highs = self._highs(program, self._model.integer, max(self._limits.rel_gap, _FIRST_GAP), _FIRST_NODES)
+        highs.changeColsBounds(*changed_uppers(self._model, narrow.uppers(lambda _week, element: element in few)))
+        return self._searched(highs, start)
+
+    def _prove(self, program: Any, narrow: Narrowing, plan: Plan | None, nodes: int | None) -> Solved:
+        """The best plan of all, or that there is none better than the floor."""
+        highs = self._highs(program, self._model.integer, self._limits.rel_gap, nodes)
+        may = narrow.above(self._floor)
+        highs.changeColsBounds(
+            *changed_uppers(self._model, narrow.uppers(lambda week, element: (week, element) in may))
+        )
+        self._proving = True
+        better = self._searched(highs, self._start if plan is None else None)
+        status = status_of(highs)
+        bound = finite(highs.getInfo().mip_dual_bound)
+        if bound is not None and self._bound is not None:
+            self._bound = min(self._bound, max(bound, self._floor))
+        if better is not None and (plan is None or better.objective > plan.objective):
+            plan = better
+        elif status == "infeasible" and plan is not None:
+            status, self._bound = "optimal", self._floor
+        elif status == "infeasible":
+            self._bound = None if self._floor == -inf else self._floor
+        return self._so_far(plan, status)
+
+    def _highs(self, program: Any, whole: Sequence[bool], gap: float, nodes: int | None) -> Any:
+        left = self._limits.seconds - (time.monotonic() - self._began)
+        highs = prepared(program, whole, seconds=left, gap=gap, nodes=nodes, seed=self._limits.seed)
+        if self._floor > -inf:
+            # HiGHS minimises inside, and takes this for its cut-off.
+            highs.setOptionValue("objective_bound", -self._floor)
+        return highs
+
+    def _searched(self, highs: Any, start: Plan | None) -> Plan | None:
+        if start is not None:
+            solution = highspy.HighsSolution()
+            solution.col_value = self._model.vector(start)
+            highs.setSolution(solution)
+        self._run(highs)
+        info, values = highs.getInfo(), highs.getSolution().col_value
+        self._nodes = self._nodes_before = self._nodes_before + max(int(info.mip_node_count), 0)
+        found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible and len(values) > 0
+        return self._model.plan(values) if found else None
+
+    def _run(self, highs: Any) -> None:
+        highs.cbMipInterrupt.subscribe(self._on_interrupt)
+        highs.cbSimplexInterrupt.subscribe(self._on_simplex)
+        highs.cbMipImprovingSolution.subscribe(self._on_improvement)
+        highs.run()
+
     def _on_interrupt(self, event: Any) -> None:
-        bound = _finite(event.data_out.mip_dual_bound)
-        if bound is not None:
-            self._bound = bound
-        self._nodes = max(int(event.data_out.mip_node_count), 0)
+        bound = finite(event.data_out.mip_dual_bound)
+        if self._proving and bound is not None and self._bound is not None:
+            self._bound = min(self._bound, max(bound, self._floor))
+        self._nodes = self._nodes_before + max(int(event.data_out.mip_node_count), 0)
         if self._stop:
             event.interrupt()
 
@@ -254,86 +292,8 @@ class _Search:
 
     def _on_improvement(self, event: Any) -> None:
         out = event.data_out
-        self._found = (out.objective_function_value, np.array(out.mip_solution))
+        if self._found is None or out.objective_function_value > self._found[0]:
+            self._found = (out.objective_function_value, np.array(out.mip_solution))
 
-    def _outcome(self, asked: str) -> Solved:
-        highs, names = self._highs, highspy.HighsModelStatus
-        info = highs.getInfo()
-        status = {
-            names.kOptimal: "optimal",
-            names.kTimeLimit: "time_limit",
-            names.kInterrupt: asked or "interrupted",
-            names.kSolutionLimit: "node_limit",
-            names.kInfeasible: "infeasible",
-            names.kUnboundedOrInfeasible: "infeasible",  # nothing here is unbounded
-            names.kObjectiveBound: "infeasible",
-        }.get(highs.getModelStatus(), "failed")
-        values = highs.getSolution().col_value
-        found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible and len(values) > 0
-        plan = self._model.plan(values) if found else None
-        seconds = time.monotonic() - self._began
-        return Solved(plan, status, _finite(info.mip_dual_bound), max(int(info.mip_node_count), 0), seconds)
-
-
-def _prepared(model: Model, limits: Limits) -> Any:
-    lp = highspy.HighsLp()
-    rows, columns, values = (np.array(part) for part in zip(*model.entries, strict=True))
-    order = np.lexsort((rows, columns))
-    counts = np.bincount(columns.astype(np.int32), minlength=len(model.cost))
-    lp.num_col_, lp.num_row_ = len(model.cost), len(model.rows)
-    lp.sense_ = highspy.ObjSense.kMaximize
-    lp.col_cost_, lp.col_lower_, lp.col_upper_ = (
-        np.array(v, dtype=float) for v in (model.cost, model.lower, model.upper)
-    )
-    lp.row_lower_ = np.array([low for low, _ in model.rows], dtype=float)
-    lp.row_upper_ = np.array([high for _, high in model.rows], dtype=float)
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_ = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-    lp.a_matrix_.index_ = rows[order].astype(np.int32)
-    lp.a_matrix_.value_ = values[order].astype(float)
-    kinds = highspy.HighsVarType
-    lp.integrality_ = [kinds.kInteger if whole else kinds.kContinuous for whole in model.integer]
-    highs = _silent()
-    for option, value in (
-        ("output_flag", False),
-        ("threads", 1),
-        ("random_seed", limits.seed),
-        ("mip_rel_gap", limits.rel_gap),
-        ("time_limit", max(limits.seconds, 0.05)),
-        # Starting from the plan of the rung below, sub-problem searches and restarts cost a quarter of the time and
-        # find nothing (measured on all made-up managers, horizons 2, 3 and 5).
-        ("mip_heuristic_run_rins", False),
-        ("mip_heuristic_run_rens", False),
-        ("mip_allow_restart", False),
-        # The formulation is tight: most cuts cost more than they close (a third of the time, on the same).
-        ("mip_allow_cut_separation_at_nodes", False),
-        ("mip_pool_soft_limit", 50),
-    ):
-        highs.setOptionValue(option, value)
-    if limits.nodes is not None:
-        highs.setOptionValue("mip_max_nodes", limits.nodes)
-    highs.passModel(lp)
-    return highs
-
-
-@cache
-def _banner_taken() -> None:
-    """The first solver of a process prints a banner, before any option could tell it not to: it goes nowhere."""
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        highspy.Highs()
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _silent() -> Any:
-    _banner_taken()
-    return highspy.Highs()
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if abs(value) < 1e15 else None  # also refuses NaN: no comparison with it is true
+    def _so_far(self, plan: Plan | None, status: str) -> Solved:
+        return Solved(plan, status, self._bound, self._nodes, time.monotonic() - self._began)
