@@ -10,12 +10,13 @@ from events.errors import Unstorable
 from events.log import FEED_BYTES_MAX
 from events.log_sql import EVENTS_PAGE, JOBS_PAGE, READ_S, SqlLog
 from events.seal import Envelope, Range, Seal
-from events.seal_log import Ending, Stored
+from events.seal_log import Ending, Erasure, Stored
 
 ENVELOPE = ("job_id", "seq", "type", "version", "attempt", "actor", "tenant", "at", "command_id", "digest")
 SEALS_PAGE = 50
 RANGES_PAGE = 500
 _SEAL = tuple(t.seals.c[name] for name in Seal.__slots__)
+_ERASURE = tuple(t.erasures.c[name] for name in Erasure.__slots__)
 _RANGE = tuple(t.sealed.c[name] for name in Range.__slots__)
 
 
@@ -95,6 +96,16 @@ class SqlSealLog(SqlLog):
                 yield row
             page = query.where(j.id > rows[-1].job_id)
 
+    async def erasures(self, job_id: str | None = None) -> AsyncIterator[Erasure]:
+        x = t.erasures.c
+        query = select(*_ERASURE).order_by(x.job_id, x.through_seq).limit(JOBS_PAGE)
+        query = query if job_id is None else query.where(x.job_id == job_id)
+        page = query
+        while rows := [_erasure(row) for row in await self._rows(page)]:
+            for row in rows:
+                yield row
+            page = query.where(tuple_(x.job_id, x.through_seq) > _place(rows[-1].job_id, rows[-1].through_seq))
+
     async def stored(self, job_id: str | None = None) -> AsyncIterator[Stored]:
         after: tuple[str, int] | None = None
         while rows := await self._rows(self._stored_after(after, job_id)):
@@ -135,6 +146,10 @@ def _seal(row: Sequence[Any]) -> Seal:
 
 def _range(row: Sequence[Any]) -> Range:
     return Range(*row)
+
+
+def _erasure(row: Sequence[Any]) -> Erasure:
+    return Erasure(*row)
 
 
 def _ending(row: Sequence[Any]) -> Ending:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from events.catalog import TERMINAL
+from events.erasure import redacted
+from events.errors import Unstorable
 from events.log import at_or_behind
 from events.seal import HASH_BYTES, START, Range, Seal, first_head, head_after, unpack_ranges
 from events.seal_log import Ending, Stored
@@ -81,8 +83,10 @@ class ChainCheck:
 class JobCheck:
     """One job: its ranges by `cover`, its events by `take`, each in order; then `end`. `cursor` is the last seal's."""
 
-    def __init__(self, job_id: str, cursor: str, lost: Lost | None = None) -> None:
+    def __init__(self, job_id: str, cursor: str, lost: Lost | None = None, erased_to: int = 0) -> None:
         self.job_id = job_id
+        self.erased = 0
+        self._erased_to = erased_to
         self.seq = 0  # of the last event taken
         self.sealed_to = 0
         self.unsealed = 0
@@ -123,7 +127,7 @@ class JobCheck:
         one, holds = self._range(envelope.seq)
         if one is None:
             self._take_unsealed(stored)
-        elif envelope.leaf != one.leaf(envelope.seq) or _unlike_itself(stored):
+        elif envelope.leaf != one.leaf(envelope.seq) or self._unlike_itself(stored):
             self._expect(envelope.seq, one)
             if len(self._wrong) < JUDGED_MAX:
                 self._wrong[envelope.seq] = stored, holds
@@ -154,7 +158,7 @@ class JobCheck:
         self.unsealed += 1
         self.oldest_unsealed = min(envelope.at, self.oldest_unsealed or envelope.at)
         wrong: tuple[What, str] | None = None
-        if _unlike_itself(stored):
+        if self._unlike_itself(stored):
             wrong = "changed", "its data are not those of its digest and size"
         elif envelope.seq <= self.sealed_to or (self._behind(envelope.place) and not self._missing):
             wrong = "added", "it stands among events that were sealed without it"
@@ -193,7 +197,7 @@ class JobCheck:
                 first,
             )
         for seq, (stored, holds) in self._wrong.items():
-            if _unlike_itself(stored):
+            if _differs(stored) and not self._is_erased(stored):
                 yield Finding("changed", "its data are not those of its digest and size", self.job_id, seq)
             elif not holds:
                 yield Finding("seal", "its hash in the record that seals it was edited, or it was", self.job_id, seq)
@@ -201,6 +205,22 @@ class JobCheck:
                 yield Finding("moved", f"it is the event that was sealed as {other}", self.job_id, seq)
             else:
                 yield Finding("changed", "it is not the event that was sealed", self.job_id, seq)
+
+    def _unlike_itself(self, stored: Stored) -> bool:
+        """Whether the data are not those its own columns speak of, nor what an erasure leaves."""
+        if not _differs(stored):
+            return False
+        erased = self._is_erased(stored)
+        self.erased += erased
+        return not erased
+
+    def _is_erased(self, stored: Stored) -> bool:
+        if stored.envelope.seq > self._erased_to or len(stored.data) != stored.size:
+            return False
+        try:
+            return redacted(stored.recorded()) == stored.data
+        except (ValueError, Unstorable):  # nothing an erasure leaves
+            return False
 
     def _sealed_as(self, stored: Stored, seq: int) -> int | None:
         others = (other for other in self._expected if other != seq)
@@ -210,7 +230,7 @@ class JobCheck:
         return any(first <= seq <= last for first, last in self._lost)
 
 
-def _unlike_itself(stored: Stored) -> bool:
+def _differs(stored: Stored) -> bool:
     """Whether the data are not those its own columns speak of."""
     data = stored.data
     return len(data) != stored.size or hashlib.sha256(data.encode()).digest() != stored.envelope.digest

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from events.record import Recorded
 from events.seal import Envelope, Range, Seal
 
 SEAL_EVENTS_MAX = 500
@@ -26,6 +27,12 @@ class Stored:
         """Whose it is."""
         return self.envelope.job_id
 
+    def recorded(self) -> Recorded:
+        """As readers of the log get it."""
+        e = self.envelope
+        columns = (e.job_id, e.seq, e.type, e.version, e.attempt, e.actor, e.tenant, e.at, e.command_id)
+        return Recorded(*columns, self.data)
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -34,6 +41,17 @@ class Ending:
     job_id: str
     last_seq: int
     status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """A job's payload was erased, up to this event. `at` in ms."""
+
+    job_id: str
+    through_seq: int
+    at: int
+    actor: str
+    reason: str
 
 
 class SealLog(Protocol):
@@ -74,6 +92,9 @@ class SealLog(Protocol):
 
     def endings(self, job_id: str | None = None) -> AsyncIterator[Ending]:
         """What the rows of all jobs say, in id order."""
+
+    def erasures(self, job_id: str | None = None) -> AsyncIterator[Erasure]:
+        """What was erased, by job id and sequence."""
 
     def stored(self, job_id: str | None = None) -> AsyncIterator[Stored]:
         """Every event by job id and sequence, in bounded pages."""

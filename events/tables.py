@@ -245,6 +245,17 @@ api_keys = Table(
     Column("revoked_at", BigInteger),
 )
 
+# Whose payload was erased, up to which event, by whom and why.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("job_id", Id, primary_key=True),
+    Column("through_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
 # One row: which lineage of the log this is. A restore raises `epoch`.
 log = Table(
     "log",
@@ -254,4 +265,4 @@ log = Table(
     Column("lineage", Text, nullable=False),
 )
 
-REVISION = "0008"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0009"  # the schema this code needs; a test holds it against `migrations.head()`

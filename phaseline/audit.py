@@ -10,11 +10,11 @@ from typing import Generic, TypeVar
 
 from events.seal import Range, Seal
 from events.seal_check import ChainCheck, Finding, JobCheck
-from events.seal_log import Ending, SealLog, Stored
+from events.seal_log import Ending, Erasure, SealLog, Stored
 
 FINDINGS_MAX = 1000  # kept of one run
 PROGRESS_EVENTS = 10_000  # between two calls of `progress`
-_T = TypeVar("_T", bound=Range | Ending | Stored)
+_T = TypeVar("_T", bound=Range | Ending | Stored | Erasure)
 
 
 @dataclass(slots=True)
@@ -25,6 +25,7 @@ class Report:
     events: int = 0
     seals: int = 0
     unsealed: int = 0
+    erased: int = 0  # events whose payload was erased, as recorded
     oldest_unsealed_ms: int | None = None
     anchors: int | None = None  # None: none were given
     anchored_seal: int | None = None  # the newest seal an anchor that holds has signed
@@ -83,9 +84,14 @@ class _Audit:
         ranges = await _Ahead.over(self._log.ranges(last.no if last else 0, self._job_id))
         endings = await _Ahead.over(self._log.endings(self._job_id))
         events = await _Ahead.over(self._log.stored(self._job_id))
+        erasures = await _Ahead.over(self._log.erasures(self._job_id))
         seen: set[str] = set()
         while job_id := min((key for key in (ranges.key, endings.key, events.key) if key is not None), default=None):
-            check = JobCheck(job_id, last.cursor if last else "", self._chain.lost)
+            erased_to = 0
+            while erasures.item is not None and erasures.item.job_id <= job_id:
+                erased_to = erasures.item.through_seq if erasures.key == job_id else erased_to
+                await erasures.on()
+            check = JobCheck(job_id, last.cursor if last else "", self._chain.lost, erased_to)
             while events.key == job_id and events.item is not None:
                 while ranges.key == job_id and ranges.item is not None and check.sealed_to < events.item.envelope.seq:
                     check.cover(ranges.item)
@@ -128,6 +134,7 @@ class _Audit:
             self.report.add(finding)
         self.report.jobs += 1
         self.report.unsealed += check.unsealed
+        self.report.erased += check.erased
         if check.oldest_unsealed is not None:
             self._oldest = min(check.oldest_unsealed, self._oldest or check.oldest_unsealed)
 

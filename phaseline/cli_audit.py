@@ -230,6 +230,8 @@ def _summary(report: "Report") -> str:
         parts.append(
             f"{report.unsealed} events not sealed yet, the oldest {report.oldest_unsealed_ms / 1000:.1f} s old"
         )
+    if report.erased:
+        parts.append(f"{report.erased} events erased")
     if report.anchors is not None:
         held = f"up to seal {report.anchored_seal}" if report.anchored_seal else "none"
         parts.append(f"{report.anchors} anchors hold, {held}")

@@ -149,6 +149,28 @@ def rebuild(**given: Any) -> None:
     click.echo(f"{compose.db_rebuild(settings)} rows rewritten")
 
 
+@db.command(
+    epilog=closing(
+        f"phaseline db erase JOB --reason 'asked by the customer' --by user:ada {ON_DATABASE}",
+        codes="\b\nExit codes: 0 erased, 1 no such job, it has not ended, or an error, 2 usage.\n",
+    )
+)
+@click.argument("job", type=click.UUID)
+@click.option("--reason", required=True, help="Why, for whoever reads the audit.")
+@click.option("--by", "actor", required=True, help="Who, as in events: user:ada.")
+@both(database_url_option, data_dir_option)
+def erase(job: Any, reason: str, actor: str, **given: Any) -> None:
+    """Erases what a finished JOB was given and what it made: params, outputs, results, values, messages, addresses.
+
+    Who did what when stays, and so do the digests: `phaseline audit verify` goes on to hold. Who erased it and why is
+    recorded. As the role that migrates. It cannot be taken back.
+    """
+    settings = settings_of(given)
+    from phaseline.erase import erase as erased
+
+    click.echo(f"{asyncio.run(erased(settings, str(job), actor=actor, reason=reason))} events erased")
+
+
 @click.command(
     epilog="""\b
 Examples:

@@ -157,14 +157,15 @@ async def rebuild(settings: Settings) -> int:
     try:
         async for row in log.all_jobs():
             if await differences(log, row.job.id):
-                await _rewrite(log, row.job.id)
+                await rewrite(log, row.job.id)
                 rewritten += 1
     finally:
         await log.close()
     return rewritten
 
 
-async def _rewrite(log: Log, job_id: str) -> None:
+async def rewrite(log: Log, job_id: str) -> None:
+    """Makes a job's row what its events say, under its lock."""
     # Before the transaction: a long stream takes longer than a transaction may stand still.
     right = row_after(await whole_stream(log, job_id))
     async with log.transaction() as tx:

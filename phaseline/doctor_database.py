@@ -32,11 +32,13 @@ RIGHTS = {
     "log": "SELECT",
     "seals": "SELECT INSERT",
     "sealed": "SELECT INSERT",
+    "erasures": "SELECT",
     "api_keys": "SELECT",  # and UPDATE of one column: a gateway notes their use, and can make none
 }
+_KEPT = ("events", "seals", "sealed", "erasures")  # append-only
 _TRIGGERS = {
-    "postgresql": ("events_no_change", "events_no_truncate"),
-    "sqlite": ("events_no_update", "events_no_delete"),
+    "postgresql": tuple(f"{table}_no_{what}" for table in _KEPT for what in ("change", "truncate")),
+    "sqlite": tuple(f"{table}_no_{what}" for table in _KEPT for what in ("update", "delete")),
 }
 
 
@@ -126,15 +128,20 @@ def _clock(connection: Connection) -> Finding:
 def _append_only(connection: Connection) -> Finding:
     named = _TRIGGERS[connection.dialect.name]
     if connection.dialect.name == "postgresql":
-        rows = _all(connection, "SELECT tgname FROM pg_trigger WHERE tgrelid = 'events'::regclass AND tgenabled <> 'D'")
+        rows = _all(
+            connection,
+            "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D' AND tgrelid IN "
+            "(to_regclass('events'), to_regclass('seals'), to_regclass('sealed'), to_regclass('erasures'))",
+        )
     else:
-        rows = _all(connection, "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'events'")
+        rows = _all(connection, "SELECT name FROM sqlite_master WHERE type = 'trigger'")
     gone = [name for name in named if name not in {row[0] for row in rows}]
     if gone:
         what = ", ".join(gone)
-        cure = f"ALTER TABLE events ENABLE TRIGGER {gone[0]}, or restore the schema; then `phaseline verify`"
-        return failed("append-only", f"nothing refuses changes of events: {what} is missing or disabled", cure)
-    return ok("append-only", "changes of events are refused")
+        table = gone[0].partition("_")[0]
+        cure = f"ALTER TABLE {table} ENABLE TRIGGER {gone[0]}, or restore the schema; then `phaseline verify`"
+        return failed("append-only", f"nothing refuses changes of {table}: {what} is missing or disabled", cure)
+    return ok("append-only", "changes of events and seals are refused")
 
 
 def _workers(connection: Connection) -> Finding:

@@ -121,7 +121,11 @@ async def test_migrations_keep_the_triggers_that_make_events_append_only(setting
         {"events_no_change", "events_no_truncate"}
         if settings.database_url
         else {
-            *(f"{table}_no_{change}" for table in ("events", "seals", "sealed") for change in ("update", "delete")),
+            *(
+                f"{table}_no_{change}"
+                for table in ("events", "seals", "sealed", "erasures")
+                for change in ("update", "delete")
+            ),
             *(f"jobs_tags_{change}" for change in ("insert", "update", "delete")),
         }
     )

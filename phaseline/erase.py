@@ -1,0 +1,64 @@
+"""`phaseline db erase`: a job's payload goes, its envelopes, digests and chain stay."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, delete, insert, text, update
+from sqlalchemy.exc import DBAPIError
+
+from events import tables as t
+from events.clock import Clock
+from events.erasure import redacted
+from events.errors import PhaselineError, Refused, UnknownJob
+from events.record import Recorded
+from phaseline import database
+from phaseline.settings import Settings
+
+_ERASE = text(
+    "SELECT phaseline_erase(CAST(:job AS uuid), CAST(:seqs AS bigint[]), CAST(:texts AS text[]), :actor, :reason)"
+)
+
+
+async def erase(settings: Settings, job_id: str, *, actor: str, reason: str) -> int:
+    """Erases what a job was given and what it made, and records who did it and why; returns the number of its events. Again
+    on an erased job changes nothing. On PostgreSQL as the role that migrates.
+
+    Raises `UnknownJob`, `Refused` for a job that has not ended, `Unstorable` for events of a newer build."""
+    log = database.make_log(settings)
+    try:
+        await log.open()
+        row = await log.job(job_id)
+        if row is None:
+            raise UnknownJob
+        if not row.job.is_final:
+            raise Refused(f"only a job that has ended can be erased; it is {row.job.status}")
+        events = await database.whole_stream(log, job_id)
+        texts = [redacted(recorded) for recorded in events]
+        await database.on_connection(
+            settings, lambda connection: _erase(connection, events, texts, actor=actor, reason=reason)
+        )
+        await database.rewrite(log, job_id)
+        return len(events)
+    except DBAPIError as refusal:
+        raise PhaselineError(f"the database refused it: {str(refusal.orig).partition(chr(10))[0]}") from refusal
+    finally:
+        await log.close()
+
+
+def _erase(
+    connection: Connection, events: Sequence[Recorded], texts: Sequence[str], *, actor: str, reason: str
+) -> None:
+    job_id, seqs = events[0].job_id, [recorded.seq for recorded in events]
+    if connection.dialect.name == "postgresql":
+        with connection.begin():
+            said = {"job": job_id, "seqs": seqs, "texts": list(texts), "actor": actor, "reason": reason}
+            connection.execute(_ERASE, said)
+        return
+    connection.execute(text("PRAGMA secure_delete = ON"))  # what is freed is overwritten
+    e, erasures = t.events, t.erasures
+    record = {"job_id": job_id, "through_seq": seqs[-1], "at": Clock().now_ms(), "actor": actor, "reason": reason}
+    connection.execute(insert(erasures).prefix_with("OR IGNORE").values(**record))
+    for seq, kept in zip(seqs, texts, strict=True):
+        changed = update(e).where(e.c.job_id == job_id, e.c.seq == seq, e.c.data != kept)
+        connection.execute(changed.values(data=kept, size=len(kept)))
+    connection.execute(delete(t.artifacts).where(t.artifacts.c.job_id == job_id))
+    connection.commit()
