@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ from events.log import (
 )
 from events.record import Line as EventLine
 from events.record import Recorded
+from events.seal import Envelope, Range, Seal
 from tests.simulation.line import Line, Session
 from tests.simulation.loop import PROCESS
 from tests.simulation.store import IMPATIENT_S, PATIENT_S, Database, Leader
@@ -370,6 +372,37 @@ class SimLog:
 
         [saved] = await self._write(BEAT_S, ("save cursor", run))
         return bool(saved)
+
+    # -- keys
+
+    async def has_keys(self) -> bool:
+        return await self._read("has keys", lambda: False)
+
+    # -- sealing
+
+    async def last_seal(self) -> Seal | None:
+        return await self._read("last seal", lambda: self._db.seals[-1] if self._db.seals else None)
+
+    async def sealable(self, cursor: str, limit: int) -> tuple[list[Envelope], str]:
+        _, xid, pos = map(int, cursor.split(":")) if cursor else (1, 0, 0)
+        found = await self._read("sealable", lambda: self._db.envelopes((xid, pos), limit))
+        return found, found[-1].place if found else cursor
+
+    async def envelopes(self, job_id: str, after: int, before: int) -> list[Envelope]:
+        def query() -> list[Envelope]:
+            every = self._db.envelopes((0, 0), sys.maxsize)
+            found = [one for one in every if one.job_id == job_id and after < one.seq < before]
+            return sorted(found, key=lambda one: one.seq)
+
+        return await self._read("envelopes", query)
+
+    async def heads_sealed(self, job_ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:
+        sealed = self._db.sealed
+        return await self._read("heads sealed", lambda: {job: sealed[job] for job in job_ids if job in sealed})
+
+    async def put_seal(self, seal: Seal, ranges: Sequence[Range]) -> bool:
+        [put] = await self._write(BEAT_S, ("seal", lambda: self._db.put_seal(seal, ranges)))
+        return bool(put)
 
     # -- sweeping
 

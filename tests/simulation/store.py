@@ -7,6 +7,7 @@ anybody still waits for its answer.
 """
 
 import asyncio
+import sys
 from bisect import bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from events.job import CAREFUL_LOSSES, Job
 from events.log import ROOM_AFTER_LEASES, Artifact, EngineRow, Held, JobRow, WorkerRow
 from events.log_postgres import SERVER_SETTINGS
 from events.record import Recorded
+from events.seal import Envelope, Range, Seal
 from tests.simulation.line import Server, Session
 from tests.simulation.loop import OUTSIDE
 
@@ -75,6 +77,8 @@ class Database(Server):
         self.workers: dict[str, WorkerRow] = {}
         self.engines: dict[str, EngineRow] = {}
         self.leaders: dict[str, Leader] = {}
+        self.seals: list[Seal] = []
+        self.sealed: dict[str, tuple[int, bytes]] = {}  # sequence and head a job is sealed up to
         self.on_commit: Callable[[Tx], None] = lambda _: None
         self.commits = 0
         self.rollbacks = 0
@@ -343,6 +347,35 @@ class Database(Server):
                 break
             page.append((position, recorded))
         return page
+
+    def envelopes(self, after: Position, limit: int) -> list[Envelope]:
+        """The feed without its data, each event with its place there."""
+        return [
+            Envelope(
+                *(
+                    row.job_id,
+                    row.seq,
+                    row.type,
+                    row.version,
+                    row.attempt,
+                    row.actor,
+                    row.tenant,
+                    row.at,
+                    row.command_id,
+                ),
+                row.digest,
+                f"1:{xid}:{pos}",
+            )
+            for (xid, pos), row in self.feed(after, limit, None, sys.maxsize)
+        ]
+
+    def put_seal(self, seal: Seal, ranges: Sequence[Range]) -> bool:
+        """False when there is one of this number."""
+        if seal.no != len(self.seals) + 1:
+            return False
+        self.seals.append(seal)
+        self.sealed.update((one.job_id, (one.last_seq, one.head)) for one in ranges)
+        return True
 
     def found_key(self, tenant: str, key_sha256: str) -> JobRow | None:
         """The job made with a key."""
