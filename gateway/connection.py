@@ -43,6 +43,12 @@ class Ending(Exception):
 class Connection:
     """A prepared WebSocket. `heartbeat` makes the frame that is sent after `heartbeat_s` without another."""
 
+    __slots__ = (
+        *("heartbeat", "heartbeat_s", "inbound", "on_text", "_request", "_socket", "_writer", "_tasks", "_sockets"),
+        *("_stall_s", "_loop", "_sent_at", "_ping_at", "_pong_by", "_within_frame", "_answered", "_recent"),
+        *("on_auth", "_early"),
+    )
+
     def __init__(
         self,
         request: web.Request,
@@ -54,7 +60,7 @@ class Connection:
         stall_s: float,
     ) -> None:
         self.heartbeat_s = 15.0
-        self.heartbeat: Callable[[], bytes] = lambda: b""
+        self.heartbeat: Callable[[], bytes] = bytes
         self.inbound = 0
         self.on_text: Callable[[str], None] | None = None  # takes what a peer says; without it that is only counted
         self.on_auth: Callable[[str], None] | None = None  # takes what may be a newer key, counted or not
@@ -71,7 +77,7 @@ class Connection:
         self._pong_by: float | None = None
         self._within_frame = False
         self._answered = False  # a pong came after the last data frame
-        self._recent: deque[float] = deque(maxlen=INBOUND_PER_S)
+        self._recent: deque[float] | None = None  # when the peer said something; most never do
 
     # -- sending
 
@@ -251,6 +257,8 @@ class Connection:
     def _count(self) -> None:
         now = self._loop.time()
         self.inbound += 1
+        if self._recent is None:
+            self._recent = deque(maxlen=INBOUND_PER_S)
         if len(self._recent) == INBOUND_PER_S and now - self._recent[0] < 1.0:
             raise Ending(4429, "retry_after=1")
         self._recent.append(now)

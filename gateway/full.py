@@ -16,6 +16,8 @@ from gateway.viewer import Leaving
 class FullStream:
     """One viewer's conversation."""
 
+    __slots__ = ("_deps", "_place", "_query", "_viewer")
+
     def __init__(self, place: Place, query: FullQuery, deps: Deps) -> None:
         self._place = place
         self._query = query
@@ -25,14 +27,20 @@ class FullStream:
     async def talk(self, connection: Connection) -> Ending:
         """Serves the stream to its end."""
         connection.heartbeat_s = self._query.heartbeat_s
-        connection.heartbeat = lambda: frames.heartbeat(self._viewer.head)
-        for frame in self._place.opening(self._query, self._deps):
-            await connection.send(frame)
+        connection.heartbeat = self._heartbeat
+        await self._greet(connection)
         try:
             return await self._follow(connection)
         except Leaving as leaving:
             await connection.send(frames.goodbye(leaving.reason, reconnect_ms()))
             return Ending(1012, leaving.reason)
+
+    async def _greet(self, connection: Connection) -> None:
+        for frame in self._place.opening(self._query, self._deps):
+            await connection.send(frame)
+
+    def _heartbeat(self) -> bytes:
+        return frames.heartbeat(self._viewer.head)
 
     async def _follow(self, connection: Connection) -> Ending:
         viewer = self._viewer

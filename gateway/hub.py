@@ -9,8 +9,8 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 from events.bus import Bus, Hint
@@ -101,29 +101,34 @@ class Hub:
 
     # -- viewers
 
-    @asynccontextmanager
-    async def watch(self, job_id: str) -> AsyncIterator[Watched]:
+    def watch(self, job_id: str) -> AbstractAsyncContextManager[Watched]:
         """Keeps a job's ring fed while the block lasts. Read the head from the log inside it, then `follow`.
 
         Raises `TooManyWatched`."""
+        return _Watching(self, job_id)
+
+    def follow(self, watched: Watched, head: Head, after: int) -> AbstractAsyncContextManager[Viewer]:
+        """A viewer at `after`. `head` was read from the log after the watch began."""
+        return _Following(self, watched, head, after)
+
+    def begin(self, job_id: str) -> Watched:
+        """What `watch` does first."""
         watched = self._watched.get(job_id)
         if watched is None:
             if len(self._watched) >= self._watched_max:
                 raise TooManyWatched
-            if not self._watched:
-                self._compared_at = monotonic()  # what nobody watched had no need to be compared
             watched = self._watched[job_id] = Watched(job_id)
         watched.uses += 1
-        try:
-            yield watched
-        finally:
-            watched.uses -= 1
-            if not watched.uses:
-                self._forget(watched)
+        return watched
 
-    @asynccontextmanager
-    async def follow(self, watched: Watched, head: Head, after: int) -> AsyncIterator[Viewer]:
-        """A viewer at `after`. `head` was read from the log after the watch began."""
+    def end(self, watched: Watched) -> None:
+        """What `watch` does last."""
+        watched.uses -= 1
+        if not watched.uses:
+            self._forget(watched)
+
+    def join(self, watched: Watched, head: Head, after: int) -> Viewer:
+        """What `follow` does first."""
         if self._store.epoch != self._epoch:
             self._notice_epoch()
         watched.admit(head.seq)
@@ -132,11 +137,12 @@ class Hub:
         watched.viewers[viewer] = None
         if self._watched.get(watched.job_id) is not watched:  # replaced since the watch began: no hint reaches it
             viewer.leave(0.0, "log_replaced")
-        try:
-            yield viewer
-        finally:
-            del watched.viewers[viewer]
-            self._left.set()
+        return viewer
+
+    def part(self, watched: Watched, viewer: Viewer) -> None:
+        """What `follow` does last."""
+        del watched.viewers[viewer]
+        self._left.set()
 
     @property
     def running(self) -> bool:
@@ -393,3 +399,39 @@ class Hub:
             watched.hear_of(seq)
             self._mend(watched)
         return bool(lost)
+
+
+class _Watching:
+    """The block of `Hub.watch`. No generator: of those each viewer would keep a frame."""
+
+    __slots__ = ("_hub", "_job_id", "_watched")
+
+    def __init__(self, hub: Hub, job_id: str) -> None:
+        self._hub = hub
+        self._job_id = job_id
+
+    async def __aenter__(self) -> Watched:
+        self._watched = self._hub.begin(self._job_id)
+        return self._watched
+
+    async def __aexit__(self, *_: object) -> None:
+        self._hub.end(self._watched)
+
+
+class _Following:
+    """The block of `Hub.follow`, likewise."""
+
+    __slots__ = ("_after", "_head", "_hub", "_viewer", "_watched")
+
+    def __init__(self, hub: Hub, watched: Watched, head: Head, after: int) -> None:
+        self._hub = hub
+        self._watched = watched
+        self._head = head
+        self._after = after
+
+    async def __aenter__(self) -> Viewer:
+        self._viewer = self._hub.join(self._watched, self._head, self._after)
+        return self._viewer
+
+    async def __aexit__(self, *_: object) -> None:
+        self._hub.part(self._watched, self._viewer)

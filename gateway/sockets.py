@@ -3,8 +3,8 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
@@ -155,6 +155,25 @@ class LargeFrames:
                 turn.set_result(None)
 
 
+class _Block:
+    """Counts in what its block counts for. Each viewer keeps two of these, and a generator is eight times as large."""
+
+    __slots__ = ("_compresses", "_open", "_sockets")
+
+    def __init__(self, sockets: "Sockets", *, open_: bool = False, compresses: bool = False) -> None:
+        self._sockets = sockets
+        self._open = open_
+        self._compresses = compresses
+
+    def __enter__(self) -> None:
+        self._sockets.open += self._open
+        self._sockets.compressed += self._compresses
+
+    def __exit__(self, *_: object) -> None:
+        self._sockets.open -= self._open
+        self._sockets.compressed -= self._compresses
+
+
 class Sockets:
     """Counts with plain numbers: every frame of every viewer passes here."""
 
@@ -189,24 +208,14 @@ class Sockets:
         """Too many are being refused to tell another one politely."""
         return self.open >= self.connections_max + REFUSALS_MAX
 
-    @contextmanager
-    def counted(self, transport: Transport) -> Iterator[None]:
+    def counted(self, transport: Transport) -> AbstractContextManager[None]:
         """One stream is open while the block lasts."""
         self._opens.labels(transport).inc()
-        self.open += 1
-        try:
-            yield
-        finally:
-            self.open -= 1
+        return _Block(self, open_=True)
 
-    @contextmanager
-    def compressing(self, compresses: bool) -> Iterator[None]:
+    def compressing(self, compresses: bool) -> AbstractContextManager[None]:
         """One WebSocket compresses, or not, while the block lasts."""
-        self.compressed += compresses
-        try:
-            yield
-        finally:
-            self.compressed -= compresses
+        return _Block(self, compresses=compresses)
 
     def refused(self, cap: Cap) -> None:
         """A stream was not opened for this cap."""

@@ -5,7 +5,8 @@ the ring and reads the log again; it never has a queue of its own.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from events.catalog import FINAL
 from events.log import Head
@@ -28,6 +29,11 @@ class Leaving(Exception):
 
 class Viewer:
     """One connection's place in one stream. `seq` is the last sequence it was given."""
+
+    __slots__ = (
+        *("seq", "_watched", "_replay", "_joined_at", "_final", "_doubt", "_live", "_waited", "_pause_s"),
+        *("_leave_at", "_reason"),
+    )
 
     def __init__(
         self,
@@ -95,9 +101,9 @@ class Viewer:
         if self.caught_up and left_s > 0:
             await self._news(left_s)
 
-    async def _news(self, wait_s: float) -> None:
+    def _news(self, wait_s: float) -> Coroutine[Any, Any, None]:
         self._waited = True
-        await self._watched.news(wait_s)
+        return self._watched.news(wait_s)
 
     def _left(self, until: float, now: float) -> float:
         if self._leave_at is None:

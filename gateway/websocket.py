@@ -1,9 +1,10 @@
 """Streams over WebSocket: who may open one, and which of the two protocols it speaks (docs/protocol.md §3)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import Any
 
 from aiohttp import web
 
@@ -203,9 +204,9 @@ def _offered(request: web.Request) -> set[str]:
     return {word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")}
 
 
-async def _converse(request: web.Request, talk: Talk) -> web.StreamResponse:
+def _converse(request: web.Request, talk: Talk) -> Coroutine[Any, Any, web.StreamResponse]:
     bearer = None if frames.PROTOCOL in _offered(request) else bearer_protocol(request)
-    return await converse(
+    return converse(
         request,
         talk,
         request.app[SOCKETS],
