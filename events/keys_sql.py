@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from events import tables as t
 from events.keys import SCOPES, ApiKey
+from events.passes import FIRST_USE_MS, LAST_MS, LIVE_MAX, Pass
 
 WRITE_S = 5.0
 
@@ -58,7 +59,38 @@ class SqlKeys:
         async with self._writing(WRITE_S) as connection:
             await connection.execute(update(k).where(k.c.id.in_(list(key_ids))).values(used_at=self._now_sql()))
 
+    # -- passes
 
+    async def add_pass(self, made: Pass) -> bool:
+        p = t.stream_passes
+        over = or_(
+            p.c.created_at <= made.created_at - LAST_MS,
+            and_(p.c.used_at.is_(None), p.c.created_at <= made.created_at - FIRST_USE_MS),
+        )
+        values = {name: getattr(made, name) for name in Pass.__slots__} | {"jobs": " ".join(sorted(made.jobs))}
+        async with self._writing(WRITE_S) as connection:
+            await connection.execute(delete(p).where(p.c.tenant == made.tenant, over))
+            live = await connection.execute(select(func.count()).select_from(p).where(p.c.tenant == made.tenant))
+            if live.scalar_one() >= LIVE_MAX:
+                return False
+            await connection.execute(insert(p).values(**values))
+            return True
+
+    async def use_pass(self, sha256: bytes) -> Pass | None:
+        p = t.stream_passes
+        rows = await self._rows(select(*_PASS).where(p.c.sha256 == sha256))
+        if not rows:
+            return None
+        values = rows[0]._asdict()
+        found = Pass(**values | {"sha256": bytes(rows[0].sha256), "jobs": frozenset(values["jobs"].split())})
+        if found.used_at is None:
+            async with self._writing(WRITE_S) as connection:
+                unused = update(p).where(p.c.sha256 == sha256, p.c.used_at.is_(None))
+                await connection.execute(unused.values(used_at=self._now_sql()))
+        return found
+
+
+_PASS = tuple(t.stream_passes.c[name] for name in Pass.__slots__)
 _KEY = tuple(t.api_keys.c[name] for name in ApiKey.__slots__)
 
 

@@ -256,6 +256,21 @@ erasures = Table(
     Column("reason", Text, nullable=False),
 )
 
+# What pages without a key may watch, for hours (events/passes.py).
+stream_passes = Table(
+    "stream_passes",
+    metadata,
+    Column("sha256", LargeBinary, primary_key=True),
+    Column("key_id", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("jobs", Text, nullable=False),
+    Column("feed", Boolean, nullable=False),
+    Column("origin", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Index("ix_stream_passes_tenant_created_at", "tenant", "created_at"),
+)
+
 # One row: which lineage of the log this is. A restore raises `epoch`.
 log = Table(
     "log",
@@ -265,4 +280,4 @@ log = Table(
     Column("lineage", Text, nullable=False),
 )
 
-REVISION = "0009"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0010"  # the schema this code needs; a test holds it against `migrations.head()`

@@ -14,11 +14,13 @@ from typing import Literal
 
 from aiohttp import web
 
-from events.errors import PhaselineError
+from events.errors import PhaselineError, UnknownJob
 from events.keys import ApiKey, Scope, Token, token_of
+from events.passes import LAST_MS, Pass, digest_of
 from gateway.deps import DEPS, EVERYONE, IDENTITY, Deps, Identity
 from gateway.origins import check_origin
 from gateway.problems import Handler, Problem
+from gateway.queries import PASS, PASSED
 
 FRESH_S = 5.0  # so long a revoked key may still be let in
 LOOK_S = 5.0  # how often keys of open streams are looked at
@@ -28,6 +30,7 @@ TOUCH_S = 60.0
 COOKIE = "phaseline_key"  # of the pages, see `gateway/sessions.py`
 BEARER = "bearer."  # a WebSocket subprotocol: browsers cannot set a header there
 SAFE = ("GET", "HEAD")
+PASSABLE = ("/api/v1/jobs/{job_id}/events", "/api/v1/events")  # beside WebSockets: event streams
 
 # Beside the scopes: anybody; any key; a stream of many kinds of refusal, which asks by itself for `read`.
 Need = Scope | Literal["nobody", "any key", "stream"]
@@ -74,6 +77,7 @@ class Guest:
 
     key_id: str | None
     end: Callable[[str], None]
+    until: int | None = None
 
 
 class Access:
@@ -103,16 +107,42 @@ class Access:
         self._used[key.id] = None
         return Identity(key.tenant, f"key:{key.id}", frozenset(key.scopes), key.id)
 
+    async def who_has(self, text: str, origin: str | None) -> Identity:
+        """Whose pass this is. Raises `Unauthorized`, `LogUnavailable`."""
+        if not self.asks or self._store is None:
+            return EVERYONE
+        digest, found = digest_of(text), None
+        if digest is not None:
+            async with self._lookups:
+                found = await self._store.use_pass(digest)
+        if found is None or (found.origin is not None and found.origin != origin):
+            raise Unauthorized("This pass is not known here.", presented=True)
+        now_ms = self._clock.now_ms()
+        key = await self._known(found.key_id)
+        if why := found.over(now_ms) or (key.over(now_ms) if key else "of no key"):
+            raise Unauthorized(f"This pass, or its key, {why}.", presented=True)
+        only = None if found.feed else found.jobs
+        until = found.created_at + LAST_MS
+        return Identity(found.tenant, f"key:{found.key_id}", frozenset(("read",)), found.key_id, only, until)
+
+    async def add_pass(self, made: Pass) -> bool:
+        """Stores a pass; False when the tenant has too many."""
+        return self._store is None or await self._store.add_pass(made)
+
     async def _key(self, token: Token) -> ApiKey | None:
-        found = self._fresh(token.key_id)
+        found = await self._known(token.key_id)
+        return found if found is not None and found.opens(token.sha256) else None
+
+    async def _known(self, key_id: str) -> ApiKey | None:
+        found = self._fresh(key_id)
         if found is None and self._store is not None:
             async with self._lookups:
-                found = self._fresh(token.key_id)  # others may have asked meanwhile
+                found = self._fresh(key_id)  # others may have asked meanwhile
                 if found is None:
-                    found = (await self._store.find_keys([token.key_id])).get(token.key_id)
+                    found = (await self._store.find_keys([key_id])).get(key_id)
                     if found is not None:
                         self._keep(found)
-        return found if found is not None and found.opens(token.sha256) else None
+        return found
 
     def _fresh(self, key_id: str) -> ApiKey | None:
         since, key = self._kept.get(key_id, (0.0, None))
@@ -129,7 +159,7 @@ class Access:
     @contextmanager
     def hosting(self, who: Identity, end: Callable[[str], None]) -> Iterator[Guest]:
         """Calls `end` with a reason when the key an open stream came with is good no more, while the block lasts."""
-        guest = Guest(who.key_id, end)
+        guest = Guest(who.key_id, end, who.until)
         self._guests[guest] = None
         try:
             yield guest
@@ -172,7 +202,9 @@ class Access:
     def _part(self) -> None:
         now_ms = self._clock.now_ms()
         for guest in list(self._guests):
-            if guest.key_id is None:
+            if guest.until is not None and guest.until <= now_ms:
+                guest.end("the pass is over")
+            elif guest.key_id is None:
                 if self.asks:
                     guest.end("a key is needed")
             elif guest.key_id in self._kept and (why := self._kept[guest.key_id][1].over(now_ms)):
@@ -245,7 +277,24 @@ async def admitted(request: web.Request, handler: Handler) -> web.StreamResponse
     if request.method not in SAFE:
         check_origin(request.headers.get("Origin"), request.app[DEPS].allowed_origins)
     if need != "nobody" and need != "stream":  # noqa: PLR1714 so that the types narrow
-        who = request[IDENTITY] = await request.app[ACCESS].who(token_in(request))
+        who = request[IDENTITY] = await _caller(request)
         if need != "any key":
             permit(who, need)
     return await handler(request)
+
+
+async def _caller(request: web.Request) -> Identity:
+    resource = request.match_info.route.resource
+    if PASS in request.query and resource is not None and resource.canonical in PASSABLE:
+        return await with_pass(request)
+    return await request.app[ACCESS].who(token_in(request))
+
+
+async def with_pass(request: web.Request) -> Identity:
+    """Who comes with a pass to a stream. Raises `Unauthorized`, and `UnknownJob` for a stream it is not good for."""
+    request[PASSED] = True
+    who = await request.app[ACCESS].who_has(request.query[PASS], request.headers.get("Origin"))
+    many = request.match_info.route.resource is not None and request.path == "/api/v1/stream"
+    if not many and not who.watches(request.match_info.get("job_id")):
+        raise UnknownJob
+    return who

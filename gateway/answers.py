@@ -194,6 +194,14 @@ class Session(Answer):
     scopes: list[str]
 
 
+class PassMade(Answer):
+    """A stream pass. Sent as `pass=` on a stream's URL, first before `use_before`."""
+
+    pass_: Annotated[str, Field(alias="pass")]
+    use_before: Instant
+    expires_at: Instant
+
+
 class LagState(Answer):
     """How old events were when handed to a stream that waited for them: samples of the last five minutes."""
 

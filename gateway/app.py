@@ -16,6 +16,7 @@ from gateway import (
     itself,
     job_events,
     jobs,
+    passes,
     reruns,
     sessions,
     websocket,
@@ -89,6 +90,7 @@ def _routes() -> dict[Need, list[web.RouteDef]]:
             web.get("/api/v1/analyze/{job_id}", analyze.show),
             web.get("/api/v1/events", feed_events.events),
             web.get("/api/v1/stats", fleet.stats),
+            web.post("/api/v1/passes", passes.create),
         ],
         "stream": [
             web.get("/api/v1/jobs/{job_id}/stream", websocket.job_stream, allow_head=False),

@@ -11,8 +11,9 @@ from events.bus import Bus
 from events.clock import Clock
 from events.committer import Committer
 from events.declaration import Engine
-from events.keys import DEFAULT_TENANT, SCOPES, Keys, Scope
+from events.keys import DEFAULT_TENANT, SCOPES, Scope
 from events.log import Log
+from events.passes import Doors
 from events.telemetry import Telemetry
 from gateway.engines import EngineBook
 from gateway.hub import WATCHED_MAX, Hub
@@ -27,7 +28,7 @@ class Deps:
     bus: Bus
     committer: Committer
     engines: Mapping[str, Engine]  # those installed here, by name
-    keys: Keys | None = None  # without them nobody is ever asked for one
+    keys: Doors | None = None  # without them nobody is ever asked for one
     asks: bool = False  # for a key, from the start; otherwise as soon as there is one
     trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()  # whose X-Forwarded-For counts
     allowed_origins: frozenset[str] = frozenset()  # besides loopback
@@ -53,10 +54,16 @@ class Identity:
     actor: str
     scopes: frozenset[Scope] = frozenset(SCOPES)
     key_id: str | None = None
+    only: frozenset[str] | None = None  # with a pass: these jobs and no other, and not the feed
+    until: int | None = None  # with a pass: when it ends, in ms
 
     def may(self, scope: Scope) -> bool:
         """`admin` may everything."""
         return scope in self.scopes or "admin" in self.scopes
+
+    def watches(self, job_id: str | None) -> bool:
+        """Whether a stream of this job, or without one the feed, is among what may be watched."""
+        return self.only is None or job_id in self.only
 
 
 DEPS = web.AppKey("deps", Deps)

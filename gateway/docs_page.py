@@ -33,6 +33,8 @@ POLICY = (
 
 Document = Mapping[str, Any]
 
+ALWAYS = ("500", "503")  # said once, for all calls
+
 
 def docs_page(openapi: Document, asyncapi: Document) -> str:
     """The page, complete HTML."""
@@ -43,7 +45,8 @@ def docs_page(openapi: Document, asyncapi: Document) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Phaseline API</title>',
             f"<style>{STYLE}</style><main><h1>Phaseline API {version}</h1><p>The same for machines: ",
             '<a href="/openapi.json">OpenAPI 3.1</a>, <a href="/asyncapi.json">AsyncAPI 3.0</a>.</p>',
-            '<h2 id="http">HTTP</h2>',
+            '<h2 id="http">HTTP</h2><p>Any call may also answer 500, a mistake that was logged, or 503, to come back ',
+            "after <code>Retry-After</code> seconds.</p>",
             *_calls(openapi),
             '<h2 id="streams">Streams</h2>',
             *_channels(asyncapi),
@@ -69,6 +72,7 @@ def _calls(openapi: Document) -> Iterator[str]:
             answers = [
                 (status, ", ".join(answer.get("content", {})), _types(answer), _text(answer["description"]))
                 for status, answer in call["responses"].items()
+                if status not in ALWAYS
             ]
             yield from _table(("status", "form", "type", ""), answers)
             yield "</details>"

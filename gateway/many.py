@@ -35,6 +35,7 @@ BAD_COMMANDS = (10, 10.0)  # so many within so many seconds; one more ends the s
 COMMANDS = (300, 10.0)
 NOTICES_MAX = 100  # answers to commands that the peer has not taken
 FEED = "feed"
+UNKNOWN_JOB = ("unknown_job", "there is no such job")
 
 
 @dataclass(slots=True, eq=False)
@@ -157,7 +158,9 @@ class ManyStream:
 
     def _subscribe(self, key: str, follow: Callable[[Subscription], Awaitable[None]]) -> None:
         sockets = self._app[SOCKETS]
-        if key in self._subscriptions:
+        if not self._who.watches(None if key == FEED else key):  # with a pass
+            self._refuse(key, *(("forbidden", "the pass is not good for the feed") if key == FEED else UNKNOWN_JOB))
+        elif key in self._subscriptions:
             self._refuse(key, "already_subscribed", "this socket follows it already")
         elif len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             self._refuse(key, "too_many_subscriptions", f"one socket follows at most {SUBSCRIPTIONS_MAX}")
@@ -202,7 +205,7 @@ class ManyStream:
         try:
             await follow(subscription)
         except UnknownJob:
-            await self._say(subscription, self._refusal(key, "unknown_job", "there is no such job"))
+            await self._say(subscription, self._refusal(key, *UNKNOWN_JOB))
         except TooManyWatched:
             sockets.refused("watched_jobs")
             await self._say(

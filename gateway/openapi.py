@@ -12,6 +12,7 @@ from gateway.described import Schema, event_schemas, ref, schemas_of
 from gateway.job_events import NDJSON, PAGE_DEFAULT, PAGE_MAX
 from gateway.jobs import LIST_MAX
 from gateway.outlet import EVENT_STREAM
+from gateway.passes import NewPass
 from gateway.queries import SEQ_MAX
 from gateway.schemas import BulkBody, CancelBody, NewJob, RerunBody, RetryBody
 from gateway.search import STATUSES
@@ -222,6 +223,13 @@ ROUTES = (
     Route("GET /api/v1/stats", "Counts.", _ok("Counts.", model(a.Stats)), fails=(400,)),
     Route("GET /api/v1/gateway", "The gateway that answers.", _ok("It.", model(a.GatewayState)), fails=(400,)),
     Route(
+        "POST /api/v1/passes",
+        "Lets a page that cannot send a key watch a few streams.",
+        _ok("The pass, shown this once.", model(a.PassMade), 201),
+        body=NewPass,
+        fails=(400, 404, 413, 422, 429),
+    ),
+    Route(
         "GET /api/v1/session",
         "Whether a key is asked for, and whose this is.",
         _ok("It.", model(a.Session)),
@@ -254,6 +262,7 @@ _FAILURES = {
     413: "The body is over 1 MiB.",
     422: "The body is JSON and not what the call takes; `errors` names each field.",
     426: "This is a WebSocket.",
+    429: "There are as many as there may be; come back after `Retry-After` seconds.",
     500: "A mistake here; it was logged.",
     503: "Something this needs is away, or too much is going on: come back after `Retry-After` seconds.",
 }
@@ -318,7 +327,7 @@ class Description:
 
 
 ANSWERS: tuple[type[BaseModel], ...] = (
-    a.Problem, a.Job, a.Analysis, a.AnalysisMade, a.JobPage, a.BulkCounted, a.BulkDone, a.Engines, a.Workers, a.Stats, a.GatewayState, a.Session,
+    a.Problem, a.Job, a.Analysis, a.AnalysisMade, a.JobPage, a.BulkCounted, a.BulkDone, a.Engines, a.Workers, a.Stats, a.GatewayState, a.Session, a.PassMade,
     a.Ready, a.Alive,
 )  # fmt: skip
 

@@ -7,6 +7,8 @@ from aiohttp import web
 from gateway.problems import bad_parameter
 
 SEQ_MAX = 2**53 - 1  # the largest integer every JSON reader keeps exact
+PASS = "pass"  # noqa: S105 the parameter's name
+PASSED = web.RequestKey("passed", bool)  # it came with a pass, which is no parameter of the call
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
@@ -17,6 +19,8 @@ class Query:
         self._values: dict[str, str] = {}
         self._lists: dict[str, list[str]] = {}
         for name, value in request.query.items():
+            if name == PASS and request.get(PASSED):
+                continue
             if name not in known and name not in repeatable:
                 choices = ", ".join((*known, *repeatable)) or "none"
                 raise bad_parameter(name, f"unknown parameter; known here: {choices}")

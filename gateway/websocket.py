@@ -13,7 +13,7 @@ from events.catalog import FINAL
 from events.errors import LogUnavailable, UnknownJob
 from events.log import Head
 from gateway import frames
-from gateway.access import ACCESS, Forbidden, Unauthorized, bearer_protocol, no_key, permit, token_in
+from gateway.access import ACCESS, Forbidden, Unauthorized, bearer_protocol, no_key, permit, token_in, with_pass
 from gateway.analyze import ENGINE
 from gateway.classic import ClassicStream
 from gateway.commands import Auth, BadCommand, command_of
@@ -27,6 +27,7 @@ from gateway.jobs import job_id_in, row_of
 from gateway.many import ManyStream
 from gateway.origins import check_origin
 from gateway.problems import Problem
+from gateway.queries import PASS
 from gateway.sockets import SOCKETS, crowded, retry_after
 
 ASKS_FOR_FULL = frozenset({"after", "last", "batch", "epoch"})
@@ -65,10 +66,13 @@ async def _serve(request: web.Request, opening: Opening) -> web.StreamResponse:
                 raise crowded()
             return await _refuse(request, Ending(4429, retry_after()))
         try:
-            token = token_in(request)
-            if token is None and access.asks:
-                return await _converse(request, partial(_introduced, request, opening))
-            who = await _admitted(request, token)
+            if PASS in request.query:
+                who = request[IDENTITY] = await with_pass(request)
+            else:
+                token = token_in(request)
+                if token is None and access.asks:
+                    return await _converse(request, partial(_introduced, request, opening))
+                who = await _admitted(request, token)
             async with opening(request, who) as talk:
                 return await _converse(request, hosted(access, who, talk))
         except _REFUSED as no:

@@ -34,6 +34,7 @@ from events.declaration import Engine, installed_engines
 from events.errors import BusUnavailable, LogUnavailable, PhaselineError, Unavailable
 from events.keys import ApiKey, Keys, Scope
 from events.log import Log
+from events.passes import Doors
 from events.seal import Seal
 from events.seal_log import SealLog
 from events.sealer import Sealer, SealerOptions
@@ -65,7 +66,7 @@ class Spine:
 
     log: Log
     bus: Bus
-    keys: Keys
+    keys: Doors
     committer: Committer
     engines: Mapping[str, Engine]
     telemetry: Telemetry

@@ -33,6 +33,7 @@ RIGHTS = {
     "seals": "SELECT INSERT",
     "sealed": "SELECT INSERT",
     "erasures": "SELECT",
+    "stream_passes": "SELECT INSERT UPDATE DELETE",
     "api_keys": "SELECT",  # and UPDATE of one column: a gateway notes their use, and can make none
 }
 _KEPT = ("events", "seals", "sealed", "erasures")  # append-only

@@ -1,11 +1,13 @@
 """What the keeper of API keys promises, on SQLite and on each PostgreSQL."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from events.keys import ApiKey, draw, token_of
 from events.log import Log
+from events.passes import FIRST_USE_MS, LAST_MS, Pass, digest_of, drawn
 
 pytestmark = pytest.mark.parametrize("store", ["sqlite", "postgres", "postgres_18"], indirect=True)
 
@@ -74,3 +76,23 @@ async def test_nothing_stored_makes_the_key_again(keys: Any):
     wrong = token_of(f"pl_{key.id}_{'A' * 43}")
     assert wrong is not None
     assert not stored.opens(wrong.sha256)
+
+
+async def test_a_pass_comes_back_its_first_use_is_noted_once_and_what_is_over_is_forgotten(keys: Any):
+    text = drawn()
+    digest = digest_of(text)
+    assert digest is not None
+    made = Pass(digest, "k", "acme", frozenset(("a", "b")), False, "https://a.example", created_at=1000)
+    assert await keys.add_pass(made)
+    assert await keys.use_pass(digest) == made
+    used = await keys.use_pass(digest)
+    assert used == replace(made, used_at=used.used_at)
+    assert used.used_at is not None
+    assert await keys.use_pass(digest) == used
+    assert await keys.use_pass(b"unknown") is None
+    later = replace(made, sha256=b"later", created_at=1000 + FIRST_USE_MS)
+    assert await keys.add_pass(later)
+    assert await keys.use_pass(digest) == used  # it was used in time
+    last = replace(made, sha256=b"last", created_at=1000 + LAST_MS)
+    assert await keys.add_pass(last)
+    assert await keys.use_pass(digest) is None

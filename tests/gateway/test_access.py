@@ -42,6 +42,7 @@ POSTS = {
     "/api/v1/jobs/{job_id}/retry": ("submit", {}),
     "/api/v1/jobs/{job_id}/rerun": ("submit", {}),
     "/api/v1/jobs/{job_id}/cancel": ("cancel", {}),
+    "/api/v1/passes": ("read", {"feed": True}),
     "/api/v1/bulk": ("cancel", {"action": "cancel", "q": "engine:fpl"}),
 }
 EXPECTED = {("GET", path): need for need, paths in NEEDS.items() for path in paths.split()}
@@ -133,7 +134,7 @@ async def test_every_route_with_every_kind_of_key(gateway: Gateway, driver: Driv
         for scope in SCOPES:
             if need == "any key" or keys[scope].may(need):
                 answer = await called(gateway, method, path, job_id, keys[scope].header)
-                assert answer.status in (200, 202, 404, 409), (method, path, scope, answer.body)
+                assert answer.status in (200, 201, 202, 404, 409), (method, path, scope, answer.body)
         tried += 1
     assert tried == len(
         [
@@ -428,6 +429,107 @@ async def renewed_all(gateway: Gateway, key_id: str, count: int) -> None:
     async with asyncio.timeout(WAIT_S):
         while sum(guest.key_id == key_id for guest in gateway.app[ACCESS]._guests) < count:  # noqa: ASYNC110 no signal
             await asyncio.sleep(0.01)
+
+
+# ---- stream passes --------------------------------------------------------------------------------------------
+
+
+class TestPasses:
+    @pytest.fixture
+    async def settings(self, storage: Storage) -> dict[str, Any]:
+        return {"keys": keys_of(storage), "asks": True, "clock": Later()}
+
+    async def made(self, gateway: Gateway, key: Credential, body: Any, **headers: str) -> str:
+        answer = await gateway.post("/api/v1/passes", body, headers={**key.header, **headers})
+        assert answer.status == 201, answer.body
+        text: str = answer.json["pass"]
+        return text
+
+    async def test_a_pass_opens_its_jobs_streams_and_nothing_else(
+        self, gateway: Gateway, driver: Driver, keys: dict[str, Credential]
+    ):
+        mine, other = await driver.submit(), await driver.submit()
+        query = f"?pass={await self.made(gateway, keys['read'], {'jobs': [mine]})}"
+        for path in (path for path in SOCKETS if "{job_id}" in path):
+            for _ in range(2):  # reconnects are what it is for
+                frames, code = await opened(gateway, filled(path, mine) + query, "none", None)
+                assert (frames[0]["type"] in ("hello", "progress"), code) == (True, None)
+            assert await opened(gateway, filled(path, other) + query, "none", None) == ([], 4004)
+        async with gateway.stream(f"/api/v1/stream{query}") as stream:
+            answers = []
+            for asked in ({"job_id": mine}, {"job_id": other}, {"feed": True}):
+                await stream.socket.send_json({"op": "subscribe", **asked})
+                answers.append(await stream.frame())
+                if asked == {"job_id": mine}:
+                    await stream.until("caught_up")
+        assert [frame.get("code", frame["type"]) for frame in answers] == ["hello", "unknown_job", "forbidden"]
+        async with listening(gateway, f"/api/v1/jobs/{mine}/events{query}") as listener:
+            assert (await listener.frame())["type"] == "hello"
+        assert (await gateway.get(f"/api/v1/jobs/{other}/events{query}")).status == 404
+        assert (await gateway.get(f"/api/v1/events{query}")).status == 404
+        for method, path in routes(gateway):
+            if EXPECTED.get((method, path)) in (*SCOPES, "any key") and not path.endswith("/events"):
+                answer = await called(gateway, method, path + query, mine, {}) if method == "GET" else None
+                assert answer is None or answer.status == 401, path
+        assert (await gateway.post(f"/api/v1/jobs/{mine}/cancel{query}", {})).status == 401
+
+    async def test_a_pass_for_the_feed_shows_the_tenants_own(
+        self, gateway: Gateway, driver: Driver, keys: dict[str, Credential]
+    ):
+        job_id = await driver.submit()
+        for name, seen_there in (("read", True), ("other tenant", False)):
+            text = await self.made(gateway, keys[name], {"feed": True})
+            page = await gateway.get(f"/api/v1/events?pass={text}")
+            assert (page.status, job_id in page.body.decode()) == (200, seen_there)
+
+    async def test_a_pass_is_good_from_its_origin_only(
+        self, gateway: Gateway, driver: Driver, keys: dict[str, Credential]
+    ):
+        job_id = await driver.submit()
+        origin = "http://localhost:3000"
+        text = await self.made(gateway, keys["read"], {"jobs": [job_id]}, Origin=origin)
+        for sent, opens in (({"Origin": origin}, True), ({"Origin": "http://localhost:3001"}, False), ({}, False)):
+            async with gateway.stream(f"/api/v1/jobs/{job_id}/stream?pass={text}", headers=sent) as stream:
+                if opens:
+                    assert (await stream.frame())["type"] == "hello"
+                else:
+                    assert await stream.rest() == ([], 4401)
+
+    async def test_a_pass_ends_unused_after_a_minute_and_used_after_half_a_day_or_with_its_key(
+        self, gateway: Gateway, driver: Driver, keys: dict[str, Credential]
+    ):
+        clock: Any = gateway.app[DEPS].clock
+        url = f"/api/v1/jobs/{await driver.submit()}/stream?pass="
+        body: dict[str, Any] = {"feed": True}
+        unused, used, orphan = [await self.made(gateway, keys[name], body) for name in ("read", "read", "admin")]
+        async with gateway.stream(url + used) as long, gateway.stream(url + orphan) as of_revoked:
+            await long.until("caught_up")
+            await of_revoked.until("caught_up")
+            await keys_of(gateway.storage).revoke_key(keys["admin"].id)
+            await gateway.app[ACCESS].look()
+            assert await of_revoked.rest() == ([], 4401)
+            assert await opened(gateway, url + orphan, "none", None) == ([], 4401)
+            clock.ahead_ms = 61_000
+            assert await opened(gateway, url + unused, "none", None) == ([], 4401)
+            frames, code = await opened(gateway, url + used, "none", None)
+            assert (frames[0]["type"], code) == ("hello", None)
+            clock.ahead_ms = 12 * 3600 * 1000
+            await gateway.app[ACCESS].look()
+            assert await long.rest() == ([], 4401)
+            assert await opened(gateway, url + used, "none", None) == ([], 4401)
+
+    async def test_nobody_makes_a_pass_for_a_foreign_job(
+        self, gateway: Gateway, driver: Driver, keys: dict[str, Credential]
+    ):
+        foreign = await driver.submit()
+        told = [
+            await gateway.post("/api/v1/passes", {"jobs": [job_id]}, headers=keys["other tenant"].header)
+            for job_id in (foreign, UNKNOWN, "nonsense")
+        ]
+        assert {(answer.status, answer.body) for answer in told} == {(404, told[0].body)}
+        nothing: list[dict[str, Any]] = [{}, {"jobs": []}, {"jobs": [foreign], "feed": True}]
+        for body in nothing:
+            assert (await gateway.post("/api/v1/passes", body, headers=keys["read"].header)).status == 422
 
 
 # ---- the pages' login -----------------------------------------------------------------------------------------
