@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -52,6 +52,7 @@ BUS_WAIT_S = 10.0  # how long `verify` waits for RabbitMQ
 SHUTDOWN_S = 6.0  # for plain requests and closing sockets, after the viewers were sent away
 VERSION = importlib.metadata.version("phaseline")
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _asked: ContextVar[asyncio.Semaphore] = ContextVar("asked")  # to end, by signals; one release for each
 
@@ -289,7 +290,7 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
 
 async def _asks_for_keys(settings: Settings, keys: Keys) -> bool:
     """Whether every request needs a key from the start. Raises `Misconfigured` where strangers could come in."""
-    if settings.auth == "keys" or await keys.has_keys():
+    if settings.auth == "keys" or await _waiting_for_database(keys.has_keys):
         return True
     if settings.auth == "auto" and not _is_loopback(settings.host):
         raise Misconfigured(
@@ -439,19 +440,17 @@ def _needs_servers(settings: Settings, process: str) -> None:
         )
 
 
-async def _waiting_for_database(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """A process that boots before its database waits for it instead of crashing in a loop."""
+async def _waiting_for_database(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """A process that boots before its database, or while it is cut off from it, waits instead of crashing in a loop."""
     deadline = asyncio.get_running_loop().time() + BOOT_WAIT_S
     while True:
         try:
-            await work()
+            return await work()
         except (Unavailable, OSError) as away:
             if asyncio.get_running_loop().time() > deadline:
                 raise LogUnavailable(str(away)) from away
             _log.warning("waiting for the database: %s", away)
             await asyncio.sleep(RETRY_S)
-        else:
-            return
 
 
 async def _until_drained(worker: Supervisor) -> None:
