@@ -32,6 +32,7 @@ from engine_worker.previous import previous_result
 from engine_worker.process import TERM_S, ChildProcess
 from engine_worker.recorded import recorded_outputs
 from engine_worker.said import entry_of
+from engine_worker.traced import AttemptTrace, attempt_trace
 from events import crash_points
 from events.batch import Claimed
 from events.catalog import AnyCommand, AttemptError, Expire, Fail, Outcome, Report
@@ -40,6 +41,7 @@ from events.committer import Committer, new_command_id
 from events.errors import Refused, StillAlive, Unavailable, Unstorable
 from events.log import Artifact, Log
 from events.record import Recorded
+from events.tracing import NoTraces, Traces
 from events.values import decode, encode, storable_text
 
 T = TypeVar("T")
@@ -49,7 +51,7 @@ _log = logging.getLogger(__name__)
 class Attempt:
     """An attempt this worker owns. `run` it once; the other methods may be called from any task of the loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 what one attempt is given by its worker
         self,
         claimed: Claimed,
         *,
@@ -60,6 +62,7 @@ class Attempt:
         on_unanswered: Callable[[], None] = lambda: None,
         lease_over: Callable[[], bool] = lambda: False,
         draw: Callable[[], float] = random.random,
+        traces: Traces | None = None,
     ) -> None:
         """`on_unanswered` hears that a command had no answer in time, `lease_over` says whether children end by
         themselves by now, `draw` gives the jitter of backoffs."""
@@ -76,6 +79,8 @@ class Attempt:
         self._on_unanswered = on_unanswered
         self._lease_over = lease_over
         self._draw = draw
+        self._traces = traces or NoTraces()
+        self._trace = AttemptTrace(self._traces, claimed.job)
         self._outbox = Outbox()
         self._child: ChildProcess | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -151,12 +156,15 @@ class Attempt:
                 self._outbox.close()
             await asyncio.wait([self._writer])  # its errors are the group's
         await self._conclude(ending)
+        self._trace.end(None if isinstance(ending, Returned) else self._why or type(ending).__name__.lower())
         return ending
 
     async def _begin(self, child: ChildProcess) -> bool:
         """Starts the engine; False when the attempt was over before."""
         recorded = await self._tried(lambda: recorded_outputs(self._log, self.job))
         previous = await self._tried(lambda: previous_result(self._log, self._claimed))
+        if self._traces.on:
+            self._trace = await self._tried(lambda: attempt_trace(self._traces, self._log, self.job)) or self._trace
         if self._why is not None:
             return False
         fields = {
@@ -196,6 +204,8 @@ class Attempt:
                 self.limits.said(monotonic())
                 if ending := self._ending(frame):
                     return ending
+                if frame.op == "progress" and frame.fields.get("mark") is True:
+                    self._trace.phase(frame.fields["phase"])
                 if frame.op != "best":
                     await self._outbox.put(entry_of(self.job.id, frame), mark=frame.fields.get("mark") is True)
             except (ValueError, KeyError, TypeError) as problem:  # an engine may write into our socket

@@ -74,7 +74,9 @@ class Supervisor:
         self._declared = False
         self._releasing: set[Key] = set()
         self._group: asyncio.TaskGroup | None = None
-        metrics = (telemetry or Telemetry()).worker
+        telemetry = telemetry or Telemetry()
+        metrics = telemetry.worker
+        self._traces = telemetry.traces
         self._lease = Lease(
             log,
             options,
@@ -174,6 +176,7 @@ class Supervisor:
             on_unanswered=self._lease.suspend,
             lease_over=lambda: self._lease.over,
             draw=self._draw,
+            traces=self._traces,
         )
 
     # -- the lease

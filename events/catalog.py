@@ -103,7 +103,7 @@ def _either(fields: dict[str, Any], name: str, ref: Ref | None) -> dict[str, Any
 class Submitted(Event):
     """The job was accepted; always sequence 1."""
 
-    omitted = frozenset({"idempotency", "subject", "address"})
+    omitted = frozenset({"idempotency", "subject", "address", "traceparent"})
     type: Literal["submitted"] = "submitted"
     engine: str
     engine_version: int
@@ -122,6 +122,7 @@ class Submitted(Event):
     )
     idempotency: Idempotency | None = None
     address: str | None = None  # whence it was submitted: the client's, as the gateway saw it
+    traceparent: str | None = None  # W3C Trace Context, where traces are on
 
 
 class Started(Event):

@@ -29,6 +29,7 @@ from events.errors import (
     Unstorable,
     WrongStatus,
 )
+from events.tracing import NoTraces, Traces
 
 PREFIX = "phaseline_"
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -53,6 +54,8 @@ ClaimAnswer = Literal["taken", "empty", "lease_lost", "unanswered"]
 CLAIMS: tuple[ClaimAnswer, ...] = get_args(ClaimAnswer)
 Cap = Literal["connections", "watched_jobs"]
 CAPS: tuple[Cap, ...] = get_args(Cap)
+Limit = Literal["submits", "body_bytes", "upgrades", "connections", "queued_jobs"]
+LIMITS: tuple[Limit, ...] = get_args(Limit)
 Transport = Literal["websocket", "server_sent_events", "ndjson"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 RESUMES = ("fresh", "resumed", "reset")
@@ -72,7 +75,8 @@ BATCH_COMMANDS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 class Telemetry:
     """The metrics of one process. Every attribute is a group that one part of the process keeps."""
 
-    def __init__(self) -> None:
+    def __init__(self, traces: Traces | None = None) -> None:
+        self.traces: Traces = traces or NoTraces()
         # Left out: a line more for each counter, about when this process began.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
@@ -181,6 +185,9 @@ class GatewayMetrics:
         self.frame_bytes = page.read_counter("frame_bytes_sent", "Bytes of those frames.")
         self.closes = page.counter("closes", "WebSockets that ended, by close code.", "code", (*CLOSES, GONE))
         self.refused = page.counter("connections_refused", "Streams not opened for a cap.", "cap", CAPS)
+        self.limited = page.counter(
+            "limited", "Requests and sockets refused by a limit of one client.", "limit", LIMITS
+        )
         self.answers = page.counter("http_answers", "Answers over HTTP, upgrades included.", "status", ANSWERS)
         self.answer_s = page.histogram("http_seconds", "From a request to its answer; streams left out.", COMMIT_S)
 

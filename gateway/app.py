@@ -22,11 +22,13 @@ from gateway import (
     websocket,
 )
 from gateway.access import ACCESS, GATE, Access, Gate, Need, admitted
+from gateway.addresses import address_of
 from gateway.bodies import BODY_BYTES_MAX
 from gateway.compression import packed
 from gateway.deps import DEPS, ENGINES, HUB, Deps
 from gateway.engines import EngineBook
 from gateway.hub import Hub
+from gateway.limits import LIMITER, Limiter
 from gateway.measured import measured
 from gateway.pages import Pages
 from gateway.problems import problems
@@ -49,6 +51,7 @@ def make_app(deps: Deps) -> web.Application:
     app[SOCKETS] = Sockets(deps.telemetry.gateway, deps.connections_max, deps.compressed_max)
     app[ACCESS] = Access(deps)
     app[GATE] = Gate()
+    app[LIMITER] = Limiter(deps.limits, deps.log, deps.telemetry.gateway, address_of)
     app.cleanup_ctx.append(_run_hub)
     app.cleanup_ctx.append(_run_access)
     app.on_shutdown.append(_say_goodbye)

@@ -1,5 +1,6 @@
 """Reads request bodies: JSON objects of at most 1 MiB that can be stored, checked against their model."""
 
+import asyncio
 import hashlib
 import json
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ from aiohttp import http_exceptions, web
 from pydantic import BaseModel, ValidationError
 
 from events.values import encode, first_problem
+from gateway.deps import identify
+from gateway.limits import LIMITER
 from gateway.problems import Problem, bad_parameter, invalid, validation_errors
 
 BODY_BYTES_MAX = 1024 * 1024
+BODY_S = 20.0  # for all of it
 KEY_CHARS_MAX = 255
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -29,9 +33,14 @@ async def read_object(request: web.Request, *, optional: bool = False) -> dict[s
     """The body as plain JSON. 400 when it is no JSON, 413 over 1 MiB, 422 when it is no object or holds what no log
     can keep. With `optional` an empty body is `{}`."""
     try:
-        body = await request.read()
+        async with asyncio.timeout(BODY_S):
+            body = await request.read()
+    except TimeoutError:
+        raise Problem(408, "too_slow", f"The body did not arrive within {BODY_S:g} s.") from None
     except (web.RequestPayloadError, http_exceptions.HttpProcessingError) as failure:
         raise Problem(400, "not_readable", f"The body cannot be read: {failure}") from None
+    who = identify(request)
+    await request.app[LIMITER].body(request, who.tenant, who.actor, len(body))
     if not body and optional:
         return {}
     try:

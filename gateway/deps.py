@@ -17,6 +17,7 @@ from events.passes import Doors
 from events.telemetry import Telemetry
 from gateway.engines import EngineBook
 from gateway.hub import WATCHED_MAX, Hub
+from gateway.limits import Limits
 from gateway.sockets import COMPRESSED_MAX, CONNECTIONS_MAX
 
 
@@ -37,6 +38,7 @@ class Deps:
     connections_max: int = CONNECTIONS_MAX  # open WebSockets in this process
     compressed_max: int = COMPRESSED_MAX  # of them those that compress; more are served without
     watched_jobs_max: int = WATCHED_MAX
+    limits: Limits = field(default_factory=Limits)
     goodbye_window_s: float = 10.0  # at shutdown viewers are sent away spread over this
     check_s: float = 5.0  # an engine's `check(params)` must answer within
     version: str = ""

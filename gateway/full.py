@@ -10,25 +10,28 @@ from gateway.connection import Connection, Ending
 from gateway.deps import Deps
 from gateway.following import FullQuery, Place, reconnect_ms
 from gateway.ring import Entry
+from gateway.traced import FrameTrace, frame_trace
 from gateway.viewer import Leaving
 
 
 class FullStream:
     """One viewer's conversation."""
 
-    __slots__ = ("_deps", "_place", "_query", "_viewer")
+    __slots__ = ("_deps", "_place", "_query", "_trace", "_viewer")
 
     def __init__(self, place: Place, query: FullQuery, deps: Deps) -> None:
         self._place = place
         self._query = query
         self._viewer = place.viewer
         self._deps = deps
+        self._trace: FrameTrace | None = None
 
     async def talk(self, connection: Connection) -> Ending:
         """Serves the stream to its end."""
         connection.heartbeat_s = self._query.heartbeat_s
         connection.heartbeat = self._heartbeat
         await self._greet(connection)
+        self._trace = await frame_trace(self._deps, self._place.job_id)
         try:
             return await self._follow(connection)
         except Leaving as leaving:
@@ -52,7 +55,11 @@ class FullStream:
             if status := viewer.over:
                 crash_points.reached("stream.ended")
                 return Ending(4000 if status == "failed" else 1000, status)
-            await self._send(connection, await viewer.next(connection.wait_s()))
+            entries = await viewer.next(connection.wait_s())
+            await self._send(connection, entries)
+            if self._trace is not None:
+                self._trace.sent(entries)
+            del entries  # or an idle viewer would keep them from the ring
             if not told and not viewer.caught_up:
                 crash_points.reached("stream.replaying")
             await connection.tick()

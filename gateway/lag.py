@@ -15,8 +15,8 @@ from events.clock import Clock, parse_instant
 SAMPLE_S = 0.02
 KEPT = 1000
 RECENT_S = 300.0  # what lies longer back says nothing about now
-_TIMESTAMP = b'"timestamp":"'
-_TIMESTAMP_BYTES = len("2026-11-24T08:00:00.000Z")
+TIMESTAMP = b'"timestamp":"'
+TIMESTAMP_BYTES = len("2026-11-24T08:00:00.000Z")
 
 
 class Lag:
@@ -34,8 +34,8 @@ class Lag:
         if now < self._due:
             return
         self._due = now + SAMPLE_S
-        start = line.find(_TIMESTAMP) + len(_TIMESTAMP)
-        committed = parse_instant(line[start : start + _TIMESTAMP_BYTES].decode())
+        start = line.find(TIMESTAMP) + len(TIMESTAMP)
+        committed = parse_instant(line[start : start + TIMESTAMP_BYTES].decode())
         lag_ms = max(self._clock.now_ms() - committed, 0)
         self._histogram.observe(lag_ms / 1000)
         self._samples.append((now, lag_ms))

@@ -259,10 +259,11 @@ _FAILURES = {
     404: "There is no such thing, or it is not yours.",
     406: "Nobody serves this form.",
     409: "The job's status, or its head, does not allow it.",
+    408: "The body did not arrive in time.",
     413: "The body is over 1 MiB.",
     422: "The body is JSON and not what the call takes; `errors` names each field.",
     426: "This is a WebSocket.",
-    429: "There are as many as there may be; come back after `Retry-After` seconds.",
+    429: "Too many, or too much of one client: come back after `Retry-After` seconds.",
     500: "A mistake here; it was logged.",
     503: "Something this needs is away, or too much is going on: come back after `Retry-After` seconds.",
 }
@@ -355,5 +356,6 @@ def _responses(route: Route) -> Iterator[tuple[str, dict[str, Any]]]:
         media = {kind: {"schema": schema} for kind, schema in content.items()}
         yield str(status), {"description": says} | ({"content": media} if media else {})
     guarded = (401, 403) if route.guarded else ()
-    for status in sorted({*route.fails, *guarded, 500, 503}):
+    limited = (408, 429) if 413 in route.fails else (429,) if route.path.endswith(("/events", "/stream")) else ()
+    for status in sorted({*route.fails, *guarded, *limited, 500, 503}):
         yield str(status), {"description": _FAILURES[status], "content": {PROBLEM: {"schema": ref("Problem")}}}

@@ -15,6 +15,7 @@ from gateway.deps import DEPS, HUB, Deps, identify
 from gateway.following import FullQuery, Place, following, reconnect_ms
 from gateway.hub import TooManyWatched
 from gateway.jobs import job_id_in
+from gateway.limits import LIMITER, too_many
 from gateway.outlet import Outlet, pour
 from gateway.problems import Problem, bad_parameter
 from gateway.ring import Entry
@@ -31,8 +32,11 @@ async def job_stream(request: web.Request) -> web.StreamResponse:
     query = _positioned(request, FullQuery.of(request, deps.heartbeat_s))
     job_id = job_id_in(request)
     full = sockets.full
-    with sockets.counted("server_sent_events"):  # before anything is waited for: many may come at once
+    await request.app[LIMITER].upgrade(request)
+    with sockets.counted("server_sent_events"), request.app[LIMITER].connection(request) as fits:
         try:
+            if not fits:
+                raise too_many("This address has as many open streams as it may.", 10)
             if full:
                 raise _refused(sockets, "connections")
             if request.app[HUB].closing:

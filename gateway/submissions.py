@@ -7,12 +7,14 @@ from aiohttp import web
 
 from events.catalog import Checkpoint, Idempotency, Priority, Submit, Submitted, Timeouts
 from events.committer import new_command_id
-from events.errors import KeyReused
+from events.errors import KeyReused, PhaselineError
 from events.log import JobRow
+from events.tracing import Span, traceparent_in
 from gateway.addresses import address_of
 from gateway.bodies import Asked
 from gateway.deps import DEPS, ENGINES, identify
 from gateway.engines import KnownEngine
+from gateway.limits import LIMITER
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,26 @@ async def replayed(request: web.Request, asked: Asked) -> JobRow | None:
 async def accept(request: web.Request, engine: KnownEngine, draft: Draft, asked: Asked) -> tuple[JobRow, bool]:
     """Checks the params and commits the job; also says whether a request at the same instant had made it."""
     who = identify(request)
+    await request.app[LIMITER].submit(request, who.tenant, who.actor)
+    traces = request.app[DEPS].telemetry.traces
+    span = traces.begin("submit", traceparent_in(request.headers.get("traceparent")), "server", _about(engine))
+    try:
+        return await _accepted(request, engine, draft, asked, span)
+    except PhaselineError as refusal:
+        span.end(str(refusal))
+        raise
+    finally:
+        span.end()
+
+
+def _about(engine: KnownEngine) -> dict[str, str | int]:
+    return {"phaseline.engine": engine.row.name, "phaseline.engine_version": engine.row.version}
+
+
+async def _accepted(
+    request: web.Request, engine: KnownEngine, draft: Draft, asked: Asked, span: Span
+) -> tuple[JobRow, bool]:
+    who = identify(request)
     params = await request.app[ENGINES].accepted(engine, draft.params, root=draft.params_root)
     submitted = Submitted(
         engine=engine.row.name,
@@ -64,12 +86,17 @@ async def accept(request: web.Request, engine: KnownEngine, draft: Draft, asked:
         subject=engine.subject(params),
         idempotency=_idempotency(asked),
         address=address_of(request),
+        traceparent=span.traceparent,
     )
     command = Submit(command_id=new_command_id(), actor=who.actor, submitted=submitted, reused=draft.reused)
     source = draft.rerun_of if draft.reused else None
-    return await request.app[DEPS].committer.submit(
-        command, tenant=who.tenant, job_id=draft.job_id, source_job_id=source
-    )
+    commit = request.app[DEPS].telemetry.traces.begin("commit", span.traceparent)
+    try:
+        return await request.app[DEPS].committer.submit(
+            command, tenant=who.tenant, job_id=draft.job_id, source_job_id=source
+        )
+    finally:
+        commit.end()
 
 
 def _idempotency(asked: Asked) -> Idempotency | None:

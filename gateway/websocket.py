@@ -24,6 +24,7 @@ from gateway.full import FullStream
 from gateway.hosted import hosted
 from gateway.hub import TooManyWatched
 from gateway.jobs import job_id_in, row_of
+from gateway.limits import LIMITER
 from gateway.many import ManyStream
 from gateway.origins import check_origin
 from gateway.problems import Problem
@@ -57,9 +58,15 @@ async def many_stream(request: web.Request) -> web.StreamResponse:
 
 async def _serve(request: web.Request, opening: Opening) -> web.StreamResponse:
     _check_upgrade(request)
+    await request.app[LIMITER].upgrade(request)
     sockets, access = request.app[SOCKETS], request.app[ACCESS]
     full, overrun = sockets.full, sockets.overrun
-    with sockets.counted("websocket"):  # before anything is waited for: many may come at once
+    with (
+        sockets.counted("websocket"),
+        request.app[LIMITER].connection(request) as fits,
+    ):  # before anything is waited for
+        if not fits:
+            return await _refuse(request, Ending(4429, retry_after()))
         if full:
             sockets.refused("connections")
             if overrun:

@@ -40,9 +40,11 @@ from events.seal_log import SealLog
 from events.sealer import Sealer, SealerOptions
 from events.sweeper import Sweeper, SweeperOptions
 from events.telemetry import CONTENT_TYPE, Telemetry
+from events.tracing import NoTraces, Traces
 from gateway.addresses import Network, networks
 from gateway.app import make_app
 from gateway.deps import Deps
+from gateway.limits import Limits
 from phaseline import database, logs, verify
 from phaseline.settings import OTHER_FILES, Settings, words
 
@@ -202,14 +204,14 @@ async def _up(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
 async def _gateway(settings: Settings, on_ready: Callable[[str], None]) -> None:
     _needs_servers(settings, "gateway")
-    async with spine(settings) as parts, listening(settings, parts) as url:
+    async with spine(settings, "phaseline-gateway") as parts, listening(settings, parts) as url:
         on_ready(url)
         await _signalled()
 
 
 async def _worker(settings: Settings) -> None:
     _needs_servers(settings, "worker")
-    async with spine(settings) as parts, metrics_port(settings, parts.telemetry):
+    async with spine(settings, "phaseline-worker") as parts, metrics_port(settings, parts.telemetry):
         await _until_drained(make_supervisor(settings, parts))
 
 
@@ -217,12 +219,32 @@ async def _worker(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def spine(settings: Settings) -> AsyncIterator[Spine]:
-    """Log, bus, committer and sweeper, open and running; closed in the opposite order."""
+async def spine(settings: Settings, service: str = "phaseline") -> AsyncIterator[Spine]:
+    """Log, bus, committer and sweeper, open and running; closed in the opposite order. `service` names the process in
+    traces."""
+    async with _traces(settings, service) as traces, _spine(settings, Telemetry(traces)) as parts:
+        yield parts
+
+
+@contextlib.asynccontextmanager
+async def _traces(settings: Settings, service: str) -> AsyncIterator[Traces]:
+    if settings.traces == "off":
+        yield NoTraces()
+        return
+    try:
+        from phaseline.traces import OtelTraces
+    except ImportError as missing:
+        raise Misconfigured(f"PHASELINE_TRACES=otlp needs `pip install 'phaseline[otel]'` ({missing})") from missing
+    traces = OtelTraces(service, VERSION)
+    async with traces.kept():
+        yield traces
+
+
+@contextlib.asynccontextmanager
+async def _spine(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Spine]:
     log = database.make_log(settings)
-    telemetry = Telemetry()
     bus = make_bus(settings, telemetry)
-    announcer = Announcer(bus)
+    announcer = Announcer(bus, telemetry.traces)
     holder = str(uuid.uuid4())
     sealer = Sealer(log, log, holder, SealerOptions(settings.seal_s), on_sealed=_anchors(settings, log))
 
@@ -275,10 +297,17 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         connections_max=settings.connections_max,
         compressed_max=settings.compressed_max,
         watched_jobs_max=settings.watched_jobs_max,
+        limits=_limits(settings),
         version=VERSION,
         telemetry=parts.telemetry,
     )
-    runner = web.AppRunner(make_app(deps), access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+    runner = web.AppRunner(
+        make_app(deps),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=SHUTDOWN_S,
+        keepalive_timeout=settings.idle_s,
+    )
     await runner.setup()
     try:
         await _bind(runner, settings.host, settings.port, "choose another --port")
@@ -312,6 +341,16 @@ def _networks(settings: Settings) -> tuple[Network, ...]:
         return networks(words(settings.trusted_proxies))
     except ValueError as problem:
         raise Misconfigured(f"PHASELINE_TRUSTED_PROXIES: {problem}") from problem
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.submits_per_s,
+        settings.body_bytes_per_s,
+        settings.upgrades_per_s,
+        settings.connections_per_address,
+        settings.queued_jobs_max,
+    )
 
 
 def _allow_files(settings: Settings) -> None:

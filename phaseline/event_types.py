@@ -89,6 +89,7 @@ class Submitted(Envelope):
     subject: NotRequired[str]
     idempotency: NotRequired[dict[str, str]]
     address: NotRequired[str]
+    traceparent: NotRequired[str]
 
 
 class Started(Envelope):

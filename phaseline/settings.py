@@ -64,10 +64,25 @@ class Settings(BaseSettings):
         500, ge=0, description="WebSockets of them that may compress (`compress=1`), some 100 KiB each"
     )
     watched_jobs_max: int = Field(20_000, ge=1, description="jobs a gateway process follows for its viewers")
+    submits_per_s: float = Field(
+        100.0, ge=0, description="jobs one key may make a second, ten times that at once; 0: no limit"
+    )
+    body_bytes_per_s: int = Field(
+        8 * 1024 * 1024, ge=0, description="bytes of request bodies one key may send a second; 0: no limit"
+    )
+    upgrades_per_s: float = Field(
+        50.0, ge=0, description="streams one address may open a second, ten times that at once; 0: no limit"
+    )
+    connections_per_address: int = Field(1000, ge=0, description="open streams of one address; 0: no limit")
+    queued_jobs_max: int = Field(0, ge=0, description="jobs of one tenant that may wait for a worker; 0: no limit")
+    idle_s: float = Field(30.0, ge=1, description="a connection without a whole request for this long is closed")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of a worker's /metrics, off by default; 0 picks a free one"
     )
     metrics_host: str = Field("127.0.0.1", description="address of that port")
+    traces: Literal["off", "otlp"] = Field(
+        "off", description="otlp: spans to OTEL_EXPORTER_OTLP_ENDPOINT, with the extra phaseline[otel]"
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     log_format: Literal["text", "json"] = Field("text", description="text for people, json: one object a line")
 

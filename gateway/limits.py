@@ -1,0 +1,146 @@
+"""What one client may do to a gateway, so that others are served: rates by key and by address, sockets by address, jobs
+in a tenant's queue. Every limit answers 429 or 4429 and when to come back.
+
+Each gateway counts for itself: behind n of them a client may do n times as much. Who comes from this machine is not
+held by address: it is the operator, or a proxy that is to be named (`PHASELINE_TRUSTED_PROXIES`).
+"""
+
+import asyncio
+import ipaddress
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+from aiolimiter import AsyncLimiter
+
+from events.log import JobQuery, Log
+from events.telemetry import GatewayMetrics, Limit
+from gateway.problems import Problem
+
+WINDOW_S = 10.0  # a client may use this much of its rate at once
+CLIENTS_MAX = 20_000  # whose rates are remembered: who was seen longest ago begins anew
+COUNTED_S = 1.0  # how old a tenant's count of queued jobs may be
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """0: no limit. The gateway's settings of the same names have the defaults."""
+
+    submits_per_s: float = 0
+    body_bytes_per_s: float = 0
+    upgrades_per_s: float = 0
+    connections_per_address: int = 0
+    queued_jobs_max: int = 0
+
+
+class Limiter:
+    """Holds clients to the limits of one process. `address_of` says where a request came from."""
+
+    def __init__(
+        self, limits: Limits, log: Log, metrics: GatewayMetrics, address_of: Callable[[web.Request], str | None]
+    ) -> None:
+        self._address_of = address_of
+        self._limits = limits
+        self._log = log
+        self._metrics = metrics
+        self._submits = _Rates(limits.submits_per_s)
+        self._bytes = _Rates(limits.body_bytes_per_s)
+        self._upgrades = _Rates(limits.upgrades_per_s)
+        self._open: dict[str, int] = {}  # sockets by address; only addresses with some
+        self._queued: OrderedDict[str, tuple[float, int]] = OrderedDict()  # by tenant: counted when, how many since
+
+    async def submit(self, request: web.Request, tenant: str, actor: str) -> None:
+        """One more job by this actor. Raises the 429."""
+        await self._rate("submits", self._submits, self._client(request, tenant, actor))
+        if self._limits.queued_jobs_max:
+            await self._queue(tenant, self._limits.queued_jobs_max, asyncio.get_running_loop().time())
+
+    async def body(self, request: web.Request, tenant: str, actor: str, size: int) -> None:
+        """A body of so many bytes. Raises the 429."""
+        await self._rate("body_bytes", self._bytes, self._client(request, tenant, actor), size)
+
+    async def upgrade(self, request: web.Request) -> None:
+        """One more upgrade from this address. Raises the 429, before the upgrade."""
+        await self._rate("upgrades", self._upgrades, self.address_of(request))
+
+    @contextmanager
+    def connection(self, request: web.Request) -> Iterator[bool]:
+        """One more socket from this address while the block lasts; yields False when it is one too many."""
+        most = self._limits.connections_per_address
+        address = self.address_of(request) if most else None
+        if address is None:
+            yield True
+            return
+        self._open[address] = self._open.get(address, 0) + 1
+        try:
+            fits = self._open[address] <= most
+            if not fits:
+                self._metrics.limited.labels("connections").inc()
+            yield fits
+        finally:
+            self._open[address] -= 1
+            if not self._open[address]:
+                del self._open[address]
+
+    def address_of(self, request: web.Request) -> str | None:
+        """Who a client is to a limit: its IPv4 address, or its IPv6 network of 64 bits; None for this machine."""
+        text = self._address_of(request)
+        if text is None or (address := ipaddress.ip_address(text)).is_loopback:
+            return None
+        return text if address.version == 4 else str(ipaddress.ip_network((text, 64), strict=False))
+
+    def _client(self, request: web.Request, tenant: str, actor: str) -> str | None:
+        """A key wherever it comes from; who has none by address."""
+        return f"{tenant} {actor}" if actor != "user:anonymous" else self.address_of(request)
+
+    async def _rate(self, limit: Limit, rates: "_Rates", client: str | None, amount: float = 1) -> None:
+        if client is not None and (wait_s := await rates.wait_s(client, amount)):
+            self._metrics.limited.labels(limit).inc()
+            raise too_many(f"Too many {limit.replace('_', ' ')}: {rates.per_s:g} a second are allowed.", wait_s)
+
+    async def _queue(self, tenant: str, most: int, now: float) -> None:
+        at, queued = self._queued.get(tenant, (-math.inf, 0))
+        if now - at >= COUNTED_S:
+            at, queued = now, await self._log.count(JobQuery(tenant, status=("queued",), limit=most))
+        if queued >= most:
+            self._metrics.limited.labels("queued_jobs").inc()
+            raise too_many(f"{most} jobs wait already, as many as may.", 5)
+        self._queued[tenant] = at, queued + 1
+        self._queued.move_to_end(tenant)
+        while len(self._queued) > CLIENTS_MAX:
+            self._queued.popitem(last=False)
+
+
+class _Rates:
+    """A leaky bucket for each client, of those seen last."""
+
+    def __init__(self, per_s: float) -> None:
+        self.per_s = per_s
+        self._buckets: OrderedDict[str, AsyncLimiter] = OrderedDict()
+
+    async def wait_s(self, client: str, amount: float) -> int:
+        """Takes what is asked for and returns 0, or takes nothing and returns the seconds until there may be room."""
+        if not self.per_s:
+            return 0
+        bucket = self._buckets.get(client)
+        if bucket is None:
+            bucket = self._buckets[client] = AsyncLimiter(max(self.per_s * WINDOW_S, 1.0), WINDOW_S)
+            if len(self._buckets) > CLIENTS_MAX:
+                self._buckets.popitem(last=False)
+        self._buckets.move_to_end(client)
+        amount = min(amount, bucket.max_rate)
+        if not bucket.has_capacity(amount):
+            return max(math.ceil(amount / self.per_s), 1)
+        await bucket.acquire(amount)  # does not wait: there is room
+        return 0
+
+
+def too_many(detail: str, retry_after_s: int) -> Problem:
+    """The 429."""
+    return Problem(429, "too_many", detail, headers={"Retry-After": str(retry_after_s)})
+
+
+LIMITER = web.AppKey("limiter", Limiter)

@@ -1,0 +1,173 @@
+"""One client cannot keep the others out: each limit says 429 or 4429 and when to come back, and holds that client only."""
+
+import asyncio
+import ipaddress
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+
+from events.telemetry import Telemetry
+from gateway import bodies, limits
+from gateway.limits import LIMITER, Limits
+from tests.gateway.driving import Driver, Gateway, eventually
+
+JOB = {"engine": "fpl", "params": {"team_id": 7}}
+A, B = {"X-Forwarded-For": "198.51.100.1"}, {"X-Forwarded-For": "198.51.100.2"}
+WINDOW_S = 1000.0  # a machine that stalls gives no client its rate back within a test
+BURST = 5  # at 0.005 a second
+
+
+@pytest.fixture
+async def telemetry() -> Telemetry:
+    return Telemetry()
+
+
+@pytest.fixture
+async def settings(
+    telemetry: Telemetry, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """The limits a test names, behind a proxy on this machine."""
+    monkeypatch.setattr(limits, "WINDOW_S", WINDOW_S)
+    wanted = request.node.get_closest_marker("limits").kwargs
+    local = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("10.0.0.0/8"))
+    return {"telemetry": telemetry, "limits": Limits(**wanted), "trusted_proxies": local}
+
+
+@pytest.mark.limits(submits_per_s=0.005)
+async def test_who_submits_too_fast_is_told_when_to_come_back_and_others_are_served(
+    gateway: Gateway, telemetry: Telemetry
+):
+    answers = [await gateway.post("/api/v1/jobs", JOB, headers=A) for _ in range(BURST + 1)]
+    assert [answer.status for answer in answers] == [202] * BURST + [429]
+    assert int(answers[-1].headers["Retry-After"]) == 200
+    assert answers[-1].json["type"] == "urn:phaseline:problem:too_many"
+    assert (await gateway.post("/api/v1/jobs", JOB, headers=B)).status == 202
+    # What a client claims of itself stands further left, and counts for nothing.
+    forged = {"X-Forwarded-For": "203.0.113.9, 198.51.100.1, 10.1.2.3"}
+    assert (await gateway.post("/api/v1/jobs", JOB, headers=forged)).status == 429
+    assert len((await gateway.get("/api/v1/jobs")).json["jobs"]) == BURST + 1
+    assert telemetry.value("phaseline_limited_total", limit="submits") == 2
+
+
+@pytest.mark.limits(submits_per_s=0.005)
+async def test_a_job_that_was_made_already_is_answered_whatever_the_limit(gateway: Gateway):
+    keyed = A | {"Idempotency-Key": "once"}
+    first = await gateway.post("/api/v1/jobs", JOB, headers=keyed)
+    assert [(await gateway.post("/api/v1/jobs", JOB, headers=A)).status for _ in range(BURST)][-1] == 429
+    again = await gateway.post("/api/v1/jobs", JOB, headers=keyed)
+    assert (again.status, again.json["id"]) == (202, first.json["id"])
+
+
+@pytest.mark.limits(submits_per_s=0.005, upgrades_per_s=0.005, connections_per_address=1)
+async def test_who_comes_from_this_machine_is_not_limited(gateway: Gateway, driver: Driver):
+    assert {(await gateway.post("/api/v1/jobs", JOB)).status for _ in range(2 * BURST)} == {202}
+    job_id = await driver.submit()
+    async with AsyncExitStack() as stack:
+        for _ in range(2 * BURST):
+            stream = await stack.enter_async_context(gateway.stream(f"/api/v1/jobs/{job_id}/stream"))
+            await stream.until("caught_up")
+
+
+@pytest.mark.limits(submits_per_s=0.005)
+async def test_all_of_an_ipv6_network_of_64_bits_is_one_client(gateway: Gateway):
+    def of(host: str) -> dict[str, str]:
+        return {"X-Forwarded-For": host}
+
+    statuses = [
+        (await gateway.post("/api/v1/jobs", JOB, headers=of(f"2001:db8:1:1::{n:x}"))).status for n in range(BURST + 1)
+    ]
+    assert statuses == [202] * BURST + [429]
+    assert (await gateway.post("/api/v1/jobs", JOB, headers=of("2001:db8:1:2::1"))).status == 202
+    assert [
+        (await gateway.post("/api/v1/jobs", JOB, headers=of(host))).status
+        for host in ["::ffff:198.51.100.7"] * BURST + ["198.51.100.7"]
+    ] == [202] * BURST + [429]
+
+
+@pytest.mark.limits(body_bytes_per_s=1)
+async def test_who_sends_too_many_bytes_is_told_when_to_come_back(gateway: Gateway, telemetry: Telemetry):
+    large = JOB | {"tags": ["x" * 64] * 9}
+    assert (await gateway.post("/api/v1/jobs", large, headers=A)).status == 202
+    refused = await gateway.post("/api/v1/jobs", large, headers=A)
+    assert (refused.status, 1 <= int(refused.headers["Retry-After"]) <= 1000) == (429, True)
+    assert (await gateway.post("/api/v1/jobs", large, headers=B)).status == 202
+    assert telemetry.value("phaseline_limited_total", limit="body_bytes") == 1
+
+
+@pytest.mark.limits(upgrades_per_s=0.005)
+async def test_who_opens_streams_too_fast_is_refused_before_the_upgrade(
+    gateway: Gateway, driver: Driver, telemetry: Telemetry
+):
+    url = f"/api/v1/jobs/{await driver.submit()}/stream"
+    for _ in range(BURST):
+        async with gateway.stream(url, headers=A) as stream:
+            await stream.until("caught_up")
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        async with gateway.stream(url, headers=A):
+            pass
+    assert refused.value.status == 429
+    assert refused.value.headers is not None
+    assert int(refused.value.headers["Retry-After"]) == 200
+    for path in (url.replace("stream", "events"), "/api/v1/events"):
+        assert (await gateway.get(path, headers=A | {"Accept": "text/event-stream"})).status == 429
+    async with gateway.stream(url, headers=B) as stream:
+        await stream.until("caught_up")
+    assert telemetry.value("phaseline_limited_total", limit="upgrades") == 3
+
+
+@pytest.mark.limits(connections_per_address=2)
+async def test_one_address_has_so_many_streams_and_another_fits_once_one_left(
+    gateway: Gateway, driver: Driver, telemetry: Telemetry
+):
+    job_id = await driver.submit()
+    url = f"/api/v1/jobs/{job_id}/stream"
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            await (await stack.enter_async_context(gateway.stream(url, headers=A))).until("caught_up")
+        async with gateway.stream(url, headers=A) as refused:
+            message = await refused.socket.receive(timeout=5)
+        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 4429)
+        assert str(message.extra).startswith("retry_after=")
+        events = await gateway.get(f"/api/v1/jobs/{job_id}/events", headers=A | {"Accept": "text/event-stream"})
+        assert (events.status, "Retry-After" in events.headers) == (429, True)
+        async with gateway.stream(url, headers=B) as stream:
+            await stream.until("caught_up")
+    await eventually(lambda: not gateway.app[LIMITER]._open)
+    async with gateway.stream(url, headers=A) as stream:
+        await stream.until("caught_up")
+    assert telemetry.value("phaseline_limited_total", limit="connections") == 2
+
+
+@pytest.mark.limits(queued_jobs_max=3)
+async def test_a_queue_that_is_full_takes_no_more_until_a_worker_takes_some(
+    gateway: Gateway, driver: Driver, monkeypatch: pytest.MonkeyPatch
+):
+    statuses = [(await gateway.post("/api/v1/jobs", JOB)).status for _ in range(4)]
+    assert statuses == [202] * 3 + [429]
+    monkeypatch.setattr(limits, "COUNTED_S", 0.0)
+    refused = await gateway.post("/api/v1/jobs", JOB)
+    assert (refused.status, int(refused.headers["Retry-After"])) == (429, 5)
+    await driver.claim()
+    assert (await gateway.post("/api/v1/jobs", JOB)).status == 202
+
+
+@pytest.mark.limits(submits_per_s=0.005)
+async def test_what_is_remembered_of_clients_is_bounded(gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "CLIENTS_MAX", 3)
+    for last in range(9):
+        assert (await gateway.post("/api/v1/jobs", JOB, headers={"X-Forwarded-For": f"192.0.2.{last}"})).status == 202
+    assert len(gateway.app[LIMITER]._submits._buckets) == 3
+
+
+@pytest.mark.limits
+async def test_a_body_that_does_not_arrive_in_time_is_given_up(gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bodies, "BODY_S", 0.3)
+    assert gateway.server.port is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
+    writer.write(b"POST /api/v1/jobs HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
+    async with asyncio.timeout(30):
+        assert (await reader.readline()).split()[1] == b"408"
+    writer.transport.abort()
+    assert (await gateway.get("/api/v1/jobs")).json["jobs"] == []
