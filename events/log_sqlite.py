@@ -5,11 +5,13 @@ Writes take turns on the writer under a lock: the committer's batches, and betwe
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import ColumnElement, bindparam, event, func, insert, literal, literal_column, or_, select, update
 from sqlalchemy import Integer as SqlInteger
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -182,8 +184,24 @@ def sqlite_engine(path: Path, *, begin: str, **options: Any) -> AsyncEngine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
+    @event.listens_for(engine.sync_engine, "invalidate")
+    def _invalidated(connection: Any, _record: Any, _error: Any) -> None:
+        connection.run_async(_let_go)
+
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+async def _let_go(connection: aiosqlite.Connection) -> None:
+    """Ends what a connection does that is about to be dropped: its statement now, its transaction with it.
+
+    Closing alone lets go of nothing while a cursor of the cancelled statement is left: SQLite keeps the connection, and with
+    it the write lock, until the garbage collector finds the cursor (https://sqlite.org/c3ref/close.html).
+    """
+    # A second cancellation may come here; the first one is being told already.
+    with contextlib.suppress(sqlite3.Error, ValueError, asyncio.CancelledError):
+        await connection.interrupt()
+        await asyncio.shield(connection.rollback())
