@@ -185,6 +185,7 @@ _BY_STATUS: dict[int, type[Problem]] = {
     401: NotAllowed,
     403: NotAllowed,
     404: NotFound,
+    408: Busy,
     409: Conflict,
     413: TooLarge,
     422: Invalid,

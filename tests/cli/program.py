@@ -90,7 +90,12 @@ def running(*words: str, **env: str) -> Iterator[Running]:
     with (
         tempfile.TemporaryFile("w+") as stderr,
         subprocess.Popen(
-            [*COMMAND, *words], stdout=subprocess.PIPE, stderr=stderr, text=True, env=env_of(env)
+            [*COMMAND, *words],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=env_of(env),
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 one system call
         ) as process,
     ):
         try:
@@ -122,6 +127,17 @@ class Terminal:
             assert time.monotonic() < deadline, f"{text!r} never came: {self.shown}"
             assert self._read(), f"it ended without {text!r}: {self.shown}"
 
+    def asked(self, text: str) -> None:
+        """Waits until this was drawn and the command waits for an answer.
+
+        `input` writes the end of its prompt and only then reads: a signal between the two is heard when a line comes.
+        """
+        self.see(text)
+        deadline = time.monotonic() + PATIENCE_S
+        while Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline, f"it asks {text!r} and does not wait"
+            time.sleep(0.01)
+
     def type(self, keys: str) -> None:
         """Presses keys; the character 3 is Ctrl-C."""
         os.write(self._master, keys.encode())
@@ -143,11 +159,15 @@ class Terminal:
         return True
 
 
+def _hear_ctrl_c() -> None:
+    """In the child, before the command: what is started in the background of a script inherits a SIGINT that is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _sit_down() -> None:
     """In the child, before the command: what a shell does for a command in the foreground of its terminal."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    # A command started in the background of a script inherits a SIGINT that is ignored, and so would all it starts.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _hear_ctrl_c()
 
 
 @contextmanager

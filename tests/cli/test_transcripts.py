@@ -35,7 +35,7 @@ def test_a_bulk_action_says_how_many_and_asks(up, waiting):
     tag, made, statuses = waiting
     with terminal("jobs", "bulk", "cancel", f"tag:{tag}", PHASELINE_URL=up.url) as person:
         person.see("2 jobs to cancel")
-        person.see("Cancel them? [y/N]: ")
+        person.asked("Cancel them? [y/N]: ")
         assert statuses() == ["queued", "queued"]
         person.type("y\n")
         assert person.end() == 0
@@ -47,7 +47,7 @@ def test_a_bulk_action_says_how_many_and_asks(up, waiting):
 def test_whoever_does_not_say_yes_changes_nothing(up, waiting, answer, code):
     tag, _, statuses = waiting
     with terminal("jobs", "bulk", "cancel", f"tag:{tag}", PHASELINE_URL=up.url) as person:
-        person.see("[y/N]: ")
+        person.asked("[y/N]: ")
         person.type(answer)
         assert person.end() == code
     assert "Traceback" not in person.shown

@@ -224,7 +224,7 @@ async def test_an_engine_only_workers_know_is_checked_by_its_schema(gateway: Gat
 
 
 async def test_routes_and_methods_that_do_not_exist_are_problems(gateway: Gateway):
-    for path in ("/api/v1/passes", "/api/v1/eventz", "/api/v2/jobs"):
+    for path in ("/api/v1/tickets", "/api/v1/eventz", "/api/v2/jobs"):
         assert_problem(await gateway.get(path), 404)
     answer = await gateway.call("DELETE", "/api/v1/jobs")
     assert_problem(answer, 405)

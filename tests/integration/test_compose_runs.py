@@ -22,6 +22,7 @@ from tests.servers import PostgresServer, RabbitServer
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 WORKERS = 3
+DEFAULTED = re.compile(r"\$\{\w+:-([^}]*)\}")  # as compose reads `${NAME:-default}` where NAME is not set
 
 
 class Installation:
@@ -57,7 +58,8 @@ class Installation:
         return process.returncode, said.decode()
 
     def _environment(self, name: str) -> dict[str, str]:
-        return {key: self._here.get(key, value) for key, value in self.services[name]["environment"].items()}
+        given = self.services[name]["environment"].items()
+        return {key: self._here.get(key) or DEFAULTED.sub(r"\1", value) for key, value in given}
 
 
 @pytest.fixture
