@@ -169,13 +169,12 @@ async def test_a_job_about_to_run_out_of_its_total_time_ends_with_the_best_plan_
     assert kept.transfer_plan.optimality.status != "optimal"
 
 
-async def test_at_most_four_incumbents_a_second_reach_the_stream_and_they_only_get_better(http: Api):
+async def test_incumbents_reach_the_stream_as_they_are_found_and_only_get_better(http: Api):
     job_id = await http.submit("fpl", {"team_id": 3, "horizon": 3, "time_limit_s": 30, "sensitivity_runs": 0})
     viewer = await Viewer(http.url, job_id, bound_s=BOUND_S).follow_to_the_end()
     values = [event["value"] for event in viewer.events if event["type"] == "partial" and event["name"] == "incumbent"]
-    for first, fifth in zip(values, values[4:], strict=False):
-        # Said when it was found; one that waited for room was found up to a second before it was sent.
-        assert fifth["elapsed_s"] - first["elapsed_s"] >= 0
+    found = [value["elapsed_s"] for value in values]
+    assert found == sorted(found)
     assert [value["stage"] for value in values][:2] == ["hold", "this_gameweek"]
     worth = [value["objective_pts"] for value in values]
     assert worth == sorted(worth)
