@@ -10,8 +10,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from events import crash_points
-from events.catalog import AnyCommand, AnyEvent, Expire, Fenced, Finish, Report, Start, Submit, Submitted
-from events.errors import KeyReused, LeaseLost, PhaselineError, Refused, StillAlive, UnknownJob
+from events.catalog import (
+    AnyCommand,
+    AnyEvent,
+    Cancel,
+    Expire,
+    Fenced,
+    Finish,
+    Reopen,
+    Report,
+    Start,
+    Submit,
+    Submitted,
+)
+from events.errors import (
+    Contended,
+    KeyReused,
+    LeaseLost,
+    PhaselineError,
+    Refused,
+    StillAlive,
+    UniqueKeyTaken,
+    UnknownJob,
+)
 from events.job import CAREFUL_LOSSES, Job, decide, record
 from events.log import Artifact, JobRow, Transaction
 from events.record import Recorded, encode_event
@@ -31,7 +52,7 @@ class Item:
     found: bool = False  # it was doubtful, and recorded
     texts: dict[int, str] = field(default_factory=dict)  # id(event) -> JSON text encoded before queueing
     rows: list[Recorded] = field(default_factory=list)
-    row: JobRow | None = None  # for a submit: the job that now has the key
+    row: JobRow | None = None  # for a submit: the job that now has the key, idempotency or unique
     replayed: bool = False
     error: PhaselineError | None = None
 
@@ -84,7 +105,7 @@ async def commit_batch(tx: Transaction, items: Sequence[Item], claims: Sequence[
     doubtful = {item.command.command_id: item.job_id for item in items if item.doubtful}
     before = await tx.recorded(doubtful) if doubtful else {}
     pending = [item for item in items if not _answered(item, before)]
-    await _insert(tx, [item for item in pending if isinstance(item.command, Submit)], now, done)
+    await _insert(tx, [item for item in pending if isinstance(item.command, Submit)], jobs, now, done)
     others = [item for item in pending if not isinstance(item.command, Submit)]
     await _decide(tx, others, jobs, now, done)
     for item in pending:
@@ -109,8 +130,8 @@ def _answered(item: Item, before: Mapping[str, list[Recorded]]) -> bool:
     return True
 
 
-async def _insert(tx: Transaction, submits: Sequence[Item], now: int, done: Committed) -> None:
-    """A loser of the race for an idempotency key reads the winner and appends nothing."""
+async def _insert(tx: Transaction, submits: Sequence[Item], jobs: Mapping[str, Job], now: int, done: Committed) -> None:
+    """Makes the jobs of these submits, but those whose idempotency key or unique key another job has."""
     if not submits:
         return
     made: dict[str, tuple[Job, list[Recorded]]] = {}
@@ -123,15 +144,103 @@ async def _insert(tx: Transaction, submits: Sequence[Item], now: int, done: Comm
     ordered = sorted(
         submits, key=lambda item: (item.tenant or "", (item.row and item.row.key_sha256) or "", item.job_id)
     )
-    first = await tx.insert_jobs([item.row for item in ordered if item.row])
-    for item in ordered:
-        if winner := first.get(item.job_id):
-            item.replayed = True
+    unique = [item for item in ordered if item.row and item.row.unique_key is not None]
+    if unique:
+        await _insert_unique(tx, unique, made, jobs, now, done)
+        ordered = [item for item in ordered if item.row and item.row.unique_key is None]
+    await _insert_all(tx, ordered, made, done)
+
+
+async def _insert_unique(
+    tx: Transaction,
+    submits: Sequence[Item],
+    made: Mapping[str, tuple[Job, list[Recorded]]],
+    jobs: Mapping[str, Job],
+    now: int,
+    done: Committed,
+) -> None:
+    """Of jobs with the same unique key one is unfinished. Who asks again under an idempotency key is answered by that,
+    before anything is cancelled for it."""
+    keyed: dict[tuple[str, str | None], JobRow] = {}
+    holders: dict[tuple[str, str | None], JobRow] = {}
+
+    def learn(row: JobRow) -> None:
+        if row.key_sha256 is not None:
+            keyed[row.job.tenant, row.key_sha256] = row
+        if not row.job.is_final:
+            holders[row.job.tenant, row.unique_key] = row
+
+    for rival in await tx.rivals([item.row for item in submits if item.row]):
+        learn(rival)
+    fresh: list[Item] = []
+    for item in submits:
+        row, command = item.row, item.command
+        assert row is not None
+        assert isinstance(command, Submit)
+        holder = holders.get((row.job.tenant, row.unique_key))
+        if row.key_sha256 is not None and (winner := keyed.get((row.job.tenant, row.key_sha256))):
+            _replay(item, winner)
+            continue
+        if holder is not None and holder.job.id == item.job_id:
+            raise Contended  # our own, of a transaction that had no answer: found by its command once judged again
+        if holder is not None and command.unique_mode != "replace":
             item.artifacts = ()
-            mine = item.row.fingerprint if item.row else None
-            item.row = winner
-            if winner.fingerprint != mine:
-                item.error = KeyReused()
+            item.row = holder
+            if command.unique_mode == "refuse":
+                item.error = UniqueKeyTaken(f"job {holder.job.id} has this unique key", job_id=holder.job.id)
+            continue
+        if holder is not None:
+            await _insert_all(tx, fresh, made, done)
+            fresh = []
+            await _replace(tx, item, holder.job.id, jobs, now, done)
+        learn(row)
+        fresh.append(item)
+    await _insert_all(tx, fresh, made, done)
+    if any(item.replayed for item in fresh):  # its idempotency key was taken by a job without a unique key: judge again
+        raise Contended
+
+
+async def _replace(
+    tx: Transaction, item: Item, holder_id: str, jobs: Mapping[str, Job], now: int, done: Committed
+) -> None:
+    """Cancels the job whose unique key a new one takes, whatever it does: both in this transaction, or neither."""
+    job = done.jobs.get(holder_id) or jobs.get(holder_id) or (await tx.lock([holder_id]))[holder_id]
+    submitted = item.command.submitted if isinstance(item.command, Submit) else None
+    command = Cancel(
+        command_id=str(uuid.uuid4()),
+        actor=item.command.actor,
+        mode="force",
+        reason=f"replaced by job {item.job_id}",
+        address=submitted.address if submitted else None,
+    )
+    if job.is_final:  # it ended before its row was locked
+        return
+    at = max(now, job.last_at)
+    cancelled, rows = _record(job, Item(job.id, job.tenant, command), decide(job, command, at), job.tenant, at)
+    _changed(job, cancelled, rows, done)
+    if job.worker_id:
+        done.taken_from[job.id] = (job.worker_id, job.attempt)
+    await tx.save([cancelled])
+
+
+def _replay(item: Item, winner: JobRow) -> None:
+    """What a submit is answered whose idempotency key made a job before: that one, if it was the same request."""
+    item.replayed = True
+    item.artifacts = ()
+    mine = item.row.fingerprint if item.row else None
+    item.row = winner
+    if winner.fingerprint != mine:
+        item.error = KeyReused()
+
+
+async def _insert_all(
+    tx: Transaction, submits: Sequence[Item], made: Mapping[str, tuple[Job, list[Recorded]]], done: Committed
+) -> None:
+    """A loser of the race for an idempotency key reads the winner and appends nothing."""
+    first = await tx.insert_jobs([item.row for item in submits if item.row]) if submits else {}
+    for item in submits:
+        if winner := first.get(item.job_id):
+            _replay(item, winner)
             continue
         job, item.rows = made[item.job_id]
         done.jobs[job.id] = job
@@ -143,6 +252,8 @@ async def _insert(tx: Transaction, submits: Sequence[Item], now: int, done: Comm
 
 async def _decide(tx: Transaction, items: Sequence[Item], jobs: Mapping[str, Job], now: int, done: Committed) -> None:
     live = await _live_holders(tx, items, jobs, now)
+    reopened = sorted({item.job_id for item in items if isinstance(item.command, Reopen)})
+    holders = await tx.holders(reopened) if reopened else {}
     for item in items:
         job = done.jobs.get(item.job_id) or jobs.get(item.job_id)
         try:
@@ -150,18 +261,24 @@ async def _decide(tx: Transaction, items: Sequence[Item], jobs: Mapping[str, Job
                 raise UnknownJob
             if isinstance(item.command, Expire) and item.command.cause == "lost" and job.worker_id in live:
                 raise StillAlive
+            if isinstance(item.command, Reopen) and job.is_final and (holder := holders.get(job.id)):
+                raise UniqueKeyTaken(f"job {holder} has the unique key of this one", job_id=holder)
             at = max(now, job.last_at)
             changed, item.rows = _record(job, item, decide(job, item.command, at), job.tenant, at)
         except Refused as refusal:
             item.error = refusal
             continue
         if item.rows:
-            done.jobs[job.id] = changed
-            done.events += item.rows
-            if job.worker_id and not changed.worker_id:
-                done.ended.append(item.rows[-1])
-                if not isinstance(item.command, Fenced):
-                    done.taken_from[job.id] = (job.worker_id, job.attempt)
+            _changed(job, changed, item.rows, done)
+            if job.worker_id and not changed.worker_id and not isinstance(item.command, Fenced):
+                done.taken_from[job.id] = (job.worker_id, job.attempt)
+
+
+def _changed(job: Job, changed: Job, rows: list[Recorded], done: Committed) -> None:
+    done.jobs[job.id] = changed
+    done.events += rows
+    if job.worker_id and not changed.worker_id:
+        done.ended.append(rows[-1])
 
 
 async def _live_holders(tx: Transaction, items: Sequence[Item], jobs: Mapping[str, Job], now: int) -> set[str]:
@@ -250,6 +367,7 @@ def job_row(job: Job, submitted: Submitted) -> JobRow:
         key_sha256=key.key_sha256 if key else None,
         fingerprint=key.fingerprint if key else None,
         subject=submitted.subject,
+        unique_key=submitted.unique_key,
     )
 
 

@@ -14,6 +14,7 @@ Priority = Literal["low", "normal", "high"]
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 FINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 CancelMode = Literal["graceful", "force"]
+UniqueMode = Literal["return", "refuse", "replace"]
 ErrorCode = Literal[
     "engine_error",
     "invalid_params",
@@ -103,7 +104,7 @@ def _either(fields: dict[str, Any], name: str, ref: Ref | None) -> dict[str, Any
 class Submitted(Event):
     """The job was accepted; always sequence 1."""
 
-    omitted = frozenset({"idempotency", "subject", "address", "traceparent"})
+    omitted = frozenset({"idempotency", "subject", "unique_key", "address", "traceparent"})
     type: Literal["submitted"] = "submitted"
     engine: str
     engine_version: int
@@ -120,6 +121,7 @@ class Submitted(Event):
     subject: str | None = (
         None  # whom the job is about, of an engine that declares it: what makes a job the next of another
     )
+    unique_key: str | None = None  # of a tenant's jobs with this key one may be unfinished
     idempotency: Idempotency | None = None
     address: str | None = None  # whence it was submitted: the client's, as the gateway saw it
     traceparent: str | None = None  # W3C Trace Context, where traces are on
@@ -313,10 +315,12 @@ class Command(Frozen):
 
 
 class Submit(Command):
-    """Make a job. `reused` are checkpoints of the job it reruns, copied into the new stream."""
+    """Make a job. `reused` are checkpoints of the job it reruns, copied into the new stream. `unique_mode` says what to do
+    while another job with its unique key is unfinished: make none and answer with that one, refuse, or cancel that one."""
 
     submitted: Submitted
     reused: tuple[Checkpoint, ...] = ()
+    unique_mode: UniqueMode = "return"
 
 
 class Start(Command):

@@ -7,6 +7,7 @@ PhaselineError
 │   ├── LeaseLost            the worker's attempt is over, whatever it still thinks
 │   ├── StillAlive           an expiry came too early
 │   ├── KeyReused            422
+│   ├── UniqueKeyTaken       409, `job_id` has it
 │   └── Unstorable           422, 413: content no log can keep
 ├── Unavailable              try again later; what was accepted stays accepted
 │   ├── LogUnavailable       503, the outcome may be unknown
@@ -52,6 +53,14 @@ class StillAlive(Refused):
 
 class KeyReused(Refused):
     """This Idempotency-Key was used with another body. Use a new key for a new job."""
+
+
+class UniqueKeyTaken(Refused):
+    """Another job with this unique key is unfinished. Wait for its end, cancel it, or submit with unique_mode replace."""
+
+    def __init__(self, message: str | None = None, *, job_id: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class Unstorable(Refused):

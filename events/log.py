@@ -44,6 +44,7 @@ class JobRow:
     key_sha256: str | None = None
     fingerprint: str | None = None
     subject: str | None = None
+    unique_key: str | None = None
 
 
 def differing(a: JobRow, b: JobRow) -> list[str]:
@@ -205,6 +206,13 @@ class Transaction(Protocol):
 
     async def live_workers(self, worker_ids: Sequence[str], now: int) -> set[str]:
         """Those of the workers whose lease has not ended."""
+
+    async def rivals(self, rows: Sequence[JobRow]) -> list[JobRow]:
+        """The jobs in the way of these new ones: unfinished with the same unique key, or made with the same idempotency
+        key. Until this transaction ends, others that ask for one of these keys wait."""
+
+    async def holders(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """For each of these jobs whose unique key an unfinished job has: that job's id."""
 
     async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
         """Inserts new jobs; returns, by new id, the rows that were there first for the same idempotency key."""

@@ -7,6 +7,7 @@ are, since its transactions are short and many and SQLAlchemy's share of them wa
 
 import asyncio
 import contextlib
+import hashlib
 import re
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -159,6 +160,8 @@ class PostgresLog(SqlSealLog):
                 return WrongRevision()
             if "no partition" in text:
                 return Contended(text)  # one is made, or its job is refused: others need not wait
+            if t.UNFINISHED in text:
+                return Contended(text)  # somebody was quicker: judged again, it has a holder
             if state.startswith(_CONTENT):
                 return Unstorable(f"the database refused this content: {text}")
             return LogUnavailable(f"the database does not answer: {text}")
@@ -394,6 +397,20 @@ class PostgresTransaction:
         )
         return {row["id"] for row in rows}
 
+    async def rivals(self, rows: Sequence[JobRow]) -> list[JobRow]:
+        """Locked first, in a statement of its own: the next one sees what was committed by whoever was waited for."""
+        unique = {(row.job.tenant, row.unique_key) for row in rows}
+        keyed = {(row.job.tenant, row.key_sha256) for row in rows if row.key_sha256}
+        locks = sorted(
+            {*map(_lock_of, ("unique",) * len(unique), unique), *map(_lock_of, ("key",) * len(keyed), keyed)}
+        )
+        await self._connection.execute("SELECT pg_advisory_xact_lock(n) FROM unnest($1::bigint[]) AS n", locks)
+        columns = [[row.job.tenant for row in rows], [row.unique_key for row in rows], [row.key_sha256 for row in rows]]
+        return list(map(to_job_row, await self._connection.fetch(_RIVALS, *columns)))
+
+    async def holders(self, job_ids: Sequence[str]) -> dict[str, str]:
+        return {row["id"]: row["holder"] for row in await self._connection.fetch(_HOLDERS, job_ids)}
+
     async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
         inserted = await self._connection.fetch(_INSERT_JOBS, *_arrays([job_columns(row) for row in rows], _JOB_TYPES))
         made = {row["id"] for row in inserted}
@@ -429,6 +446,11 @@ class PostgresTransaction:
         losses_below = NO_LIMIT if careful else CAREFUL_LOSSES
         rows = await self._connection.fetch(_DUE, engines, versions, list(wanted.values()), now, losses_below)
         return list(map(to_job_row, rows))
+
+
+def _lock_of(kind: str, key: tuple[str, str | None]) -> int:
+    """The number of an advisory lock (64 bits, signed). Two keys with one number wait for each other, no more."""
+    return int.from_bytes(hashlib.sha256(repr((kind, key)).encode()).digest()[:8], signed=True)
 
 
 def _types_of(names: Sequence[str], columns: Any) -> dict[str, str]:
@@ -535,6 +557,17 @@ _LOOK = (
     "$4::bigint IS NOT NULL AND ((SELECT epoch FROM log) > $4 OR EXISTS (SELECT FROM events WHERE epoch = $4 "
     "AND (xid, pos) > ($5::text::xid8, $6::bigint) AND xid < pg_snapshot_xmin(pg_current_snapshot()))) AS behind "
     "FROM clock"
+)
+# Two arms, an index each.
+_RIVALS = (
+    "WITH new AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) AS n (whose, one, keyed)) "
+    f"SELECT {_JOB_ROW} FROM new JOIN jobs ON tenant = whose AND unique_key = one AND status IN ('queued', 'running') "
+    f"UNION SELECT {_JOB_ROW} FROM new JOIN jobs ON tenant = whose AND key_sha256 = keyed"
+)
+_HOLDERS = (
+    "SELECT own.id::text AS id, other.id::text AS holder FROM jobs own JOIN jobs other ON other.tenant = own.tenant "
+    "AND other.unique_key = own.unique_key AND other.status IN ('queued', 'running') AND other.id <> own.id "
+    "WHERE own.id = ANY($1::uuid[])"
 )
 _KEYED = f"SELECT {_JOB_ROW} FROM jobs WHERE key_sha256 = ANY($1::text[])"
 _FOUND = (

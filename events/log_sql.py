@@ -98,6 +98,7 @@ def job_columns(row: JobRow) -> dict[str, Any]:
         "key_sha256": row.key_sha256,
         "fingerprint": row.fingerprint,
         "subject": row.subject,
+        "unique_key": row.unique_key,
     }
 
 
@@ -521,6 +522,22 @@ class SqlTransaction:
             a.job_id == source_job_id, a.sha256.in_(list(sha256s))
         )
         await self._connection.execute(insert(t.artifacts).from_select(["job_id", "sha256", "body"], source))
+
+    async def rivals(self, rows: Sequence[JobRow]) -> list[JobRow]:
+        j = t.jobs.c
+        unique = sorted({(row.job.tenant, row.unique_key or "") for row in rows})
+        keyed = sorted({(row.job.tenant, row.key_sha256) for row in rows if row.key_sha256})
+        unfinished = and_(j.status.in_(("queued", "running")), tuple_(j.tenant, j.unique_key).in_(unique))
+        found = await self._connection.execute(
+            select(*JOB_ROW).where(or_(unfinished, tuple_(j.tenant, j.key_sha256).in_(keyed)))
+        )
+        return [to_job_row(row) for row in found]
+
+    async def holders(self, job_ids: Sequence[str]) -> dict[str, str]:
+        own, other = t.jobs.alias("own").c, t.jobs.alias("other").c
+        same = and_(own.tenant == other.tenant, own.unique_key == other.unique_key, own.id != other.id)
+        query = select(own.id, other.id).where(own.id.in_(list(job_ids)), same, other.status.in_(("queued", "running")))
+        return {str(row[0]): str(row[1]) for row in await self._connection.execute(query)}
 
     async def _winners(self, rows: Sequence[JobRow], inserted: set[str]) -> dict[str, JobRow]:
         """Who was there first, for each row that was not inserted."""

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import StaticPool
 
 from events import tables as t
-from events.errors import LogUnavailable, PhaselineError
+from events.errors import Contended, LogUnavailable, PhaselineError
 from events.job import Job
 from events.log import FEED_BYTES_MAX, Artifact, FeedPage, JobRow, Transaction
 from events.log_seals import SqlSealLog, to_envelope
@@ -78,6 +78,11 @@ class SqliteLog(SqlSealLog):
                 raise
             except self.failures as error:
                 raise self._told(error) from error
+
+    def _translate(self, error: BaseException) -> PhaselineError:
+        if "jobs.unique_key" in str(error):  # two jobs of one batch: one by one, the second finds the first
+            return Contended()
+        return super()._translate(error)
 
     def _now_sql(self) -> ColumnElement[int]:
         return literal(time.time_ns() // 1_000_000, SqlInteger())

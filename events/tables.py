@@ -41,7 +41,9 @@ FIXED = (
 LIFECYCLE = tuple(field.name for field in fields(Job))
 CHANGING = tuple(name for name in LIFECYCLE if name not in FIXED)
 # The columns of `jobs` beside the lifecycle, in the order of `JobRow`.
-DETAILS = ("params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint", "subject")
+DETAILS = ("params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint", "subject", "unique_key")
+
+UNFINISHED = "uq_jobs_unfinished"  # the index that lets a unique key have one unfinished job
 
 jobs = Table(
     "jobs",
@@ -65,6 +67,7 @@ jobs = Table(
     Column("key_sha256", Text),
     Column("fingerprint", Text),
     Column("subject", Text),
+    Column("unique_key", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("opened_at", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
@@ -119,6 +122,14 @@ jobs = Table(
         unique=True,
         postgresql_where=text("key_sha256 IS NOT NULL"),
         sqlite_where=text("key_sha256 IS NOT NULL"),
+    ),
+    Index(
+        UNFINISHED,
+        "tenant",
+        "unique_key",
+        unique=True,
+        postgresql_where=text("unique_key IS NOT NULL AND status IN ('queued', 'running')"),
+        sqlite_where=text("unique_key IS NOT NULL AND status IN ('queued', 'running')"),
     ),
     Index(
         "ix_jobs_rerun_of",
@@ -280,4 +291,4 @@ log = Table(
     Column("lineage", Text, nullable=False),
 )
 
-REVISION = "0010"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0011"  # the schema this code needs; a test holds it against `migrations.head()`

@@ -8,7 +8,7 @@ from gateway.bodies import asked, read_object
 from gateway.deps import ENGINES
 from gateway.jobs import answer, row_of, show_document
 from gateway.queries import Query
-from gateway.submissions import Draft, accept, replayed
+from gateway.submissions import Draft, How, accept, replayed
 
 ENGINE = "fpl"
 
@@ -18,10 +18,9 @@ async def create(request: web.Request) -> web.Response:
     plain = await read_object(request)
     ask = asked(request, plain)
     if row := await replayed(request, ask):
-        return _made(row, replay=True)
+        return _made(row, "replayed")
     engine = await request.app[ENGINES].get(ENGINE)
-    row, replay = await accept(request, engine, Draft(params=plain, params_root=""), ask)
-    return _made(row, replay=replay)
+    return _made(*await accept(request, engine, Draft(params=plain, params_root=""), ask))
 
 
 async def show(request: web.Request) -> web.StreamResponse:
@@ -33,9 +32,11 @@ async def show(request: web.Request) -> web.StreamResponse:
     return await show_document(request, row, inline=inline, **extra)
 
 
-def _made(row: JobRow, *, replay: bool) -> web.Response:
+def _made(row: JobRow, how: How) -> web.Response:
     body = {"analysis_id": row.job.id, "status": row.job.status, "stream_url": _stream_url(row)}
-    headers = {"Location": f"/api/v1/analyze/{row.job.id}"} | ({"Idempotency-Replayed": "true"} if replay else {})
+    headers = {"Location": f"/api/v1/analyze/{row.job.id}"} | (
+        {"Idempotency-Replayed": "true"} if how == "replayed" else {}
+    )
     return answer(encode(body), status=202, headers=headers)
 
 

@@ -63,6 +63,7 @@ class Job(Answer):
     finished_at: Instant | None
     not_before: Instant | None
     rerun_of: JobId | None
+    unique_key: str | None
     stream_url: str
     results: Any = None
     results_ref: Ref | None = None

@@ -17,11 +17,12 @@ from events.job import Job, evolve
 from events.log import JobRow, Log
 from events.record import Recorded
 from events.values import encode
+from gateway.access import permit
 from gateway.addresses import address_of
 from gateway.bodies import asked, checked, read_object
 from gateway.delivery import deliver
 from gateway.deps import DEPS, ENGINES, identify
-from gateway.problems import Problem, bad_parameter
+from gateway.problems import Problem, bad_parameter, invalid
 from gateway.queries import Query
 from gateway.schemas import (
     CancelBody,
@@ -33,7 +34,7 @@ from gateway.schemas import (
     with_member,
 )
 from gateway.search import Search, instant, search_of, statuses
-from gateway.submissions import Draft, accept, replayed
+from gateway.submissions import Draft, How, accept, replayed
 
 LIST_MAX = 200
 FORCE_S = 1.5  # a worker that lives ends a forced job well within it
@@ -48,8 +49,12 @@ async def create(request: web.Request) -> web.Response:
     plain = await read_object(request)
     ask = asked(request, plain)
     if row := await replayed(request, ask):
-        return made(row, replay=True)
+        return made(row, "replayed")
     new = checked(NewJob, plain)
+    if new.unique_mode is not None and new.unique_key is None:
+        raise invalid([("unique_mode", "says nothing without a unique_key")])
+    if new.unique_mode == "replace":
+        permit(identify(request), "cancel")
     engine = await request.app[ENGINES].get(new.engine)
     draft = Draft(
         params=new.params,
@@ -58,15 +63,18 @@ async def create(request: web.Request) -> web.Response:
         max_attempts=new.max_attempts,
         timeouts=Timeouts(**new.timeouts.model_dump()),
         tags=tuple(new.tags),
+        unique_key=new.unique_key,
+        unique_mode=new.unique_mode or "return",
     )
-    row, replay = await accept(request, engine, draft, ask)
-    return made(row, replay=replay)
+    return made(*await accept(request, engine, draft, ask))
 
 
-def made(row: JobRow, *, replay: bool) -> web.Response:
-    """202 for a job that was made now or by an earlier request with the same key."""
-    headers = {"Location": f"/api/v1/jobs/{row.job.id}"} | ({"Idempotency-Replayed": "true"} if replay else {})
-    return answer(encode(job_fields(row)), status=202, headers=headers)
+def made(row: JobRow, how: How) -> web.Response:
+    """202 for a job that was made now or by an earlier request with the same key, 200 for one that was there anyway."""
+    headers = {"Location": f"/api/v1/jobs/{row.job.id}"}
+    if how == "replayed":
+        headers["Idempotency-Replayed"] = "true"
+    return answer(encode(job_fields(row)), status=200 if how == "unfinished" else 202, headers=headers)
 
 
 def answer(body: bytes, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

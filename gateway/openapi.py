@@ -104,7 +104,14 @@ ENDED: Answers = {204: ("Event streams: you have all there will ever be.", {})}
 
 
 ROUTES = (
-    Route("POST /api/v1/jobs", "Makes a job.", _ok("Accepted.", JOB, 202), (KEY,), NewJob, fails=(400, 404, 413, 422)),
+    Route(
+        "POST /api/v1/jobs",
+        "Makes a job.",
+        {**_ok("Accepted.", JOB, 202), **_ok("The unfinished job that has this unique key; none was made.", JOB)},
+        (KEY,),
+        NewJob,
+        fails=(400, 404, 409, 413, 422),
+    ),
     Route(
         "GET /api/v1/jobs",
         "Jobs, newest first.",
@@ -174,7 +181,7 @@ ROUTES = (
         (KEY,),
         RerunBody,
         body_optional=True,
-        fails=(400, 404, 413, 422),
+        fails=(400, 404, 409, 413, 422),
     ),
     Route(
         "POST /api/v1/bulk",

@@ -15,6 +15,7 @@ from events.errors import (
     PhaselineError,
     StillAlive,
     Unavailable,
+    UniqueKeyTaken,
     UnknownJob,
     Unstorable,
     WrongRevision,
@@ -31,6 +32,7 @@ _STATUS: tuple[tuple[type[PhaselineError], int, str], ...] = (
     (LeaseLost, 409, "lease_lost"),
     (StillAlive, 409, "still_alive"),
     (KeyReused, 422, "key_reused"),
+    (UniqueKeyTaken, 409, "unique_key_taken"),
     (Unstorable, 422, "unstorable"),
     (Overloaded, 503, "overloaded"),
     (WrongRevision, 503, "wrong_revision"),
@@ -130,6 +132,9 @@ def _of(error: PhaselineError) -> Problem:
         status = 413 if error.too_large else status
         errors = [(error.field, str(error))]
     extra: dict[str, Any] = {"job_status": error.status} if isinstance(error, WrongStatus) else {}
+    if isinstance(error, UniqueKeyTaken):
+        errors = [("unique_key", str(error))]
+        extra = {"job_id": error.job_id}
     return Problem(status, kind, str(error), errors=errors, **extra)
 
 

@@ -12,7 +12,7 @@ from gateway.engines import KnownEngine
 from gateway.jobs import made, row_of
 from gateway.problems import invalid
 from gateway.schemas import RerunBody
-from gateway.submissions import Draft, accept, replayed
+from gateway.submissions import Draft, How, accept, replayed
 
 
 async def rerun(request: web.Request) -> web.Response:
@@ -20,15 +20,14 @@ async def rerun(request: web.Request) -> web.Response:
     plain = await read_object(request, optional=True)
     ask = asked(request, plain)
     if earlier := await replayed(request, ask):  # found before anything is checked again
-        return made(earlier, replay=True)
-    new, replay = await again(request, await row_of(request), checked(RerunBody, plain), ask)
-    return made(new, replay=replay)
+        return made(earlier, "replayed")
+    return made(*await again(request, await row_of(request), checked(RerunBody, plain), ask))
 
 
-async def again(request: web.Request, row: JobRow, body: RerunBody, ask: Asked) -> tuple[JobRow, bool]:
-    """A new job made from this one; also says whether an earlier request with the same key had made it."""
+async def again(request: web.Request, row: JobRow, body: RerunBody, ask: Asked) -> tuple[JobRow, How]:
+    """A new job made from this one, with its unique key: refused while another job has that."""
     if earlier := await replayed(request, ask):
-        return earlier, True
+        return earlier, "replayed"
     engine = await request.app[ENGINES].get(row.job.engine)
     before = _phases_before(engine, body.from_phase)
     log = request.app[DEPS].log
@@ -41,6 +40,8 @@ async def again(request: web.Request, row: JobRow, body: RerunBody, ask: Asked) 
         max_losses=source.max_losses,
         timeouts=source.timeouts,
         tags=source.tags,
+        unique_key=source.unique_key,
+        unique_mode="refuse",
         rerun_of=row.job.id,
         from_phase=body.from_phase,
         reused=tuple(_moved(checkpoint, job_id) for checkpoint in await _recorded(log, row.job.id, before)),

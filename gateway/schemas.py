@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from events.catalog import CancelMode, Priority
+from events.catalog import CancelMode, Priority, UniqueMode
 from events.clock import parse_instant, rfc3339
 from events.job import Job
 from events.log import JobRow
@@ -16,6 +16,7 @@ SECONDS_MAX = 365 * 24 * 3600.0
 Seconds = Annotated[float, Field(gt=0, le=SECONDS_MAX)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+UniqueKey = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
 def _when(text: Any) -> int:
@@ -51,6 +52,8 @@ class NewJob(Body):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     timeouts: Limits = Limits()
     tags: Annotated[list[Tag], Field(max_length=20)] = []
+    unique_key: UniqueKey | None = None
+    unique_mode: UniqueMode | None = None
 
 
 class CancelBody(Body):
@@ -106,6 +109,7 @@ def job_fields(row: JobRow) -> dict[str, Any]:
         "seq": job.last_seq,
         **_instants(job),
         "rerun_of": row.rerun_of,
+        "unique_key": row.unique_key,
         "stream_url": f"/api/v1/jobs/{job.id}/stream",
     }
     if job.error is not None:

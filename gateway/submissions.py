@@ -1,11 +1,11 @@
 """Accepts what makes a job, however it was asked for: a new job, an analysis, a rerun."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 
-from events.catalog import Checkpoint, Idempotency, Priority, Submit, Submitted, Timeouts
+from events.catalog import Checkpoint, Idempotency, Priority, Submit, Submitted, Timeouts, UniqueMode
 from events.committer import new_command_id
 from events.errors import KeyReused, PhaselineError
 from events.log import JobRow
@@ -15,6 +15,10 @@ from gateway.bodies import Asked
 from gateway.deps import DEPS, ENGINES, identify
 from gateway.engines import KnownEngine
 from gateway.limits import LIMITER
+
+# How a request came to its job: it made it, an earlier one with the same idempotency key did, or it is the unfinished
+# job that has the unique key.
+How = Literal["made", "replayed", "unfinished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Draft:
     max_losses: int = 3
     timeouts: Timeouts = field(default_factory=Timeouts)
     tags: tuple[str, ...] = ()
+    unique_key: str | None = None
+    unique_mode: UniqueMode = "return"
     rerun_of: str | None = None
     from_phase: str | None = None
     reused: tuple[Checkpoint, ...] = ()
@@ -46,8 +52,8 @@ async def replayed(request: web.Request, asked: Asked) -> JobRow | None:
     return row
 
 
-async def accept(request: web.Request, engine: KnownEngine, draft: Draft, asked: Asked) -> tuple[JobRow, bool]:
-    """Checks the params and commits the job; also says whether a request at the same instant had made it."""
+async def accept(request: web.Request, engine: KnownEngine, draft: Draft, asked: Asked) -> tuple[JobRow, How]:
+    """Checks the params and commits the job, or answers with the one that stands in its place."""
     who = identify(request)
     await request.app[LIMITER].submit(request, who.tenant, who.actor)
     traces = request.app[DEPS].telemetry.traces
@@ -67,7 +73,7 @@ def _about(engine: KnownEngine) -> dict[str, str | int]:
 
 async def _accepted(
     request: web.Request, engine: KnownEngine, draft: Draft, asked: Asked, span: Span
-) -> tuple[JobRow, bool]:
+) -> tuple[JobRow, How]:
     who = identify(request)
     params = await request.app[ENGINES].accepted(engine, draft.params, root=draft.params_root)
     submitted = Submitted(
@@ -84,19 +90,28 @@ async def _accepted(
         rerun_of=draft.rerun_of,
         from_phase=draft.from_phase,
         subject=engine.subject(params),
+        unique_key=draft.unique_key,
         idempotency=_idempotency(asked),
         address=address_of(request),
         traceparent=span.traceparent,
     )
-    command = Submit(command_id=new_command_id(), actor=who.actor, submitted=submitted, reused=draft.reused)
+    command = Submit(
+        command_id=new_command_id(),
+        actor=who.actor,
+        submitted=submitted,
+        reused=draft.reused,
+        unique_mode=draft.unique_mode,
+    )
+    job_id = draft.job_id or request.app[DEPS].committer.new_job_id()
     source = draft.rerun_of if draft.reused else None
     commit = request.app[DEPS].telemetry.traces.begin("commit", span.traceparent)
     try:
-        return await request.app[DEPS].committer.submit(
-            command, tenant=who.tenant, job_id=draft.job_id, source_job_id=source
+        row, replay = await request.app[DEPS].committer.submit(
+            command, tenant=who.tenant, job_id=job_id, source_job_id=source
         )
     finally:
         commit.end()
+    return row, "replayed" if replay else "made" if row.job.id == job_id else "unfinished"
 
 
 def _idempotency(asked: Asked) -> Idempotency | None:

@@ -38,6 +38,7 @@ _seconds = click.FloatRange(min=0, min_open=True)
         "phaseline submit countdown -p steps=50 -p step_s=0.2 --follow",
         "phaseline submit fpl --params '{\"team_id\": 1}' --follow --timeout 60",
         "phaseline submit countdown --params @params.json --priority high --tag nightly -o json",
+        "phaseline submit countdown --unique-key nightly --unique-mode refuse",
     )
 )
 @click.argument("engine", shell_complete=engines_here)
@@ -52,10 +53,18 @@ _seconds = click.FloatRange(min=0, min_open=True)
 @click.option("--total-timeout", "total_s", type=_seconds, metavar="SECONDS", help="For all attempts together.")
 @click.option("--stall-timeout", "stall_s", type=_seconds, metavar="SECONDS", help="Longest silence of an attempt.")
 @click.option("--tag", "tags", multiple=True, help="A word to find the job by; may be repeated.")
+@click.option("--unique-key", metavar="WORD", help="While a job with this key has not ended, make no other.")
+@click.option(
+    "--unique-mode",
+    type=click.Choice(["return", "refuse", "replace"]),
+    help="Then: take that job (default), fail, or cancel it and make the new one.",
+)
 @both(key_option, follow_option, timeout_option, server_options)
 def submit(engine: str, shape: Shape, url: str, follow: bool, timeout_s: float | None, **asked: Any) -> None:
     """Makes a job for ENGINE (see `phaseline engines`) and prints its id, or watches it."""
     refuse_lonely_timeout(follow=follow, timeout_s=timeout_s)
+    if asked["unique_mode"] and not asked["unique_key"]:
+        raise click.UsageError("--unique-mode says nothing without --unique-key")
     asked["params"] = params_of(asked.pop("pairs"), asked["params"])
     limits = {name: asked.pop(name) for name in ("start_s", "attempt_s", "total_s", "stall_s")}
     asked["timeouts"] = {name: limit_s for name, limit_s in limits.items() if limit_s is not None}

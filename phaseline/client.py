@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from phaseline.bulk import Action, Bulk
@@ -53,7 +53,7 @@ class Client:
         await self._calls.close()
 
     # -- jobs
-    async def submit(
+    async def submit(  # noqa: PLR0913 all but one may be left out
         self,
         engine: str,
         params: Mapping[str, Any] | None = None,
@@ -63,12 +63,15 @@ class Client:
         max_attempts: int | None = None,
         timeouts: Mapping[str, float | None] | None = None,
         tags: Sequence[str] = (),
+        unique_key: str | None = None,
+        unique_mode: Literal["return", "refuse", "replace"] | None = None,
         key: str | None = None,
     ) -> Job:
         """Makes a job. `not_before` is an RFC 3339 time; `timeouts` has start_s, attempt_s, total_s, stall_s.
 
-        The same `key` with the same request gives the same job; without one each call makes its own.
-        Raises `Invalid` naming the field, `NotFound` for an unknown engine.
+        The same `key` with the same request gives the same job; without one each call makes its own. While a job with
+        the same `unique_key` has not ended, that one is returned; with `unique_mode` refuse this raises `UniqueKeyTaken`,
+        with replace it cancels that one. Raises `Invalid` naming the field, `NotFound` for an unknown engine.
         """
         asked = {
             "priority": priority,
@@ -76,6 +79,8 @@ class Client:
             "max_attempts": max_attempts,
             "timeouts": dict(timeouts) if timeouts else None,
             "tags": list(tags) or None,
+            "unique_key": unique_key,
+            "unique_mode": unique_mode,
         }
         body = {"engine": engine, "params": dict(params or {})} | given(asked)
         return await self._make("/api/v1/jobs", body, key)

@@ -16,7 +16,8 @@ ClientError
     │   ├── UnknownRoute     this server has no such call: is it older than this client?
     │   └── NoResult         the job left no result, or not that artifact
     ├── Conflict         409
-    │   └── WrongStatus      the job is `job_status`, which does not allow it
+    │   ├── WrongStatus      the job is `job_status`, which does not allow it
+    │   └── UniqueKeyTaken   job `job_id` has the unique key and has not ended
     ├── BeyondHead       404 and 409 (a NotFound and a Conflict): the stream ends at `head_seq`
     ├── Busy             429, 503: try again after `retry_after_s`
     │   ├── Overloaded       more is asked of this gateway than it takes at once
@@ -134,6 +135,15 @@ class WrongStatus(Conflict):
         return str(self.document.get("job_status", ""))
 
 
+class UniqueKeyTaken(Conflict):
+    """Another job with this unique key has not ended."""
+
+    @property
+    def job_id(self) -> str:
+        """That job."""
+        return str(self.document.get("job_id", ""))
+
+
 class BeyondHead(NotFound, Conflict):
     """The job's stream has no such sequence yet. As 404 of a job, as 409 of its events: both are caught."""
 
@@ -173,6 +183,7 @@ _BY_CODE: dict[str, type[Problem]] = {
     "no_result": NoResult,
     "overloaded": Overloaded,
     "unavailable": Unavailable,
+    "unique_key_taken": UniqueKeyTaken,
     "unknown_artifact": NoResult,
     "unknown_engine": UnknownEngine,
     "unknown_job": UnknownJob,

@@ -87,6 +87,7 @@ class Submitted(Envelope):
     rerun_of: str | None
     from_phase: str | None
     subject: NotRequired[str]
+    unique_key: NotRequired[str]
     idempotency: NotRequired[dict[str, str]]
     address: NotRequired[str]
     traceparent: NotRequired[str]

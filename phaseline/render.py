@@ -16,7 +16,18 @@ STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "running
 # A result longer than this is not for the terminal; it is fetched with `jobs results`.
 _CARD = (
     *("id", "engine", "engine_version", "status", "phase", "progress", "attempt", "failures", "losses"),
-    *("max_attempts", "priority", "tags", "seq", "created_at", "started_at", "finished_at", "not_before", "rerun_of"),
+    *(
+        "max_attempts",
+        "priority",
+        "tags",
+        "seq",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "not_before",
+        "rerun_of",
+        "unique_key",
+    ),
 )
 RESULT_LINES_MAX = 40
 PIPED_WIDTH = 100

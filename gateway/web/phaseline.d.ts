@@ -27,6 +27,7 @@ export interface Job {
   finished_at: string | null;
   not_before: string | null;
   rerun_of: string | null;
+  unique_key: string | null;
   stream_url: string;
   results?: Json;
   results_ref?: { url: string; sha256: string; size: number };
@@ -66,6 +67,9 @@ export interface Submission extends Call {
   maxAttempts?: number;
   timeouts?: { start_s?: number | null; attempt_s?: number | null; total_s?: number | null; stall_s?: number | null };
   tags?: string[];
+  /** While a job with this key has not ended, no other is made: that one is the answer, unless uniqueMode says otherwise. */
+  uniqueKey?: string;
+  uniqueMode?: "return" | "refuse" | "replace";
   /** The same key with the same request gives the same job. */
   key?: string;
 }

@@ -18,7 +18,16 @@ from events import batch, tables
 from events.catalog import Checkpoint, Partial, Ref
 from events.catalog import Log as LogEvent
 from events.committer import Committer
-from events.errors import KeyReused, LeaseLost, LogUnavailable, StillAlive, UnknownJob, Unstorable, WrongRevision
+from events.errors import (
+    KeyReused,
+    LeaseLost,
+    LogUnavailable,
+    StillAlive,
+    UniqueKeyTaken,
+    UnknownJob,
+    Unstorable,
+    WrongRevision,
+)
 from events.job import Job
 from events.log import Artifact, EngineRow, Head, JobQuery, Log, Look, at_or_behind
 from events.log_postgres import WEEK_MS, WEEKS_AHEAD, PostgresLog, asyncpg_url
@@ -30,6 +39,7 @@ from tests.builders import (
     a_cancel,
     a_failure,
     a_finish,
+    a_reopen,
     a_report,
     a_submit,
     a_worker,
@@ -497,6 +507,119 @@ async def test_the_same_key_at_the_same_instant_makes_one_job(log: Log, running:
     assert len({row.job.id for row, _ in made}) == 1
     assert sum(not replayed for _, replayed in made) == 1
     assert len(await log.jobs(JobQuery("default"))) == 1
+
+
+async def unique(who: Committing, mode: str = "return", key: str | None = None, **fields: Any) -> tuple[str, bool]:
+    """A submit with the unique key `u`: the job it is answered with, and whether it made it."""
+    command = a_submit(key=key, unique_key="u", **fields).model_copy(update={"unique_mode": mode})
+    job_id = who.committer.new_job_id()
+    row, replayed = await who.committer.submit(command, tenant="default", job_id=job_id)
+    return row.job.id, row.job.id == job_id and not replayed
+
+
+async def test_fifty_submits_with_a_unique_key_at_the_same_instant_make_one_job(
+    log: Log, running: Committing, make_log: MakeLog
+) -> None:
+    async with committing(other_log := make_log()) as other:
+        await other_log.open()
+        asked = [
+            unique(who, "return", key and f"k{n}") for n, (who, key) in enumerate([(running, ""), (other, "k")] * 25)
+        ]
+        answers = await asyncio.gather(*asked)
+    await other_log.close()
+    assert len({job_id for job_id, _ in answers}) == 1
+    assert sum(made for _, made in answers) == 1
+    assert len(await log.jobs(JobQuery("default"))) == 1
+
+
+async def test_fifty_submits_that_replace_at_the_same_instant_leave_one_job_unfinished(
+    log: Log, running: Committing, make_log: MakeLog
+) -> None:
+    async with committing(other_log := make_log()) as other:
+        await other_log.open()
+        answers = await asyncio.gather(*(unique(who, "replace") for who in [running, other] * 25))
+    await other_log.close()
+    assert all(made for _, made in answers)
+    jobs = await log.jobs(JobQuery("default", limit=100))
+    assert sorted(row.job.status for row in jobs) == ["cancelled"] * 49 + ["queued"]
+
+
+async def test_a_unique_key_is_free_again_once_its_job_has_ended(log: Log, running: Committing) -> None:
+    first, _ = await unique(running)
+    assert await unique(running, "return", tags=("another",)) == (first, False)
+    with pytest.raises(UniqueKeyTaken, match=first) as taken:
+        await unique(running, "refuse")
+    assert taken.value.job_id == first
+    _, elsewhere = await running.committer.submit(a_submit(unique_key="u"), tenant="another")
+    assert not elsewhere
+    [claimed] = [one for one in await running.claim(slots=9) if one.job.id == first]
+    await running.committer.execute(first, a_finish(claimed))
+    second, made = await unique(running, "refuse")
+    assert made
+    row = await log.job(second)
+    assert row is not None
+    assert row.unique_key == "u"
+
+
+async def test_a_replaced_job_is_cancelled_with_the_making_of_the_other_and_its_worker_is_told(
+    log: Log, running: Committing
+) -> None:
+    old = await running.started(unique_key="u")
+    new, made = await unique(running, "replace")
+    assert made
+    [first, *_, last] = await whole_stream(log, old.job.id)
+    assert (first.type, last.type, last.event().model_dump(include={"reason", "forced"})) == (
+        "submitted", "cancelled", {"reason": f"replaced by job {new}", "forced": True},
+    )  # fmt: skip
+    assert running.committed[-1].taken_from == {old.job.id: ("w1", 1)}
+    assert [job.status for job in running.committed[-1].jobs.values()] == ["cancelled", "queued"]
+    with pytest.raises(LeaseLost):
+        await running.committer.execute(old.job.id, a_report(old, progress()))
+
+
+async def test_who_repeats_a_submit_is_answered_by_its_idempotency_key_and_replaces_nothing(
+    log: Log, running: Committing
+) -> None:
+    first, _ = await unique(running, "replace", "k")
+    assert await unique(running, "replace", "k") == (first, False)
+    await running.committer.execute(first, a_cancel(), tenant="default")
+    second, made = await unique(running, "replace", "other")
+    assert made
+    assert await unique(running, "replace", "k") == (first, False)
+    with pytest.raises(KeyReused):
+        await unique(running, "replace", "k", body="another")
+    assert {row.job.id: row.job.status for row in await log.jobs(JobQuery("default"))} == {
+        first: "cancelled", second: "queued",
+    }  # fmt: skip
+
+
+async def test_a_job_is_not_tried_again_while_another_has_its_unique_key(log: Log, running: Committing) -> None:
+    ended = []
+    for _ in range(2):
+        job_id, _ = await unique(running)
+        await running.committer.execute(job_id, a_cancel(), tenant="default")
+        ended.append(job_id)
+    answers = await asyncio.gather(
+        *(running.committer.execute(job_id, a_reopen(), tenant="default") for job_id in ended), return_exceptions=True
+    )
+    refused = [answer for answer in answers if isinstance(answer, UniqueKeyTaken)]
+    assert len(refused) == 1
+    assert refused[0].job_id in ended
+    statuses = sorted(row.job.status for row in await log.jobs(JobQuery("default")))
+    assert statuses == ["cancelled", "queued"]
+
+
+async def test_a_submit_with_a_unique_key_whose_outcome_was_unknown_is_found_and_not_doubled(
+    log: Log, running: Committing
+) -> None:
+    command = a_submit(unique_key="u").model_copy(update={"unique_mode": "replace"})
+    job_id = running.committer.new_job_id()
+    for doubtful in (False, True):
+        item = batch.Item(job_id, "default", command, doubtful=doubtful)
+        async with log.transaction() as tx:
+            await batch.commit_batch(tx, [item], [])
+        assert (item.error, item.found) == (None, doubtful)
+    assert story(await whole_stream(log, job_id)) == [(1, "submitted")]
 
 
 async def test_a_key_with_another_body_is_refused_and_belongs_to_its_tenant(log: Log, running: Committing) -> None:

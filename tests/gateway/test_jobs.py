@@ -16,7 +16,7 @@ from tests.gateway.driving import Answer, Driver, Gateway
 JOB_FIELDS = [
     *("id", "engine", "engine_version", "status", "phase", "progress", "attempt", "failures", "losses"),
     *("max_attempts", "priority", "params", "tags", "seq", "created_at", "started_at", "finished_at", "not_before"),
-    *("rerun_of", "stream_url"),
+    *("rerun_of", "unique_key", "stream_url"),
 ]
 NEW = {"engine": "fpl", "params": {"team_id": 7}}
 
@@ -70,6 +70,58 @@ async def test_a_job_says_whom_it_is_about_where_its_engine_declares_it(gateway:
         assert row is not None
         said.append((submitted.get("subject", "absent"), row.subject))
     assert said == [("[7,null]", "[7,null]"), ("absent", None), ("absent", None)]
+
+
+# ---- unique keys ----------------------------------------------------------------------------------------------
+
+
+TAKEN = "urn:phaseline:problem:unique_key_taken"
+
+
+async def test_a_submit_with_the_unique_key_of_an_unfinished_job_is_answered_with_it(gateway: Gateway):
+    asked = NEW | {"unique_key": "nightly"}
+    first = await gateway.post("/api/v1/jobs", asked)
+    again = await post_with_key(gateway, "k", asked | {"params": {"team_id": 8}})
+    assert (first.status, again.status, again.json) == (202, 200, first.json)
+    assert again.headers["Location"] == f"/api/v1/jobs/{first.json['id']}"
+    assert first.json["unique_key"] == "nightly"
+
+
+async def test_a_submit_that_may_not_share_a_unique_key_names_the_field_and_the_job(gateway: Gateway):
+    job_id = (await gateway.post("/api/v1/jobs", NEW | {"unique_key": "nightly"})).json["id"]
+    refused = await gateway.post("/api/v1/jobs", NEW | {"unique_key": "nightly", "unique_mode": "refuse"})
+    assert (refused.status, refused.json["type"], refused.json["job_id"]) == (409, TAKEN, job_id)
+    assert refused.json["errors"] == [{"field": "unique_key", "message": f"job {job_id} has this unique key"}]
+    rerun = await gateway.post(f"/api/v1/jobs/{job_id}/rerun")
+    assert (rerun.status, rerun.json["type"], rerun.json["job_id"]) == (409, TAKEN, job_id)
+
+
+async def test_a_submit_that_replaces_cancels_the_job_with_its_unique_key(gateway: Gateway):
+    asked = NEW | {"unique_key": "nightly", "unique_mode": "replace"}
+    old, new = [(await gateway.post("/api/v1/jobs", asked)).json for _ in range(2)]
+    assert old["id"] != new["id"]
+    assert [(await gateway.get(f"/api/v1/jobs/{job['id']}")).json["status"] for job in (old, new)] == [
+        "cancelled",
+        "queued",
+    ]
+    retried = await gateway.post(f"/api/v1/jobs/{old['id']}/retry")
+    assert (retried.status, retried.json["type"], retried.json["job_id"]) == (409, TAKEN, new["id"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"unique_key": ""}, "unique_key"),
+        ({"unique_key": "x" * 256}, "unique_key"),
+        ({"unique_key": "x", "unique_mode": "share"}, "unique_mode"),
+        ({"unique_mode": "replace"}, "unique_mode"),
+    ],
+)
+async def test_a_wrong_unique_key_is_named_and_makes_nothing(gateway: Gateway, wrong: dict[str, Any], field: str):
+    refused = await gateway.post("/api/v1/jobs", NEW | wrong)
+    assert refused.status == 422
+    assert [error["field"] for error in refused.json["errors"]] == [field]
+    assert (await gateway.get("/api/v1/jobs")).json["jobs"] == []
 
 
 # ---- idempotency ----------------------------------------------------------------------------------------------

@@ -477,6 +477,13 @@ class SimTransaction:
     async def live_workers(self, worker_ids: Sequence[str], now: int) -> set[str]:
         return await self._run("live workers", lambda _: self._db.live_workers(worker_ids, now))
 
+    async def rivals(self, rows: Sequence[JobRow]) -> list[JobRow]:
+        await self._run("advisory locks", lambda tx: self._db.advise(tx, rows))
+        return await self._run("rivals", lambda tx: self._db.rivals(tx, rows))
+
+    async def holders(self, job_ids: Sequence[str]) -> dict[str, str]:
+        return await self._run("holders", lambda tx: self._db.unique_holders(tx, job_ids))
+
     async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
         return await self._run("insert", lambda tx: self._db.insert_jobs(tx, rows))
 

@@ -172,6 +172,8 @@ class Scenario:
             "timeouts": {"attempt_s": 60.0} | timeouts,
             "max_attempts": rng.choice((1, 2, 3)),
         }
+        if rng.random() < 0.2:
+            body |= {"unique_key": rng.choice("abc"), "unique_mode": "replace"}
         return Asked(mark, body, f"key {mark}" if rng.random() < 0.7 else None)
 
     # -- ends

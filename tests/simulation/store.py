@@ -250,6 +250,43 @@ class Database(Server):
         """Those whose lease has not ended."""
         return {one for one in worker_ids if (row := self.workers.get(one)) is not None and row.lease_until > now}
 
+    def advise(self, tx: Tx, rows: Sequence[JobRow]) -> None:
+        """Advisory locks of the keys of new jobs, until the transaction ends."""
+        keys = {f"advisory key {row.job.tenant} {row.key_sha256}" for row in rows if row.key_sha256}
+        for lock in sorted(keys | {f"advisory unique {row.job.tenant} {row.unique_key}" for row in rows}):
+            self._take(tx, lock)
+
+    def rivals(self, tx: Tx, rows: Sequence[JobRow]) -> list[JobRow]:
+        """What is in the way of new jobs."""
+        found = {}
+        for row in rows:
+            if holder := self._unfinished(tx, row):
+                found[holder.job.id] = holder
+            if row.key_sha256 is not None and (winner := self.found_key(row.job.tenant, row.key_sha256)):
+                found[winner.job.id] = winner
+        return list(found.values())
+
+    def unique_holders(self, tx: Tx, job_ids: Sequence[str]) -> dict[str, str]:
+        """Who else has the unique keys of these jobs."""
+        own = {job_id: row for job_id in job_ids if (row := self._seen(tx, job_id)) is not None}
+        return {job_id: holder.job.id for job_id, row in own.items() if (holder := self._unfinished(tx, row))}
+
+    def _unfinished(self, tx: Tx, row: JobRow) -> JobRow | None:
+        """Another unfinished job with the unique key of this one."""
+        if row.unique_key is None:
+            return None
+        others = (self._seen(tx, job_id) for job_id in dict.fromkeys([*self.rows, *tx.inserted]))
+        same = (other for other in others if other is not None and other.job.id != row.job.id)
+        wanted = (row.job.tenant, row.unique_key)
+        return next((o for o in same if (o.job.tenant, o.unique_key) == wanted and not o.job.is_final), None)
+
+    def _index_unfinished(self, tx: Tx, row: JobRow) -> None:
+        """The unique index of unfinished jobs: waits for whoever writes the same, then refuses as the adapter says it."""
+        if row.unique_key is not None and not row.job.is_final:
+            self._take(tx, f"unfinished {row.job.tenant} {row.unique_key}")
+            if self._unfinished(tx, row):
+                raise Contended
+
     def insert_jobs(self, tx: Tx, rows: Sequence[JobRow]) -> dict[str, JobRow]:
         """ON CONFLICT of the key DO NOTHING; a conflict of the id is an error. Both wait for whoever came first."""
         winners = {}
@@ -270,6 +307,7 @@ class Database(Server):
             self._take(tx, job.id)
             if job.id in self.rows:
                 raise Unstorable(f"the database refused this content: job {job.id} is there already")
+            self._index_unfinished(tx, row)
             tx.rows[job.id] = row
             tx.inserted[job.id] = None
         return winners
@@ -293,6 +331,8 @@ class Database(Server):
             row = self._seen(tx, job.id)
             if row is not None:
                 changed = {name: getattr(job, name) for name in t.CHANGING}
+                if row.job.is_final and not job.is_final:
+                    self._index_unfinished(tx, replace(row, job=job))
                 tx.rows[job.id] = replace(row, job=replace(row.job, **changed))
 
     def put_artifacts(self, tx: Tx, artifacts: Sequence[Artifact]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import random
 import signal
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
@@ -362,6 +363,11 @@ class World:
         for _, recorded in tx.events:
             if recorded.type == "started":
                 self.workers[recorded.actor.removeprefix("worker:")] = str(tx.session.owner)
+        rows = self.database.rows.values()
+        unfinished = Counter(row.unique_key for row in rows if row.unique_key and not row.job.is_final)
+        for key, times in unfinished.items():
+            if times > 1:
+                self.wrong(f"{times} unfinished jobs have the unique key {key}")
 
     def problems(self) -> None:
         """What nobody caught, in processes that were alive."""
