@@ -21,6 +21,7 @@ from gateway.deps import DEPS, EVERYONE, IDENTITY, Deps, Identity
 from gateway.origins import check_origin
 from gateway.problems import Handler, Problem
 from gateway.queries import PASS, PASSED
+from gateway.tokens import BadToken
 
 FRESH_S = 5.0  # so long a revoked key may still be let in
 LOOK_S = 5.0  # how often keys of open streams are looked at
@@ -73,18 +74,22 @@ def permit(who: Identity, scope: Scope) -> None:
 
 @dataclass(slots=True, eq=False)
 class Guest:
-    """An open stream, the key it was opened with, and how to end it."""
+    """An open stream, what it was opened with, and how to end it."""
 
-    key_id: str | None
+    who: Identity
     end: Callable[[str], None]
-    until: int | None = None
+
+    def over(self, now_ms: int) -> bool:
+        """Whether the pass or token it came with has ended."""
+        return self.who.until is not None and self.who.until <= now_ms
 
 
 class Access:
     """One per gateway process."""
 
     def __init__(self, deps: Deps) -> None:
-        self.asks = deps.asks
+        self.asks = deps.asks or deps.tokens is not None
+        self._tokens = deps.tokens
         self._store = deps.keys
         self._clock = deps.clock
         self._kept: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()  # since when
@@ -93,11 +98,17 @@ class Access:
         self._guests: dict[Guest, None] = {}
 
     async def who(self, text: str | None) -> Identity:
-        """Whose key this is. Raises `Unauthorized`, `LogUnavailable`."""
+        """Whose key or token this is. Raises `Unauthorized`, `Unavailable`."""
         if not self.asks:
             return EVERYONE
         if text is None:
             raise no_key()
+        if self._tokens is not None and text.count(".") == 2:  # no key has a dot
+            try:
+                bearer = await self._tokens.who(text)
+            except BadToken as wrong:
+                raise Unauthorized(f"This token is not good here: {wrong}.", presented=True) from None
+            return Identity(bearer.tenant, f"user:{bearer.subject}", bearer.scopes, until=bearer.until)
         token = token_of(text)
         key = await self._key(token) if token is not None else None
         if key is None:
@@ -159,7 +170,7 @@ class Access:
     @contextmanager
     def hosting(self, who: Identity, end: Callable[[str], None]) -> Iterator[Guest]:
         """Calls `end` with a reason when the key an open stream came with is good no more, while the block lasts."""
-        guest = Guest(who.key_id, end, who.until)
+        guest = Guest(who, end)
         self._guests[guest] = None
         try:
             yield guest
@@ -167,16 +178,20 @@ class Access:
             del self._guests[guest]
 
     async def run(self) -> None:
-        """Looks at keys again until cancelled."""
-        if self._store is None:
-            return
+        """Looks at keys again until cancelled, and fetches those of tokens."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._tokens is not None:
+                tasks.create_task(self._tokens.keys.run())
+            tasks.create_task(self._look_again())
+
+    async def _look_again(self) -> None:
         loop = asyncio.get_running_loop()
         touched = loop.time()
         while True:
             await asyncio.sleep(LOOK_S)
             try:
                 await self.look()
-                if self._used and loop.time() - touched >= TOUCH_S:
+                if self._store is not None and self._used and loop.time() - touched >= TOUCH_S:
                     used, self._used, touched = list(self._used), {}, loop.time()
                     await self._store.touch_keys(used)
             except PhaselineError as away:
@@ -185,11 +200,12 @@ class Access:
     async def look(self) -> None:
         """Ends streams whose key was revoked or has expired; begins to ask once there is a key."""
         if self._store is None:
+            self._part()
             return
         if not self.asks and await self._store.has_keys():
             self.asks = True
             log.warning("there is a key now: from here on every request needs one")
-        wanted = sorted({guest.key_id for guest in self._guests if guest.key_id is not None})
+        wanted = sorted({guest.who.key_id for guest in self._guests if guest.who.key_id is not None})
         if wanted:
             try:
                 for key in (await self._store.find_keys(wanted)).values():
@@ -202,12 +218,13 @@ class Access:
     def _part(self) -> None:
         now_ms = self._clock.now_ms()
         for guest in list(self._guests):
-            if guest.until is not None and guest.until <= now_ms:
-                guest.end("the pass is over")
-            elif guest.key_id is None:
-                if self.asks:
+            key_id = guest.who.key_id
+            if guest.over(now_ms):
+                guest.end("the token has expired" if key_id is None else "the pass is over")
+            elif key_id is None:
+                if self.asks and guest.who.until is None:
                     guest.end("a key is needed")
-            elif guest.key_id in self._kept and (why := self._kept[guest.key_id][1].over(now_ms)):
+            elif key_id in self._kept and (why := self._kept[key_id][1].over(now_ms)):
                 guest.end(f"the key is {why}")
 
 

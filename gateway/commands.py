@@ -41,7 +41,7 @@ class Auth(Body):
     """Says who is asking: the first frame where the upgrade did not, later a newer key of the same tenant."""
 
     op: Literal["auth"]
-    token: Annotated[str, StringConstraints(max_length=4096)]
+    token: Annotated[str, StringConstraints(max_length=8192)]
 
 
 Command = SubscribeJob | SubscribeFeed | Unsubscribe | Auth

@@ -19,6 +19,7 @@ from gateway.engines import EngineBook
 from gateway.hub import WATCHED_MAX, Hub
 from gateway.limits import Limits
 from gateway.sockets import COMPRESSED_MAX, CONNECTIONS_MAX
+from gateway.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Deps:
     committer: Committer
     engines: Mapping[str, Engine]  # those installed here, by name
     keys: Doors | None = None  # without them nobody is ever asked for one
+    tokens: Tokens | None = None  # of an issuer: with it everybody is asked
     asks: bool = False  # for a key, from the start; otherwise as soon as there is one
     trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()  # whose X-Forwarded-For counts
     allowed_origins: frozenset[str] = frozenset()  # besides loopback
@@ -57,7 +59,7 @@ class Identity:
     scopes: frozenset[Scope] = frozenset(SCOPES)
     key_id: str | None = None
     only: frozenset[str] | None = None  # with a pass: these jobs and no other, and not the feed
-    until: int | None = None  # with a pass: when it ends, in ms
+    until: int | None = None  # with a pass or a token: when it ends, in ms
 
     def may(self, scope: Scope) -> bool:
         """`admin` may everything."""

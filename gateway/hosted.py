@@ -1,5 +1,6 @@
 """A WebSocket whose key is looked at again as long as it is open: it ends with 4401, or goes on with a newer one."""
 
+from events.errors import Unavailable
 from gateway.access import Access, Guest, Unauthorized
 from gateway.commands import Auth, BadCommand, command_of
 from gateway.connection import Connection, Ending, Talk
@@ -32,8 +33,10 @@ def _renew(access: Access, who: Identity, guest: Guest, connection: Connection, 
             newer = await access.who(token)
         except Unauthorized as no:
             raise Ending(4401, no.detail) from None
+        except Unavailable:
+            raise Ending(1013, "this cannot be judged now") from None
         if newer.tenant != who.tenant or not newer.may("read"):
             raise Ending(4403, "this key is not good for this stream")
-        guest.key_id = newer.key_id
+        guest.who = newer
 
     connection.aside(judge())

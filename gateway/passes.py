@@ -38,6 +38,8 @@ async def create(request: web.Request) -> web.Response:
     """The pass, shown once. It is bound to the Origin of this request, if it has one."""
     new = checked(NewPass, await read_object(request))
     deps, who = request.app[DEPS], identify(request)
+    if who.key_id is None and who.until is not None:
+        raise Problem(403, "forbidden", "A pass is as good as its key: it is made with an API key, not with a token.")
     for job_id in new.jobs:
         if not JOB_ID.fullmatch(job_id) or await deps.log.head(job_id, who.tenant) is None:
             raise UnknownJob

@@ -16,11 +16,13 @@ from gateway.jobs import answer
 from gateway.queries import Query
 from gateway.schemas import Body
 
+KEY_CHARS_MAX = 4000  # a browser keeps cookies up to 4096 bytes, name and flags included
+
 
 class Login(Body):
     """`POST /api/v1/session`."""
 
-    key: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    key: Annotated[str, StringConstraints(min_length=1, max_length=KEY_CHARS_MAX)]
 
 
 async def show(request: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from events import crash_points
 from events.catalog import FINAL
-from events.errors import LogUnavailable, UnknownJob
+from events.errors import LogUnavailable, Unavailable, UnknownJob
 from events.log import Head
 from gateway import frames
 from gateway.access import ACCESS, Forbidden, Unauthorized, bearer_protocol, no_key, permit, token_in, with_pass
@@ -124,6 +124,8 @@ async def _introduced(request: web.Request, opening: Opening, connection: Connec
         return ending
     except LogUnavailable:
         return Ending(1013, "the log does not answer")
+    except Unavailable:
+        return Ending(1013, "the issuer of tokens does not answer")
 
 
 def _token_of(text: str) -> str:

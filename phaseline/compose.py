@@ -31,7 +31,7 @@ from events.bus_memory import MemoryBus
 from events.bus_rabbit import RabbitBus, RabbitSettings
 from events.committer import Committer
 from events.declaration import Engine, installed_engines
-from events.errors import BusUnavailable, LogUnavailable, PhaselineError, Unavailable
+from events.errors import BusUnavailable, LogUnavailable, Unavailable
 from events.keys import ApiKey, Keys, Scope
 from events.log import Log
 from events.passes import Doors
@@ -45,8 +45,8 @@ from gateway.addresses import Network, networks
 from gateway.app import make_app
 from gateway.deps import Deps
 from gateway.limits import Limits
-from phaseline import database, logs, verify
-from phaseline.settings import OTHER_FILES, Settings, words
+from phaseline import database, logs, oidc, verify
+from phaseline.settings import OTHER_FILES, Misconfigured, Settings, words
 
 BOOT_WAIT_S = 60.0  # how long a process waits for its database at boot before it gives up
 RETRY_S = 0.5
@@ -57,10 +57,6 @@ VERSION = importlib.metadata.version("phaseline")
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _asked: ContextVar[asyncio.Semaphore] = ContextVar("asked")  # to end, by signals; one release for each
-
-
-class Misconfigured(PhaselineError):
-    """The settings do not fit together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +287,7 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         parts.committer,
         parts.engines,
         keys=parts.keys,
+        tokens=oidc.tokens(settings),
         asks=asks,
         trusted_proxies=_networks(settings),
         allowed_origins=origins,
@@ -319,7 +316,7 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
 
 async def _asks_for_keys(settings: Settings, keys: Keys) -> bool:
     """Whether every request needs a key from the start. Raises `Misconfigured` where strangers could come in."""
-    if settings.auth == "keys" or await _waiting_for_database(keys.has_keys):
+    if settings.auth == "keys" or settings.oidc_issuer or await _waiting_for_database(keys.has_keys):
         return True
     if settings.auth == "auto" and not _is_loopback(settings.host):
         raise Misconfigured(

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from events.errors import PhaselineError
+
 OTHER_FILES = 500  # open files of a process beside its streams: database, RabbitMQ, children, plain requests
 
 
@@ -27,6 +29,21 @@ class Settings(BaseSettings):
         description="auto: API keys are asked for once there is one, and without one only loopback is listened on; "
         "open: the same, but anywhere; keys: asked for even before there is one",
     )
+    oidc_issuer: str = Field(
+        "",
+        description="URL of an OpenID Connect issuer whose tokens are accepted beside API keys; then everybody is asked",
+    )
+    oidc_audience: str = Field("", description="what a token's `aud` must name; needed with an issuer")
+    oidc_algorithms: str = Field("RS256,ES256", description="comma-separated algorithms tokens may be signed with")
+    oidc_scope_claim: str = Field("scope", description="the claim that says what a token may: words, or a list of them")
+    oidc_scopes: str = Field(
+        "",
+        description="comma-separated THEIRS=OURS of that claim's words; without it they are ours: submit, read, cancel, admin",
+    )
+    oidc_tenant_claim: str = Field(
+        "", description="the claim that names a token's tenant; without it all are `default`"
+    )
+    oidc_leeway_s: int = Field(30, ge=0, le=300, description="how far the issuer's clock may be off")
     allowed_origins: str = Field(
         "", description="comma-separated Origins besides loopback that may open sockets and change anything"
     )
@@ -85,6 +102,10 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     log_format: Literal["text", "json"] = Field("text", description="text for people, json: one object a line")
+
+
+class Misconfigured(PhaselineError):
+    """The settings do not fit together."""
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ of, or one that asks for less than before, is found.
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
@@ -21,7 +21,10 @@ from gateway import websocket
 from gateway.access import ACCESS
 from gateway.app import make_app
 from gateway.deps import DEPS
+from gateway.issuer_keys import Source
+from gateway.tokens import Accepted, Tokens
 from tests.gateway.driving import WAIT_S, Answer, Driver, Gateway, Storage, Stream, seen
+from tests.gateway.issuing import AUDIENCE, Issuer, every_kind_of_token, issuing
 from tests.gateway.keyring import BAD, Credential, every_kind, keys_of, make
 from tests.gateway.listening import listening
 
@@ -52,13 +55,26 @@ JOBS_ROUTES = sorted(path for _, path in EXPECTED if path.startswith("/api/") an
 
 
 @pytest.fixture
-async def settings(storage: Storage) -> dict[str, Any]:
-    return {"keys": keys_of(storage), "asks": True}
+async def issuer() -> AsyncIterator[Issuer]:
+    async with issuing() as running:
+        yield running
+
+
+@pytest.fixture
+async def settings(storage: Storage, issuer: Issuer) -> dict[str, Any]:
+    tokens = Tokens(Source(issuer.url), Accepted(AUDIENCE, tenant_claim="tenant"), Clock())
+    return {"keys": keys_of(storage), "tokens": tokens, "asks": True}
 
 
 @pytest.fixture
 async def keys(storage: Storage) -> dict[str, Credential]:
     return await every_kind(storage)
+
+
+@pytest.fixture(params=["keys", "tokens"])
+async def credentials(request: pytest.FixtureRequest, storage: Storage, issuer: Issuer) -> dict[str, Credential]:
+    """What everybody may come with: API keys, and tokens of an issuer."""
+    return await every_kind(storage) if request.param == "keys" else every_kind_of_token(issuer)
 
 
 def routes(gateway: Gateway) -> list[tuple[str, str]]:
@@ -98,7 +114,8 @@ async def test_a_route_that_says_nothing_answers_nobody(gateway: Gateway):
         assert (answer.status, "secret" in await answer.text()) == (403, False)
 
 
-async def test_every_route_with_every_kind_of_key(gateway: Gateway, driver: Driver, keys: dict[str, Credential]):
+async def test_every_route_with_every_kind_of_key(gateway: Gateway, driver: Driver, credentials: dict[str, Credential]):
+    keys = credentials
     attempt = await driver.started()
     await attempt.finish({"gain": 4.0})
     job_id = attempt.job_id
@@ -134,7 +151,8 @@ async def test_every_route_with_every_kind_of_key(gateway: Gateway, driver: Driv
         for scope in SCOPES:
             if need == "any key" or keys[scope].may(need):
                 answer = await called(gateway, method, path, job_id, keys[scope].header)
-                assert answer.status in (200, 201, 202, 404, 409), (method, path, scope, answer.body)
+                done = (200, 201, 202, 404, 409) if "." not in keys[scope].text or path != "/api/v1/passes" else (403,)
+                assert answer.status in done, (method, path, scope, answer.body)
         tried += 1
     assert tried == len(
         [
@@ -296,8 +314,9 @@ async def first_frame_or_close(stream: Stream) -> tuple[list[dict[str, Any]], in
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("path", SOCKETS)
 async def test_every_socket_with_every_kind_of_key(
-    gateway: Gateway, driver: Driver, keys: dict[str, Credential], path: str, way: str
+    gateway: Gateway, driver: Driver, credentials: dict[str, Credential], path: str, way: str
 ):
+    keys = credentials
     attempt = await driver.started()
     url = filled(path, attempt.job_id)
     for name, key in keys.items():
@@ -427,7 +446,7 @@ class TestExpiry:
 
 async def renewed_all(gateway: Gateway, key_id: str, count: int) -> None:
     async with asyncio.timeout(WAIT_S):
-        while sum(guest.key_id == key_id for guest in gateway.app[ACCESS]._guests) < count:  # noqa: ASYNC110 no signal
+        while sum(guest.who.key_id == key_id for guest in gateway.app[ACCESS]._guests) < count:  # noqa: ASYNC110 no signal
             await asyncio.sleep(0.01)
 
 

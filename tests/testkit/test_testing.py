@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from events.catalog import Partial, Progress
 from phaseline import Context, InvalidParams, NotRetryable, RetryAfter, engine, testing
-from phaseline.compose import Misconfigured
+from phaseline.settings import Misconfigured
 from phaseline.testing import run_engine, service
 
 pytest_plugins = ["pytester"]
