@@ -92,7 +92,7 @@ class Bench:
     async def embedded(self) -> AsyncIterator[tuple[Installation, Api]]:
         """`phaseline up` on SQLite, warm."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            installation = embedded(Path(folder), **ENVIRONMENT)
+            installation = embedded(Path(folder), **ENVIRONMENT, PHASELINE_SLOTS=SLOTS)
             async with running(installation), api(installation.url) as http:
                 await warmed(http)
                 yield installation, http

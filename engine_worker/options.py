@@ -15,7 +15,7 @@ class WorkerOptions:
     outage_grace_s: float = 30.0
     result_bytes_max: int = 16 * 1024 * 1024
     engine_modules: tuple[str, ...] = ()
-    child_attempts_max: int = 100  # then a fresh process takes the slot: whatever an engine leaks ends with it
+    child_attempts_max: int = 1000  # then a fresh process takes the slot: whatever an engine leaks ends with it
     child_rss_bytes_max: int = 1024 * 1024 * 1024  # likewise after an attempt that left it larger than this
     child_memory_bytes_max: int | None = (
         None  # what an engine process may allocate; None: as much as the system lets it

@@ -7,6 +7,7 @@ carries. A refused command fails alone; anything else that goes wrong rolls the 
 import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from events import crash_points
@@ -100,7 +101,7 @@ async def commit_batch(tx: Transaction, items: Sequence[Item], claims: Sequence[
     """Runs a batch inside an open transaction. A doubtful command that was recorded before answers with that."""
     existing = sorted({item.job_id for item in items if not isinstance(item.command, Submit)})
     jobs = await tx.lock(existing) if existing else {}
-    now = await tx.now()
+    now = await tx.now() if items else 0  # claims bring their own
     done = Committed(now)
     doubtful = {item.command.command_id: item.job_id for item in items if item.doubtful}
     before = await tx.recorded(doubtful) if doubtful else {}
@@ -112,12 +113,11 @@ async def commit_batch(tx: Transaction, items: Sequence[Item], claims: Sequence[
         if item.artifacts and item.error is None:
             await tx.put_artifacts(item.artifacts)
             crash_points.reached("artifacts.put")
-    if decided := {item.job_id for item in others if item.rows and item.error is None}:
-        await tx.save([job for job_id, job in done.jobs.items() if job_id in decided])
+    changed = {item.job_id for item in others if item.rows and item.error is None}
     if claims:
-        await _claim(tx, claims, now, done)
+        changed |= await _claim(tx, claims, done, decided=changed)
     if done.events:
-        done.epoch = await tx.append(done.events)
+        done.epoch = await tx.append(done.events, [job for job_id, job in done.jobs.items() if job_id in changed])
     return done
 
 
@@ -220,7 +220,7 @@ async def _replace(
     _changed(job, cancelled, rows, done)
     if job.worker_id:
         done.taken_from[job.id] = (job.worker_id, job.attempt)
-    await tx.save([cancelled])
+    await tx.append([], [cancelled])  # at once: the new job's row may not be there beside it
 
 
 def _replay(item: Item, winner: JobRow) -> None:
@@ -292,32 +292,31 @@ async def _live_holders(tx: Transaction, items: Sequence[Item], jobs: Mapping[st
     return await tx.live_workers(sorted(suspects), now) if suspects else set()
 
 
-async def _claim(tx: Transaction, claims: Sequence[Claim], now: int, done: Committed) -> None:
-    """All claims together and last: inside a transaction SKIP LOCKED does not skip its own rows."""
-    live = await tx.live_workers(sorted({claim.worker_id for claim in claims}), now)
+async def _claim(tx: Transaction, claims: Sequence[Claim], done: Committed, *, decided: AbstractSet[str]) -> set[str]:
+    """All claims together and last: inside a transaction SKIP LOCKED does not skip its own rows. What was `decided` in
+    this batch is not yet saved, so its row may still look due: its new state, if it is due, comes with the next claim.
+    Returns the jobs that were claimed."""
     wanted: dict[tuple[str, int], int] = {}
     for claim in claims:
-        if claim.worker_id not in live:
-            claim.error = LeaseLost("the worker's lease has ended; it beats before it claims again")
-            continue
         for declared in claim.engines.items():
             wanted[declared] = wanted.get(declared, 0) + claim.slots
-    careful = any(claim.idle for claim in claims)
-    due = await tx.due(wanted, now, careful=careful) if wanted else []
-    rows: list[Recorded] = []
-    changed: list[Job] = []
-    for row in sorted(due, key=lambda row: (row.job.rank, row.job.id)):
+    worker_ids = sorted({claim.worker_id for claim in claims})
+    found = await tx.claimable(worker_ids, wanted, careful=any(claim.idle for claim in claims))
+    done.now = done.now or found.now
+    for claim in claims:
+        if claim.worker_id not in found.live:
+            claim.error = LeaseLost("the worker's lease has ended; it beats before it claims again")
+    claimed: set[str] = set()
+    for row in sorted(found.due, key=lambda row: (row.job.rank, row.job.id)):
         claim_or_none = next((claim for claim in claims if _accepts(claim, row.job)), None)
-        if claim_or_none is None:
+        if claim_or_none is None or row.job.id in decided:
             continue
-        job, recorded = _start(row.job, claim_or_none.worker_id, max(now, row.job.last_at))
+        job, recorded = _start(row.job, claim_or_none.worker_id, max(found.now, row.job.last_at))
         claim_or_none.taken.append(Claimed(job, row.params, row.subject))
-        rows += recorded
-        changed.append(job)
-    if rows:
-        await tx.save(changed)
-        done.events += rows
-        done.jobs.update((job.id, job) for job in changed)
+        claimed.add(job.id)
+        done.events += recorded
+        done.jobs[job.id] = job
+    return claimed
 
 
 def _accepts(claim: Claim, job: Job) -> bool:

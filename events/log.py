@@ -192,6 +192,15 @@ class Stats:
     events: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Claimable:
+    """What a claim finds, at `now` by the database: which of the workers it is for are `live`, and jobs that are due."""
+
+    now: int
+    live: frozenset[str]
+    due: list[JobRow]
+
+
 class Transaction(Protocol):
     """One database transaction of the committer. Calls come in the order given here (architecture §4)."""
 
@@ -217,22 +226,23 @@ class Transaction(Protocol):
     async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
         """Inserts new jobs; returns, by new id, the rows that were there first for the same idempotency key."""
 
-    async def append(self, events: Sequence[Recorded]) -> str:
-        """Inserts events and returns the epoch they belong to, which stays the log's epoch until this transaction
-        ends; a repeated (job, seq) raises and rolls everything back."""
-
-    async def save(self, jobs: Sequence[Job]) -> None:
-        """Writes the lifecycle columns of these locked or just inserted jobs."""
-
     async def put_artifacts(self, artifacts: Sequence[Artifact]) -> None:
         """Stores bodies; one that is there already stays."""
 
     async def copy_artifacts(self, source_job_id: str, job_id: str, sha256s: Sequence[str]) -> None:
         """Gives a job its own rows of another job's artifacts."""
 
-    async def due(self, wanted: Mapping[tuple[str, int], int], now: int, *, careful: bool) -> list[JobRow]:
-        """Locks due jobs of these engines and versions, for each up to its limit, best rank first, skipping locked ones.
-        Without `careful` only jobs lost less than twice: from its second loss a job runs alone (architecture §8)."""
+    async def claimable(
+        self, worker_ids: Sequence[str], wanted: Mapping[tuple[str, int], int], *, careful: bool
+    ) -> Claimable:
+        """Locks due jobs of these engines and versions, for each up to its limit, best rank first, skipping those that
+        others hold; none when no worker's lease is live. Without `careful` only jobs lost less than twice: from its
+        second loss a job runs alone (architecture §8)."""
+
+    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> str:
+        """Inserts events and writes the lifecycle columns of `jobs`, all locked or just inserted here. Returns the
+        epoch the events belong to, which stays the log's until this transaction ends; a repeated (job, seq) raises
+        and rolls everything back."""
 
 
 class Log(Protocol):

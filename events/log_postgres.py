@@ -32,6 +32,7 @@ from events.log import (
     ROOM_AFTER_LEASES,
     Artifact,
     BeatReply,
+    Claimable,
     FeedPage,
     Head,
     JobRow,
@@ -43,6 +44,7 @@ from events.log_seals import ENVELOPE, SqlSealLog, to_envelope
 from events.log_sql import (
     BEAT_S,
     JOB_ROW,
+    NO_LIMIT,
     event_columns,
     first_line,
     job_columns,
@@ -81,7 +83,6 @@ CONNECT_ARGUMENTS: dict[str, Any] = {
     "command_timeout": COMMAND_S,
     "server_settings": SERVER_SETTINGS,
 }
-NO_LIMIT = 2**31 - 1
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _CONTENDED = {"40P01", "40001", "55P03"}
 # SQLAlchemy prepares a new connection outside of its own error handling: when the server ends it just then, the
@@ -420,12 +421,12 @@ class PostgresTransaction:
         keys = sorted({row.key_sha256 or "" for row in losers})
         return winners(losers, await self._connection.fetch(_KEYED, keys))
 
-    async def append(self, events: Sequence[Recorded]) -> str:
+    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> str:
         columns = _arrays([event_columns(recorded) for recorded in events], _EVENT_TYPES)
-        return str(await self._connection.fetchval(_APPEND, *columns))
-
-    async def save(self, jobs: Sequence[Job]) -> None:
-        await self._connection.execute(_SAVE, *([getattr(job, name) for job in jobs] for name in _SAVE_TYPES))
+        if not jobs:
+            return str(await self._connection.fetchval(_APPEND, *columns))
+        saved = ([getattr(job, name) for job in jobs] for name in _SAVE_TYPES)
+        return str(await self._connection.fetchval(_SAVE_AND_APPEND, *columns, *saved))
 
     async def put_artifacts(self, artifacts: Sequence[Artifact]) -> None:
         await self._connection.execute(
@@ -441,11 +442,16 @@ class PostgresTransaction:
             source_job_id, job_id, sha256s,
         )  # fmt: skip
 
-    async def due(self, wanted: Mapping[tuple[str, int], int], now: int, *, careful: bool) -> list[JobRow]:
+    async def claimable(
+        self, worker_ids: Sequence[str], wanted: Mapping[tuple[str, int], int], *, careful: bool
+    ) -> Claimable:
         engines, versions = [engine for engine, _ in wanted], [version for _, version in wanted]
         losses_below = NO_LIMIT if careful else CAREFUL_LOSSES
-        rows = await self._connection.fetch(_DUE, engines, versions, list(wanted.values()), now, losses_below)
-        return list(map(to_job_row, rows))
+        rows = await self._connection.fetch(
+            _CLAIMABLE, worker_ids, engines, versions, list(wanted.values()), losses_below
+        )
+        due = [to_job_row(row[2:]) for row in rows if row["id"] is not None]
+        return Claimable(rows[0]["now"], frozenset(rows[0]["live"]), due)
 
 
 def _lock_of(kind: str, key: tuple[str, str | None]) -> int:
@@ -458,8 +464,9 @@ def _types_of(names: Sequence[str], columns: Any) -> dict[str, str]:
     return {name: words.get(type(columns[name].type).__name__, "bytea") for name in names}
 
 
-def _unnest(types: dict[str, str]) -> str:
-    return f"unnest({', '.join(f'${i}::{kind}[]' for i, kind in enumerate(types.values(), 1))})"
+def _unnest(types: dict[str, str], *, after: int = 0) -> str:
+    """An array for each column, of the parameters after `after`."""
+    return f"unnest({', '.join(f'${i}::{kind}[]' for i, kind in enumerate(types.values(), after + 1))})"
 
 
 def _texts(names: Iterable[str]) -> str:
@@ -510,17 +517,23 @@ _LOCK = (
     "WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE) q"
 )
 _JOB_ROW = _texts(column.name for column in JOB_ROW)
-_DUE = (
-    "SELECT due.* FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS wanted (engine, version, most), LATERAL ("
-    f"SELECT {_JOB_ROW} FROM jobs WHERE status = 'queued' AND engine = wanted.engine "
-    "AND engine_version = wanted.version AND coalesce(not_before, 0) <= $4 AND losses < $5 "
-    "ORDER BY rank LIMIT wanted.most FOR NO KEY UPDATE SKIP LOCKED) AS due"
-)
 _HEADS = (
     "SELECT id::text, last_seq, status, tenant, (SELECT epoch || '-' || lineage FROM log) AS log_epoch FROM jobs "
     "WHERE id = ANY($1::uuid[])"
 )
 _CLOCK = f"WITH clock AS MATERIALIZED (SELECT {_NOW} AS now)"
+# All that a claim asks. The clock is read before any job is locked; whether a worker is live is asked once, and without one
+# no job is looked at.
+_CLAIMABLE = (
+    f"{_CLOCK}, live AS MATERIALIZED (SELECT array(SELECT id FROM workers WHERE id = ANY($1::text[]) "
+    "AND lease_until > (SELECT now FROM clock)) AS ids), due AS ("
+    "SELECT found.* FROM unnest($2::text[], $3::integer[], $4::bigint[]) AS wanted (engine, version, most), LATERAL ("
+    f"SELECT {_JOB_ROW} FROM jobs WHERE status = 'queued' AND engine = wanted.engine "
+    "AND engine_version = wanted.version AND coalesce(not_before, 0) <= (SELECT now FROM clock) AND losses < $5 "
+    "AND (SELECT ids <> '{}' FROM live) "
+    "ORDER BY rank LIMIT wanted.most FOR NO KEY UPDATE SKIP LOCKED) AS found) "
+    "SELECT clock.now, live.ids AS live, due.* FROM clock CROSS JOIN live LEFT JOIN due ON true"
+)
 # All that a beat says and asks, in one statement and thus at one moment.
 _BEAT = (
     f"{_CLOCK}, beaten AS (INSERT INTO workers (id, host, pid, build, slots, engines, draining, started_at, beat_at, "
@@ -580,14 +593,16 @@ _INSERT_JOBS = (
 )
 # The epoch is the log's own at this moment, and stays so until the commit: who raises it first locks `events` against
 # appends (see `BEGIN_EPOCH`), and a statement reads only once it has its locks.
-_APPEND = (
+_APPENDED = (
     f"WITH lineage AS (SELECT epoch, lineage FROM log), appended AS (INSERT INTO events ({', '.join(_EVENT_TYPES)}, epoch) "
-    f"SELECT v.*, lineage.epoch FROM {_unnest(_EVENT_TYPES)} AS v, lineage) SELECT epoch || '-' || lineage FROM lineage"
+    f"SELECT v.*, lineage.epoch FROM {_unnest(_EVENT_TYPES)} AS v, lineage)"
 )
+_LINEAGE = "SELECT epoch || '-' || lineage FROM lineage"
+_APPEND = f"{_APPENDED} {_LINEAGE}"
 BEGIN_EPOCH = "LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE"  # waits for every append under way; readers go on
-_SAVE = (
-    f"UPDATE jobs AS j SET {', '.join(f'{name} = v.{name}' for name in t.CHANGING)} "
-    f"FROM {_unnest(_SAVE_TYPES)} AS v ({', '.join(_SAVE_TYPES)}) WHERE j.id = v.id"
+_SAVE_AND_APPEND = (
+    f"{_APPENDED}, saved AS (UPDATE jobs AS j SET {', '.join(f'{name} = v.{name}' for name in t.CHANGING)} "
+    f"FROM {_unnest(_SAVE_TYPES, after=len(_EVENT_TYPES))} AS v ({', '.join(_SAVE_TYPES)}) WHERE j.id = v.id) {_LINEAGE}"
 )
 
 

@@ -5,7 +5,7 @@ An adapter adds its engine, how it locks, inserts in bulk and reads the whole lo
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -23,7 +23,6 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    insert,
     literal,
     or_,
     select,
@@ -66,6 +65,7 @@ SWEEP_MARGIN_MS = 5_000  # the sweeper enforces deadlines only when the worker, 
 WORKER_SHOWN_MS = 60_000
 JOBS_PAGE = 500
 EVENTS_PAGE = 2000
+NO_LIMIT = 2**31 - 1
 YOUNG_MAX = 500  # jobs looked at one by one, instead of going through all of them
 
 RECORDED = tuple(t.events.c[name] for name in Recorded.__slots__)
@@ -488,79 +488,6 @@ class SqlLog(SqlKeys):
         columns = {name: value for name, value in job_columns(job).items() if name not in (*t.CHANGING, "id")}
         async with self._writing(READ_S) as connection:
             await connection.execute(update(t.jobs).where(t.jobs.c.id == job.job.id).values(**columns))
-
-
-class SqlTransaction:
-    """Shared half of the adapters' transactions, on one open connection."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def recorded(self, command_ids: Mapping[str, str]) -> dict[str, list[Recorded]]:
-        e = t.events.c
-        query = (
-            select(*RECORDED)
-            .where(e.job_id.in_(sorted(set(command_ids.values()))), e.command_id.in_(sorted(command_ids)))
-            .order_by(e.job_id, e.seq)
-        )
-        found: dict[str, list[Recorded]] = {}
-        for row in await self._connection.execute(query):
-            recorded = to_recorded(row)
-            found.setdefault(recorded.command_id, []).append(recorded)
-        return found
-
-    async def live_workers(self, worker_ids: Sequence[str], now: int) -> set[str]:
-        w = t.workers.c
-        rows = await self._connection.execute(select(w.id).where(w.id.in_(list(worker_ids)), w.lease_until > now))
-        return {row.id for row in rows}
-
-    async def copy_artifacts(self, source_job_id: str, job_id: str, sha256s: Sequence[str]) -> None:
-        if not sha256s:
-            return
-        a = t.artifacts.c
-        source = select(literal(job_id, t.Id), a.sha256, a.body).where(
-            a.job_id == source_job_id, a.sha256.in_(list(sha256s))
-        )
-        await self._connection.execute(insert(t.artifacts).from_select(["job_id", "sha256", "body"], source))
-
-    async def rivals(self, rows: Sequence[JobRow]) -> list[JobRow]:
-        j = t.jobs.c
-        unique = sorted({(row.job.tenant, row.unique_key or "") for row in rows})
-        keyed = sorted({(row.job.tenant, row.key_sha256) for row in rows if row.key_sha256})
-        unfinished = and_(j.status.in_(("queued", "running")), tuple_(j.tenant, j.unique_key).in_(unique))
-        found = await self._connection.execute(
-            select(*JOB_ROW).where(or_(unfinished, tuple_(j.tenant, j.key_sha256).in_(keyed)))
-        )
-        return [to_job_row(row) for row in found]
-
-    async def holders(self, job_ids: Sequence[str]) -> dict[str, str]:
-        own, other = t.jobs.alias("own").c, t.jobs.alias("other").c
-        same = and_(own.tenant == other.tenant, own.unique_key == other.unique_key, own.id != other.id)
-        query = select(own.id, other.id).where(own.id.in_(list(job_ids)), same, other.status.in_(("queued", "running")))
-        return {str(row[0]): str(row[1]) for row in await self._connection.execute(query)}
-
-    async def _winners(self, rows: Sequence[JobRow], inserted: set[str]) -> dict[str, JobRow]:
-        """Who was there first, for each row that was not inserted."""
-        losers = [row for row in rows if row.job.id not in inserted]
-        if not losers:
-            return {}
-        j = t.jobs.c
-        found = await self._connection.execute(
-            select(*JOB_ROW).where(j.key_sha256.in_(sorted({row.key_sha256 or "" for row in losers})))
-        )
-        return winners(losers, found)
-
-    def _due(self, engine: str, version: int, limit: int, now: int, *, careful: bool) -> Select[Any]:
-        j = t.jobs.c
-        query = select(*JOB_ROW).where(
-            j.status == "queued",
-            j.engine == engine,
-            j.engine_version == version,
-            func.coalesce(j.not_before, 0) <= now,
-        )
-        if not careful:
-            query = query.where(j.losses < CAREFUL_LOSSES)
-        return query.order_by(j.rank).limit(limit)
 
 
 def winners(losers: Iterable[JobRow], found: Iterable[Sequence[Any]]) -> dict[str, JobRow]:

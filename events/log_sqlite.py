@@ -7,35 +7,25 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
-from sqlalchemy import ColumnElement, bindparam, event, func, insert, literal, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, event, func, literal, literal_column, or_, select
 from sqlalchemy import Integer as SqlInteger
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
 from events import tables as t
-from events.errors import Contended, LogUnavailable, PhaselineError
-from events.job import Job
-from events.log import FEED_BYTES_MAX, Artifact, FeedPage, JobRow, Transaction
+from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable
+from events.log import FEED_BYTES_MAX, FeedPage, Transaction
 from events.log_seals import SqlSealLog, to_envelope
-from events.log_sql import (
-    RECORDED,
-    SqlTransaction,
-    event_columns,
-    job_columns,
-    to_job,
-    to_job_row,
-    to_recorded,
-)
-from events.record import Recorded
+from events.log_sql import RECORDED, first_line, to_recorded
 from events.seal import Envelope
+from events.sqlite_line import PRAGMAS, SqliteLine
 
-BUSY_MS = 5000  # another process (a backup, `db check`) may hold the file this long
 READERS = 4
 
 
@@ -43,6 +33,7 @@ class SqliteLog(SqlSealLog):
     """`path` is the database file; its folder must exist. See `events/log.py` for the promises."""
 
     name = "sqlite"
+    failures = (*SqlSealLog.failures, sqlite3.Error)
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -50,6 +41,7 @@ class SqliteLog(SqlSealLog):
         self._turn = asyncio.Lock()
         self._reader = sqlite_engine(path, pool_size=READERS, begin="BEGIN")
         self._writer = sqlite_engine(path, begin="BEGIN IMMEDIATE", poolclass=StaticPool)
+        self._line = SqliteLine(path)
 
     async def open(self) -> None:
         if not self._path.exists():
@@ -57,6 +49,7 @@ class SqliteLog(SqlSealLog):
         await self._load_epoch()
 
     async def close(self) -> None:
+        await self._line.close()
         # Undisposed engines keep aiosqlite's threads, and with them the process, alive.
         await self._reader.dispose()
         await self._writer.dispose()
@@ -64,8 +57,14 @@ class SqliteLog(SqlSealLog):
     @contextlib.asynccontextmanager
     async def transaction(self, *, patient: bool = True) -> AsyncIterator[Transaction]:
         del patient  # one writer: nobody else holds a row
-        async with self._writing(60.0) as connection:
-            yield SqliteTransaction(connection)
+        async with self._turn:
+            try:
+                async with self._line.transaction() as tx:
+                    yield tx
+            except PhaselineError:
+                raise
+            except self.failures as error:
+                raise self._told(error) from error
 
     @contextlib.asynccontextmanager
     async def _writing(self, deadline_s: float) -> AsyncIterator[AsyncConnection]:
@@ -80,8 +79,11 @@ class SqliteLog(SqlSealLog):
                 raise self._told(error) from error
 
     def _translate(self, error: BaseException) -> PhaselineError:
+        """Of the committer's line; what comes through SQLAlchemy is told apart as everywhere."""
         if "jobs.unique_key" in str(error):  # two jobs of one batch: one by one, the second finds the first
             return Contended()
+        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.OperationalError):
+            return Unstorable(f"the database refused this content: {first_line(error)}")
         return super()._translate(error)
 
     def _now_sql(self) -> ColumnElement[int]:
@@ -134,48 +136,6 @@ class SqliteLog(SqlSealLog):
         return f"{self.epoch.partition('-')[0]}:{rows[0][0]}"
 
 
-class SqliteTransaction(SqlTransaction):
-    """One `BEGIN IMMEDIATE` transaction: it holds the only write lock, so nothing else needs locking."""
-
-    async def lock(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        columns = [t.jobs.c[name] for name in t.LIFECYCLE]
-        rows = await self._connection.execute(select(*columns).where(t.jobs.c.id.in_(list(job_ids))))
-        return {job.id: job for job in map(to_job, rows)}
-
-    async def now(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
-        made = sqlite_insert(t.jobs).on_conflict_do_nothing().returning(t.jobs.c.id)
-        inserted = await self._connection.execute(made, [job_columns(row) for row in rows])
-        return await self._winners(rows, {str(row.id) for row in inserted})
-
-    async def append(self, events: Sequence[Recorded]) -> str:
-        [log] = await self._connection.execute(select(t.log.c.epoch, t.log.c.lineage))
-        rows = [{**event_columns(recorded), "epoch": log.epoch} for recorded in events]
-        await self._connection.execute(insert(t.events), rows)
-        return f"{log.epoch}-{log.lineage}"
-
-    async def save(self, jobs: Sequence[Job]) -> None:
-        statement = update(t.jobs).where(t.jobs.c.id == bindparam("this_id")).values(_CHANGING)
-        rows = [{"this_id": job.id, **{f"new_{name}": getattr(job, name) for name in t.CHANGING}} for job in jobs]
-        await self._connection.execute(statement, rows)
-
-    async def put_artifacts(self, artifacts: Sequence[Artifact]) -> None:
-        rows = [{"job_id": a.job_id, "sha256": a.sha256, "body": a.body} for a in artifacts]
-        await self._connection.execute(sqlite_insert(t.artifacts).on_conflict_do_nothing(), rows)
-
-    async def due(self, wanted: Mapping[tuple[str, int], int], now: int, *, careful: bool) -> list[JobRow]:
-        found: list[JobRow] = []
-        for (engine, version), limit in wanted.items():
-            rows = await self._connection.execute(self._due(engine, version, limit, now, careful=careful))
-            found += map(to_job_row, rows)
-        return found
-
-
-_CHANGING: dict[str, Any] = {name: bindparam(f"new_{name}") for name in t.CHANGING}
-
-
 def sqlite_engine(path: Path, *, begin: str, **options: Any) -> AsyncEngine:
     """An engine whose transactions begin with `begin`; DDL takes part in them."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", **options)
@@ -185,7 +145,7 @@ def sqlite_engine(path: Path, *, begin: str, **options: Any) -> AsyncEngine:
         # The driver's own implicit BEGIN is deferred: two writers would then fail at once instead of waiting.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON"):
+        for pragma in PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

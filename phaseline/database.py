@@ -173,7 +173,7 @@ async def rewrite(log: Log, job_id: str) -> None:
         job = right.job
         while page := await log.read(job_id, job.last_seq):
             job = fold(page, job)
-        await tx.save([job])
+        await tx.append([], [job])
     await log.rebuild(right)
 
 

@@ -1047,7 +1047,7 @@ async def test_rebuild_makes_a_spoilt_row_right_again(log: Log, running: Committ
     row = await log.job(claimed.job.id)
     assert row is not None
     async with log.transaction() as tx:
-        await tx.save([replace(row.job, status="running", progress=99.0)])
+        await tx.append([], [replace(row.job, status="running", progress=99.0)])
     await log.rebuild(replace(row, tags=("spoilt",), subject="spoilt"))
     assert {problem.split(" column ")[1].split()[0] for problem in await database.check(store_settings)} == {
         "status",

@@ -2,12 +2,16 @@
 
 import asyncio
 import gc
+import sqlite3
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from events.log_sqlite import BUSY_MS, sqlite_engine
+from events.log import Artifact
+from events.log_sqlite import sqlite_engine
+from events.sqlite_line import BUSY_MS, SqliteLine
 from phaseline import database
 from tests.stores import sqlite_settings
 
@@ -46,3 +50,64 @@ async def _write(engine: AsyncEngine, *statements: str) -> None:
     async with engine.begin() as connection:
         for statement in statements:
             await connection.execute(text(statement))
+
+
+@pytest.fixture
+async def line(tmp_path):
+    settings = sqlite_settings(tmp_path)
+    await database.migrate(settings)
+    line = SqliteLine(database.sqlite_path(settings))
+    yield line
+    await line.close()
+
+
+def _elsewhere(path: Path) -> sqlite3.Connection:
+    """Another process's connection, which waits for nobody."""
+    return sqlite3.connect(path, isolation_level=None, timeout=0)
+
+
+async def test_a_batch_that_waits_for_another_process_is_given_up_at_once_and_the_next_one_goes_on(tmp_path, line):
+    other = _elsewhere(database.sqlite_path(sqlite_settings(tmp_path)))
+    other.execute("BEGIN IMMEDIATE")
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2), line.transaction():
+            raise AssertionError("two write at once")
+    assert asyncio.get_running_loop().time() - began < BUSY_MS / 1000
+    other.execute("ROLLBACK")
+    async with line.transaction() as tx:
+        assert await tx.live_workers(["nobody"], 0) == set()
+    other.execute("BEGIN IMMEDIATE")  # nothing of ours holds the file any more
+    other.close()
+
+
+@pytest.mark.parametrize("begun_before", [False, True])
+async def test_a_batch_given_up_in_its_midst_leaves_nothing_and_no_lock(tmp_path, line, begun_before):
+    if begun_before:  # a connection that is kept is let go of as one that was made for it
+        async with line.transaction() as tx:
+            await tx.now()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(_never_ended(line), 0.2)
+    async with line.transaction() as tx:  # behind what the thread still had to do
+        await tx.now()
+    other = _elsewhere(database.sqlite_path(sqlite_settings(tmp_path)))
+    other.execute("BEGIN IMMEDIATE")
+    assert other.execute("SELECT count(*) FROM artifacts").fetchone() == (0,)
+    other.close()
+
+
+async def _never_ended(line: SqliteLine) -> None:
+    async with line.transaction() as tx:
+        await tx.put_artifacts([Artifact("0", "0", b"body")])
+        await asyncio.Event().wait()
+
+
+async def test_a_batch_that_fails_leaves_nothing_and_the_connection_is_kept(line):
+    async with line.transaction() as tx:
+        kept = tx._connection
+    with pytest.raises(sqlite3.IntegrityError):
+        async with line.transaction() as tx:
+            await tx.put_artifacts([Artifact("0", "0", b"body"), Artifact("1", None, b"")])  # type: ignore[arg-type]
+    async with line.transaction() as tx:
+        assert tx._connection is kept
+        assert tx._connection.execute("SELECT count(*) FROM artifacts").fetchone() == (0,)

@@ -17,6 +17,7 @@ from events.log import (
     PAGE_EVENTS_MAX,
     Artifact,
     BeatReply,
+    Claimable,
     EngineRow,
     FeedPage,
     Head,
@@ -487,12 +488,9 @@ class SimTransaction:
     async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
         return await self._run("insert", lambda tx: self._db.insert_jobs(tx, rows))
 
-    async def append(self, events: Sequence[Recorded]) -> str:
-        await self._run("append", lambda tx: self._db.append(tx, events))
+    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> str:
+        await self._run("append", lambda tx: self._db.append(tx, events, jobs))
         return EPOCH
-
-    async def save(self, jobs: Sequence[Job]) -> None:
-        await self._run("save", lambda tx: self._db.save(tx, jobs))
 
     async def put_artifacts(self, artifacts: Sequence[Artifact]) -> None:
         await self._run("artifacts", lambda tx: self._db.put_artifacts(tx, artifacts))
@@ -500,8 +498,15 @@ class SimTransaction:
     async def copy_artifacts(self, source_job_id: str, job_id: str, sha256s: Sequence[str]) -> None:
         await self._run("copy artifacts", lambda tx: self._db.copy_artifacts(tx, source_job_id, job_id, sha256s))
 
-    async def due(self, wanted: Mapping[tuple[str, int], int], now: int, *, careful: bool) -> list[JobRow]:
-        return await self._run("due", lambda tx: self._db.due(tx, wanted, now, careful=careful))
+    async def claimable(
+        self, worker_ids: Sequence[str], wanted: Mapping[tuple[str, int], int], *, careful: bool
+    ) -> Claimable:
+        def query(tx: Any) -> Claimable:
+            now = self._db.now_ms()
+            live = frozenset(self._db.live_workers(worker_ids, now))
+            return Claimable(now, live, self._db.due(tx, wanted, now, careful=careful) if live else [])
+
+        return await self._run("claimable", query)
 
 
 def _due(job: Job, now: int) -> bool:

@@ -312,8 +312,16 @@ class Database(Server):
             tx.inserted[job.id] = None
         return winners
 
-    def append(self, tx: Tx, events: Sequence[Recorded]) -> None:
-        """A repeated (job, seq) raises."""
+    def append(self, tx: Tx, events: Sequence[Recorded], jobs: Sequence[Job]) -> None:
+        """A repeated (job, seq) raises. Of the jobs the columns that change are written."""
+        for job in jobs:
+            self._take(tx, job.id)
+            row = self._seen(tx, job.id)
+            if row is not None:
+                changed = {name: getattr(job, name) for name in t.CHANGING}
+                if row.job.is_final and not job.is_final:
+                    self._index_unfinished(tx, replace(row, job=job))
+                tx.rows[job.id] = replace(row, job=replace(row.job, **changed))
         self._number(tx)
         mine = {(recorded.job_id, recorded.seq) for _, recorded in tx.events}
         for recorded in events:
@@ -323,17 +331,6 @@ class Database(Server):
             mine.add(key)
             tx.events.append((self._next_pos, recorded))
             self._next_pos += 1
-
-    def save(self, tx: Tx, jobs: Sequence[Job]) -> None:
-        """Writes the columns that change."""
-        for job in jobs:
-            self._take(tx, job.id)
-            row = self._seen(tx, job.id)
-            if row is not None:
-                changed = {name: getattr(job, name) for name in t.CHANGING}
-                if row.job.is_final and not job.is_final:
-                    self._index_unfinished(tx, replace(row, job=job))
-                tx.rows[job.id] = replace(row, job=replace(row.job, **changed))
 
     def put_artifacts(self, tx: Tx, artifacts: Sequence[Artifact]) -> None:
         """One that is there already stays."""
