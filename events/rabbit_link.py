@@ -272,10 +272,16 @@ def _told_apart() -> Iterator[None]:
         if task is None or task.cancelling() > before:
             raise
         raise BusUnavailable("RabbitMQ: the connection ended") from cancel
-    except BROKEN as failure:
-        if task is None or task.cancelling() <= before:
+    except Exception as failure:
+        # A bare `Exception` is aiormq's too: of a channel that ends and has no reason to give.
+        bare = type(failure) is Exception
+        if not bare and not isinstance(failure, BROKEN):
             raise
-        raise asyncio.CancelledError from failure
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError from failure
+        if bare:
+            raise BusUnavailable("RabbitMQ: the channel ended") from failure
+        raise
     else:
         # It also swallows a cancel altogether while it declares: the block then ends as if nobody had asked.
         if task is not None and task.cancelling() > before:
