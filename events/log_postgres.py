@@ -56,7 +56,7 @@ from events.log_sql import (
     winners,
 )
 from events.record import Line, Recorded, line_of
-from events.seal import Envelope
+from events.seal import Envelope, Range
 from events.values import encode
 
 READERS = 6
@@ -238,6 +238,13 @@ class PostgresLog(SqlSealLog):
         rows = [row for row in found if row["pos"] is not None]
         last = f"{rows[-1][0]}:{rows[-1][1]}:{rows[-1][2]}" if rows else f"{epoch}:{xid}:{pos}"
         return rows, last
+
+    async def heads_sealed(self, job_ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:
+        return {row[0]: (row[1], row[2]) for row in await self._raw(_HEADS_SEALED, list(job_ids))}
+
+    async def _put_ranges(self, connection: AsyncConnection, ranges: Sequence[Range]) -> None:
+        columns = tuple([getattr(one, name) for one in ranges] for name in _SEALED_TYPES)
+        await connection.exec_driver_sql(_PUT_RANGES, columns)
 
     def _place_sql(self) -> ColumnElement[str]:
         return literal_column("events.epoch || ':' || events.xid::text || ':' || events.pos")
@@ -481,6 +488,7 @@ def _arrays(rows: Sequence[dict[str, Any]], types: dict[str, str]) -> list[list[
 _JOB_TYPES = _types_of([*t.LIFECYCLE, *t.DETAILS], t.jobs.c)
 _EVENT_TYPES = _types_of([column.name for column in t.events.c if column.name not in {"pos", "epoch"}], t.events.c)
 _SAVE_TYPES = _types_of(["id", *t.CHANGING], t.jobs.c)
+_SEALED_TYPES = _types_of(Range.__slots__, t.sealed.c)
 _RECORDED = _texts(Recorded.__slots__)
 
 
@@ -521,6 +529,11 @@ _HEADS = (
     "SELECT id::text, last_seq, status, tenant, (SELECT epoch || '-' || lineage FROM log) AS log_epoch FROM jobs "
     "WHERE id = ANY($1::uuid[])"
 )
+_HEADS_SEALED = (
+    "SELECT id::text, last.last_seq, last.head FROM unnest($1::uuid[]) AS id, LATERAL (SELECT last_seq, head FROM sealed "
+    "WHERE job_id = id ORDER BY first_seq DESC LIMIT 1) AS last"
+)
+_PUT_RANGES = f"INSERT INTO sealed ({', '.join(_SEALED_TYPES)}) SELECT * FROM {_unnest(_SEALED_TYPES)}"
 _CLOCK = f"WITH clock AS MATERIALIZED (SELECT {_NOW} AS now)"
 # All that a claim asks. The clock is read before any job is locked; whether a worker is live is asked once, and without one
 # no job is looked at.

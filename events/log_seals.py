@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, func, insert, literal, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from events import tables as t
 from events.errors import Unstorable
@@ -53,12 +54,15 @@ class SqlSealLog(SqlLog):
             async with self._writing(READ_S) as connection:
                 await connection.execute(insert(t.seals), [_columns(seal)])
                 if ranges:
-                    await connection.execute(insert(t.sealed), [_columns(one) for one in ranges])
+                    await self._put_ranges(connection, ranges)
         except Unstorable:  # its number is taken
             if await self.seal(seal.no) is None:
                 raise
             return False
         return True
+
+    async def _put_ranges(self, connection: AsyncConnection, ranges: Sequence[Range]) -> None:
+        await connection.execute(insert(t.sealed), [_columns(one) for one in ranges])
 
     async def newest_named(self) -> int:
         return int((await self._rows(select(func.coalesce(func.max(t.sealed.c.seal), 0))))[0][0])
