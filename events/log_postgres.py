@@ -1,7 +1,7 @@
 """The log on PostgreSQL 15 to 18.
 
-The committer's single connection, a pool for beats and leader leases (which must not queue behind a batch), and one
-for reads. Hot statements carry arrays (`unnest`), one statement however many rows; the committer's go to asyncpg as they
+The committer's single connection, a pool for beats and leader leases (which must not queue behind a batch), one for reads,
+and one for reads on behalf of a tenant, whose connections row level security shows that tenant's rows alone. Hot statements carry arrays (`unnest`), one statement however many rows; the committer's go to asyncpg as they
 are, since its transactions are short and many and SQLAlchemy's share of them was larger than the database's.
 """
 
@@ -60,6 +60,7 @@ from events.seal import Envelope, Range
 from events.values import encode
 
 READERS = 6
+TENANT_READERS = 4
 BEATERS = 2
 WEEK_MS = 7 * 24 * 3600 * 1000  # one partition of `events`; a job's UUIDv7 begins with its time
 WEEKS_AHEAD = 4
@@ -83,6 +84,7 @@ CONNECT_ARGUMENTS: dict[str, Any] = {
     "command_timeout": COMMAND_S,
     "server_settings": SERVER_SETTINGS,
 }
+TENANT = "phaseline.tenant"  # the setting the policies of migration 0012 read; unset, every tenant is seen
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _CONTENDED = {"40P01", "40001", "55P03"}
 # SQLAlchemy prepares a new connection outside of its own error handling: when the server ends it just then, the
@@ -105,6 +107,8 @@ class PostgresLog(SqlSealLog):
         self._writer = _engine(url, BEATERS)
         # Each read is one statement: a transaction around it would make it three.
         self._reader = _engine(url, READERS).execution_options(isolation_level="AUTOCOMMIT")
+        # Nothing is seen on these until a tenant is named (`_reading`).
+        self._tenants = _engine(url, TENANT_READERS, {TENANT: ""}).execution_options(isolation_level="AUTOCOMMIT")
         self._led: set[str] = set()  # leader leases whose rows exist
         overdue = self._overdue().compile(dialect=PGDialect_asyncpg(), compile_kwargs={"literal_binds": True})  # type: ignore[no-untyped-call]
         self._look = _LOOK.format(overdue=overdue)
@@ -115,7 +119,7 @@ class PostgresLog(SqlSealLog):
 
     async def close(self) -> None:
         await self._line.close()
-        for engine in (self._writer, self._reader):
+        for engine in (self._writer, self._reader, self._tenants):
             # A frozen server answers no goodbye; the sockets close with the process.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
@@ -130,6 +134,19 @@ class PostgresLog(SqlSealLog):
                 yield PostgresTransaction(connection)
         except self.failures as error:
             raise self._told(error) from error
+
+    @contextlib.asynccontextmanager
+    async def _reading(self, tenant: str | None) -> AsyncIterator[AsyncConnection]:
+        if tenant is None:
+            async with self._reader.connect() as connection:
+                yield connection
+            return
+        async with self._tenants.connect() as connection:
+            if connection.info.get(TENANT) != tenant:  # kept with the connection: one statement each time it changes
+                connection.info.pop(TENANT, None)
+                await connection.exec_driver_sql("SELECT set_config($1, $2, false)", (TENANT, tenant))
+                connection.info[TENANT] = tenant
+            yield connection
 
     @contextlib.asynccontextmanager
     async def _writing(self, deadline_s: float) -> AsyncIterator[AsyncConnection]:
@@ -192,7 +209,7 @@ class PostgresLog(SqlSealLog):
         rows = await self._fetch(_LINES, job_id, after, after + PAGE_EVENTS_MAX, PAGE_BYTES_MAX)
         return [(row[0], row[1], line_of(job_id, *row)) for row in rows]
 
-    async def _fetch(self, sql: str, *parameters: Any) -> Sequence[Any]:
+    async def _fetch(self, sql: str, *parameters: Any, tenant: str | None = None) -> Sequence[Any]:
         """A read past SQLAlchemy, whose share of a page of events is larger than the driver's."""
 
         async def work(connection: AsyncConnection) -> Sequence[Any]:
@@ -204,7 +221,7 @@ class PostgresLog(SqlSealLog):
                 raise
             return rows
 
-        rows: Sequence[Any] = await self._read(work)
+        rows: Sequence[Any] = await self._read(work, tenant)
         return rows
 
     async def feed(
@@ -228,11 +245,11 @@ class PostgresLog(SqlSealLog):
         """The rows of `_feed_of` behind a cursor, and the cursor behind them."""
         epoch, xid, pos = map(int, cursor.split(":")) if cursor else (0, 0, 0)
         asked = (epoch, str(xid), pos, limit, tenant, bytes_max)
-        found = await self._fetch(sql, *asked)
+        found = await self._fetch(sql, *asked, tenant=tenant)
         if found[0]["pos"] is None and found[0]["over"]:
             later = (await self._raw("SELECT min(epoch) FROM events WHERE epoch > $1", epoch))[0][0]
             # What was still being written at the first look is there by now: a later epoch has begun.
-            found = await self._fetch(sql, *asked)
+            found = await self._fetch(sql, *asked, tenant=tenant)
             if later and found[0]["pos"] is None:
                 return await self._behind(sql, f"{later}:0:-1", limit, tenant, bytes_max)
         rows = [row for row in found if row["pos"] is not None]
@@ -629,11 +646,12 @@ def asyncpg_url(url: str) -> str:
     return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+asyncpg://", url)
 
 
-def _engine(url: str, size: int) -> AsyncEngine:
+def _engine(url: str, size: int, settings: Mapping[str, str] | None = None) -> AsyncEngine:
+    arguments = CONNECT_ARGUMENTS | {"server_settings": {**SERVER_SETTINGS, **(settings or {})}}
     return create_async_engine(
         asyncpg_url(url),
         pool_size=size,
         max_overflow=0,
         pool_timeout=CONNECT_S,
-        connect_args=CONNECT_ARGUMENTS,
+        connect_args=arguments,
     )

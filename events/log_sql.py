@@ -6,6 +6,7 @@ An adapter adds its engine, how it locks, inserts in bulk and reads the whole lo
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -154,11 +155,16 @@ class SqlLog(SqlKeys):
 
     # -- reading
 
-    async def _read(self, work: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
+    def _reading(self, tenant: str | None) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection to read on; with a tenant one that may see nothing else, where the database can do that."""
+        del tenant
+        return self._reader.connect()
+
+    async def _read(self, work: Callable[[AsyncConnection], Awaitable[Any]], tenant: str | None = None) -> Any:
         """Runs a read; once more on a new connection when the pooled one turns out to be dead."""
         for last in (False, True):
             try:
-                async with asyncio.timeout(READ_S), self._reader.connect() as connection:
+                async with asyncio.timeout(READ_S), self._reading(tenant) as connection:
                     return await work(connection)
             except self.failures as error:
                 failure = self._told(error)
@@ -168,12 +174,12 @@ class SqlLog(SqlKeys):
                     raise failure from error
         raise AssertionError
 
-    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+    async def _rows(self, query: Select[Any], tenant: str | None = None) -> Sequence[Row[Any]]:
         async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
             found: Sequence[Row[Any]] = (await connection.execute(query)).all()
             return found
 
-        rows: Sequence[Row[Any]] = await self._read(work)
+        rows: Sequence[Row[Any]] = await self._read(work, tenant)
         return rows
 
     async def _load_epoch(self) -> None:
@@ -196,7 +202,7 @@ class SqlLog(SqlKeys):
         query = select(t.jobs.c.last_seq, t.jobs.c.status, EPOCH).where(t.jobs.c.id == job_id)
         if tenant is not None:
             query = query.where(t.jobs.c.tenant == tenant)
-        rows = await self._rows(query)
+        rows = await self._rows(query, tenant)
         self._saw(rows)
         return Head(rows[0].last_seq, rows[0].status) if rows else None
 
@@ -243,7 +249,7 @@ class SqlLog(SqlKeys):
         query = select(*JOB_ROW).where(t.jobs.c.id == job_id)
         if tenant is not None:
             query = query.where(t.jobs.c.tenant == tenant)
-        rows = await self._rows(query)
+        rows = await self._rows(query, tenant)
         return to_job_row(rows[0]) if rows else None
 
     async def previous(self, job: Job, subject: str) -> JobRow | None:
@@ -255,11 +261,11 @@ class SqlLog(SqlKeys):
 
     async def jobs(self, query: JobQuery) -> list[JobRow]:
         found = await self._listed(query, *JOB_ROW)
-        return [to_job_row(row) for row in await self._rows(found)]
+        return [to_job_row(row) for row in await self._rows(found, query.tenant)]
 
     async def count(self, query: JobQuery) -> int:
         found = (await self._listed(query, t.jobs.c.id)).order_by(None).subquery()
-        return int((await self._rows(select(func.count()).select_from(found)))[0][0])
+        return int((await self._rows(select(func.count()).select_from(found), query.tenant))[0][0])
 
     async def _listed(self, query: JobQuery, *columns: Any) -> Select[Any]:
         """Along an index that ends in the id, newest first, so that a page reads what it shows: the tag's, else that of
@@ -292,7 +298,7 @@ class SqlLog(SqlKeys):
         first are soon enough of them. Times and ids differ a little, so that neither bounds the other."""
         j = t.jobs.c
         made = select(j.id).where(j.tenant == tenant, j.created_at > created_after).limit(YOUNG_MAX)
-        rows = await self._rows(made.order_by(j.created_at.desc()))
+        rows = await self._rows(made.order_by(j.created_at.desc()), tenant)
         return [str(row.id) for row in rows] if len(rows) < YOUNG_MAX else None
 
     async def all_jobs(self) -> AsyncIterator[JobRow]:
@@ -314,7 +320,8 @@ class SqlLog(SqlKeys):
             after = rows[-1].job_id, rows[-1].seq
 
     async def find_key(self, tenant: str, key_sha256: str) -> JobRow | None:
-        rows = await self._rows(select(*JOB_ROW).where(t.jobs.c.tenant == tenant, t.jobs.c.key_sha256 == key_sha256))
+        query = select(*JOB_ROW).where(t.jobs.c.tenant == tenant, t.jobs.c.key_sha256 == key_sha256)
+        rows = await self._rows(query, tenant)
         return to_job_row(rows[0]) if rows else None
 
     async def artifact(self, job_id: str, sha256: str) -> bytes | None:
@@ -329,11 +336,12 @@ class SqlLog(SqlKeys):
 
     async def stats(self, tenant: str) -> Stats:
         j = t.jobs.c
-        counts = await self._rows(select(j.status, func.count()).where(j.tenant == tenant).group_by(j.status))
+        counts = await self._rows(select(j.status, func.count()).where(j.tenant == tenant).group_by(j.status), tenant)
         due = await self._rows(
             select(self._now_sql(), func.min(func.coalesce(j.not_before, j.created_at))).where(
                 j.tenant == tenant, j.status == "queued"
-            )
+            ),
+            tenant,
         )
         now, oldest = tuple(due[0])
         age = max(now - oldest, 0) if oldest is not None else None

@@ -37,6 +37,7 @@ RIGHTS = {
     "api_keys": "SELECT",  # and UPDATE of one column: a gateway notes their use, and can make none
 }
 _KEPT = ("events", "seals", "sealed", "erasures")  # append-only
+_WALLED = ("jobs", "events", "job_tags", "artifacts", "stream_passes")  # behind row level security
 _TRIGGERS = {
     "postgresql": tuple(f"{table}_no_{what}" for table in _KEPT for what in ("change", "truncate")),
     "sqlite": tuple(f"{table}_no_{what}" for table in _KEPT for what in ("update", "delete")),
@@ -79,6 +80,8 @@ def looked(connection: Connection) -> Looked:
         if one.state == "failed":
             return Looked(found, [])  # what it may not read, or does not know, cannot be looked at
     found += [check(connection) for check in (_append_only, _partitions if postgres else _journal, _workers)]
+    if postgres:
+        found.append(_tenants(connection))
     return Looked(found, [row[0] for row in _all(connection, "SELECT name FROM engines ORDER BY name")])
 
 
@@ -190,7 +193,7 @@ def _connections(connection: Connection) -> Finding:
         int(_one(connection, "SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL")),
         int(_one(connection, "SHOW max_connections")),
     )
-    detail = f"{used} of {most} in use; each process takes up to 9"
+    detail = f"{used} of {most} in use; a worker takes up to 9, a gateway 13"
     if used > CONNECTIONS_FULL * most:
         return warning("connections", detail, "raise max_connections, or put fewer processes on this server")
     return ok("connections", detail)
@@ -221,6 +224,30 @@ def _rights(connection: Connection) -> Finding:
 
 def _allowed(connection: Connection, function: str, name: str, right: str) -> bool:
     return _one(connection, f"SELECT {function}(:name, :right)", name=name, right=right) == "True"
+
+
+def _tenants(connection: Connection) -> Finding:
+    """Whether row level security stands behind the queries' own tenant."""
+    open_, passes = [], []
+    for table in _WALLED:
+        row = _all(
+            connection,
+            "SELECT relrowsecurity AS stands, row_security_active(oid) AS holds FROM pg_class WHERE oid = to_regclass(:name)",
+            name=table,
+        )[0]
+        open_ += [] if row.stands else [table]
+        passes += [] if row.holds else [table]
+    if open_:
+        cure = "as the owner of the schema: " + "; ".join(
+            f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY" for name in open_
+        )
+        return failed("tenants", f"row level security is off for {', '.join(open_)}", cure)
+    if passes:
+        cure = "if several tenants share this, let gateways use a role that owns nothing, with the rights named here"
+        return warning(
+            "tenants", "this role owns the tables, or is a superuser: row level security does not hold it", cure
+        )
+    return ok("tenants", "row level security holds what is read for one of them")
 
 
 def _partitions(connection: Connection) -> Finding:
