@@ -367,6 +367,7 @@ def job_row(job: Job, submitted: Submitted) -> JobRow:
         fingerprint=key.fingerprint if key else None,
         subject=submitted.subject,
         unique_key=submitted.unique_key,
+        schedule=submitted.schedule.name if submitted.schedule else None,
     )
 
 

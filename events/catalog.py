@@ -66,6 +66,13 @@ class Idempotency(Frozen):
     fingerprint: str
 
 
+class Scheduled(Frozen):
+    """The schedule that made a job, and the tick it was made for."""
+
+    name: str
+    tick: Instant
+
+
 class Ref(Frozen):
     """A value over 256 KiB, stored apart: where to get its exact bytes."""
 
@@ -104,7 +111,7 @@ def _either(fields: dict[str, Any], name: str, ref: Ref | None) -> dict[str, Any
 class Submitted(Event):
     """The job was accepted; always sequence 1."""
 
-    omitted = frozenset({"idempotency", "subject", "unique_key", "address", "traceparent"})
+    omitted = frozenset({"idempotency", "subject", "unique_key", "schedule", "address", "traceparent"})
     type: Literal["submitted"] = "submitted"
     engine: str
     engine_version: int
@@ -122,6 +129,7 @@ class Submitted(Event):
         None  # whom the job is about, of an engine that declares it: what makes a job the next of another
     )
     unique_key: str | None = None  # of a tenant's jobs with this key one may be unfinished
+    schedule: Scheduled | None = None
     idempotency: Idempotency | None = None
     address: str | None = None  # whence it was submitted: the client's, as the gateway saw it
     traceparent: str | None = None  # W3C Trace Context, where traces are on

@@ -67,6 +67,7 @@ POINTS: dict[str, str] = {
     "copy.made": "the RabbitMQ stream of the copy was just made",
     "copy.confirmed": "events are in the copy, the cursor is still before them",
     "copy.cursor_saved": "the cursor stands behind the copied events",
+    "schedule.made": "a tick has its job, the schedule still stands before it",
     "partitions.half_made": "one partition is made in an open transaction",
     "partitions.made": "the coming weeks' partitions were just made",
     # -- the database's commands (migrations/, phaseline/database.py)

@@ -45,6 +45,7 @@ class JobRow:
     fingerprint: str | None = None
     subject: str | None = None
     unique_key: str | None = None
+    schedule: str | None = None  # the name of the one that made it
 
 
 def differing(a: JobRow, b: JobRow) -> list[str]:
@@ -161,6 +162,7 @@ class Look:
     overdue: bool = False  # it leads `expire`, and a job is overdue
     due: bool = False  # it leads `tickets`, and a job is due
     behind: bool = False  # the log goes on behind the cursor of its copy
+    ticks: bool = False  # it leads `schedules`, and one has a tick to make a job for
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,7 +306,7 @@ class PostgresLog(SqlSealLog):
                 self._led.update(names)
             asked = (holder, list(names), int(lease_s * 1000), *behind)
             row = (await connection.exec_driver_sql(self._look, asked)).one()
-        return Look(row.now, tuple(row.leads or ()), row.overdue, row.due, row.behind)
+        return Look(row.now, tuple(row.leads or ()), row.overdue, row.due, row.behind, row.ticks)
 
     async def save_cursor(self, name: str, holder: str, cursor: str) -> bool:
         async with self._writing_alone(BEAT_S) as connection:
@@ -598,7 +598,9 @@ _LOOK = (
     "EXISTS (SELECT FROM mine WHERE name = 'tickets') AND EXISTS (SELECT FROM jobs WHERE status = 'queued' "
     f"AND coalesce(not_before, 0) <= {_NOW} AND losses < {CAREFUL_LOSSES}) AS due, "
     "$4::bigint IS NOT NULL AND ((SELECT epoch FROM log) > $4 OR EXISTS (SELECT FROM events WHERE epoch = $4 "
-    "AND (xid, pos) > ($5::text::xid8, $6::bigint) AND xid < pg_snapshot_xmin(pg_current_snapshot()))) AS behind "
+    "AND (xid, pos) > ($5::text::xid8, $6::bigint) AND xid < pg_snapshot_xmin(pg_current_snapshot()))) AS behind, "
+    "EXISTS (SELECT FROM mine WHERE name = 'schedules') "
+    "AND EXISTS (SELECT FROM schedules WHERE next_at <= (SELECT now FROM clock)) AS ticks "
     "FROM clock"
 )
 # Two arms, an index each.

@@ -58,6 +58,7 @@ from events.log import (
     makes_room,
 )
 from events.record import Line, Recorded
+from events.schedules_sql import SqlSchedules
 from events.values import decode, encode
 
 READ_S = 5.0  # deadline of one read
@@ -100,6 +101,7 @@ def job_columns(row: JobRow) -> dict[str, Any]:
         "fingerprint": row.fingerprint,
         "subject": row.subject,
         "unique_key": row.unique_key,
+        "schedule": row.schedule,
     }
 
 
@@ -108,7 +110,7 @@ def to_recorded(row: Sequence[Any]) -> Recorded:
     return Recorded(*row)
 
 
-class SqlLog(SqlKeys):
+class SqlLog(SqlKeys, SqlSchedules):
     """Shared half of the SQL adapters. `_reader` serves reads, `_writer` everything that writes."""
 
     name: str
@@ -441,7 +443,8 @@ class SqlLog(SqlKeys):
         overdue = "expire" in leads and bool(await self.overdue(1))
         due = "tickets" in leads and bool(await self.due_counts())
         behind = copied is not None and bool((await self.feed(copied, 1)).events)
-        return Look(await self.now(), tuple(leads), overdue, due, behind)
+        ticks = "schedules" in leads and bool(await self.due_schedules(1))
+        return Look(await self.now(), tuple(leads), overdue, due, behind, ticks)
 
     async def cursor(self, name: str) -> str | None:
         rows = await self._rows(select(t.leaders.c.cursor).where(t.leaders.c.name == name))

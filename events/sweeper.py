@@ -3,6 +3,7 @@
 - `expire` finds jobs without a live worker and jobs past a deadline. It never waits for RabbitMQ.
 - `tickets` tops the queues up to the number of due jobs.
 - `copy` feeds the log to the RabbitMQ stream, in order, at least once.
+- `schedules` makes the jobs whose ticks have come.
 - `partitions` makes what the coming weeks need.
 
 While nothing is to do a process asks the log one question a second; its answer wakes what has something to do.
@@ -60,7 +61,10 @@ class Sweeper:
         holder: str,
         options: SweeperOptions,
         telemetry: Telemetry | None = None,
+        *,
+        tick: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`tick` makes the jobs of schedules; without it others do."""
         self._store = log
         self._bus = bus
         self._committer = committer
@@ -69,6 +73,8 @@ class Sweeper:
         self._pulse = Pulse(options.lease_s)
         self._metrics = (telemetry or Telemetry()).sweeper
         self._sweeps = [_Sweep("expire", self.expire), _Sweep("tickets", self.top_up_tickets)]
+        if tick is not None:
+            self._sweeps.append(_Sweep("schedules", tick))
         if bus.keeps_copy:
             self._sweeps.append(_Sweep("copy", self.copy))
         self._copied: str | None = None  # the cursor of a copy of ours that was complete
@@ -117,6 +123,8 @@ class Sweeper:
             return seen.overdue
         if name == "tickets":
             return seen.due
+        if name == "schedules":
+            return seen.ticks
         self._behind = seen.behind
         if self._copied is None or seen.behind:
             return True

@@ -41,7 +41,7 @@ FIXED = (
 LIFECYCLE = tuple(field.name for field in fields(Job))
 CHANGING = tuple(name for name in LIFECYCLE if name not in FIXED)
 # The columns of `jobs` beside the lifecycle, in the order of `JobRow`.
-DETAILS = ("params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint", "subject", "unique_key")
+DETAILS = ("params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint", "subject", "unique_key", "schedule")
 
 UNFINISHED = "uq_jobs_unfinished"  # the index that lets a unique key have one unfinished job
 
@@ -68,6 +68,7 @@ jobs = Table(
     Column("fingerprint", Text),
     Column("subject", Text),
     Column("unique_key", Text),
+    Column("schedule", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("opened_at", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
@@ -254,6 +255,46 @@ api_keys = Table(
     Column("expires_at", BigInteger),
     Column("used_at", BigInteger),
     Column("revoked_at", BigInteger),
+)
+
+# Jobs made again and again (events/schedules.py). `next_at` is null while one is paused.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("cron", Text, nullable=False),
+    Column("timezone", Text, nullable=False),
+    Column("catch_up", Text, nullable=False),
+    Column("catch_up_max", Integer, nullable=False),
+    Column("job", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("next_at", BigInteger),
+    Column("last_at", BigInteger),
+    Column("last_job_id", Text),
+    UniqueConstraint("tenant", "name"),
+    Index(
+        "ix_schedules_next_at",
+        "next_at",
+        postgresql_where=text("next_at IS NOT NULL"),
+        sqlite_where=text("next_at IS NOT NULL"),
+    ),
+)
+
+# What was done with each schedule, and by it. Append-only: it outlives the schedule.
+schedule_acts = Table(
+    "schedule_acts",
+    metadata,
+    Column("no", Serial, primary_key=True, autoincrement=True),
+    Column("schedule_id", Text, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("address", Text),
+    Column("detail", Text),
+    Index("ix_schedule_acts_schedule_id", "schedule_id", "no"),
 )
 
 # Whose payload was erased, up to which event, by whom and why.

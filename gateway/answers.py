@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from events.catalog import ErrorCode, Priority, Ref, Status
+from events.schedules import Act, CatchUp
 
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 JobId = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
@@ -64,10 +65,50 @@ class Job(Answer):
     not_before: Instant | None
     rerun_of: JobId | None
     unique_key: str | None
+    schedule: str | None
     stream_url: str
     results: Any = None
     results_ref: Ref | None = None
     error: JobError | None = None
+
+
+class Schedule(Answer):
+    """Jobs made again and again. `next_at` is null while it is paused; `job` is what it submits."""
+
+    name: str
+    cron: str
+    timezone: str
+    catch_up: CatchUp
+    catch_up_max: int
+    job: dict[str, Any]
+    paused: bool
+    next_at: Instant | None
+    last_at: Instant | None
+    last_job_id: JobId | None
+    created_at: Instant
+    created_by: str
+
+
+class ScheduleAct(Answer):
+    """Something that was done with a schedule, or by it."""
+
+    act: Act
+    at: Instant
+    actor: str
+    address: str | None = None
+    detail: str | None = None
+
+
+class ScheduleShown(Schedule):
+    """A schedule, and what was done with it, newest first."""
+
+    acts: list[ScheduleAct]
+
+
+class Schedules(Answer):
+    """All of a tenant, by name."""
+
+    schedules: list[Schedule]
 
 
 class Analysis(Job):

@@ -18,6 +18,7 @@ from gateway import (
     jobs,
     passes,
     reruns,
+    schedules,
     sessions,
     websocket,
 )
@@ -83,6 +84,10 @@ def _routes() -> dict[Need, list[web.RouteDef]]:
             web.post("/api/v1/jobs/{job_id}/retry", jobs.retry),
             web.post("/api/v1/jobs/{job_id}/rerun", reruns.rerun),
             web.post("/api/v1/analyze", analyze.create),
+            web.post("/api/v1/schedules", schedules.create),
+            web.post("/api/v1/schedules/{name}/pause", schedules.pause),
+            web.post("/api/v1/schedules/{name}/resume", schedules.resume),
+            web.delete("/api/v1/schedules/{name}", schedules.delete),
         ],
         "read": [
             web.get("/api/v1/jobs", jobs.list_jobs),
@@ -93,6 +98,8 @@ def _routes() -> dict[Need, list[web.RouteDef]]:
             web.get("/api/v1/analyze/{job_id}", analyze.show),
             web.get("/api/v1/events", feed_events.events),
             web.get("/api/v1/stats", fleet.stats),
+            web.get("/api/v1/schedules", schedules.list_schedules),
+            web.get("/api/v1/schedules/{name}", schedules.show),
             web.post("/api/v1/passes", passes.create),
         ],
         "stream": [

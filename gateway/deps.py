@@ -14,6 +14,7 @@ from events.declaration import Engine
 from events.keys import DEFAULT_TENANT, SCOPES, Scope
 from events.log import Log
 from events.passes import Doors
+from events.schedules import Schedules
 from events.telemetry import Telemetry
 from gateway.engines import EngineBook
 from gateway.hub import WATCHED_MAX, Hub
@@ -30,6 +31,7 @@ class Deps:
     bus: Bus
     committer: Committer
     engines: Mapping[str, Engine]  # those installed here, by name
+    schedules: Schedules | None = None  # without them nothing is known of any
     keys: Doors | None = None  # without them nobody is ever asked for one
     tokens: Tokens | None = None  # of an issuer: with it everybody is asked
     asks: bool = False  # for a key, from the start; otherwise as soon as there is one

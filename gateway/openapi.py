@@ -14,6 +14,7 @@ from gateway.jobs import LIST_MAX
 from gateway.outlet import EVENT_STREAM
 from gateway.passes import NewPass
 from gateway.queries import SEQ_MAX
+from gateway.schedules import NewSchedule, NothingMore
 from gateway.schemas import BulkBody, CancelBody, NewJob, RerunBody, RetryBody
 from gateway.search import STATUSES
 from gateway.sessions import Login
@@ -92,6 +93,7 @@ SOCKET: Answers = {101: ("A WebSocket: see the AsyncAPI description.", {})}
 ANY_JSON: dict[str, Schema] = {JSON: {}}
 JOB = model(a.Job)
 ID = "/api/v1/jobs/{job_id}"
+SCHEDULE = "/api/v1/schedules/{name}"
 
 
 def _events(page: Schema) -> Answers:
@@ -225,6 +227,37 @@ ROUTES = (
         SOCKET,
         fails=(403, 426),
     ),
+    Route(
+        "POST /api/v1/schedules",
+        "Makes jobs again and again, at the ticks of a cron expression.",
+        _ok("The schedule.", model(a.Schedule), 201),
+        body=NewSchedule,
+        fails=(400, 404, 409, 413, 422),
+    ),
+    Route("GET /api/v1/schedules", "Schedules, by name.", _ok("All.", model(a.Schedules)), fails=(400,)),
+    Route(
+        f"GET {SCHEDULE}",
+        "One schedule, and what was done with it.",
+        _ok("It.", model(a.ScheduleShown)),
+        fails=(400, 404),
+    ),
+    Route(
+        f"POST {SCHEDULE}/pause",
+        "Makes no jobs until it is resumed.",
+        _ok("The schedule.", model(a.ScheduleShown)),
+        body=NothingMore,
+        body_optional=True,
+        fails=(400, 404, 413, 422),
+    ),
+    Route(
+        f"POST {SCHEDULE}/resume",
+        "Goes on with its next tick.",
+        _ok("The schedule.", model(a.ScheduleShown)),
+        body=NothingMore,
+        body_optional=True,
+        fails=(400, 404, 413, 422),
+    ),
+    Route(f"DELETE {SCHEDULE}", "Removes it; its jobs stay.", _ok("As it was.", model(a.Schedule)), fails=(400, 404)),
     Route("GET /api/v1/engines", "What can run.", _ok("Every engine.", model(a.Engines)), fails=(400,)),
     Route("GET /api/v1/workers", "Who runs what.", _ok("Every worker.", model(a.Workers)), fails=(400,)),
     Route("GET /api/v1/stats", "Counts.", _ok("Counts.", model(a.Stats)), fails=(400,)),
@@ -336,13 +369,18 @@ class Description:
 
 ANSWERS: tuple[type[BaseModel], ...] = (
     a.Problem, a.Job, a.Analysis, a.AnalysisMade, a.JobPage, a.BulkCounted, a.BulkDone, a.Engines, a.Workers, a.Stats, a.GatewayState, a.Session, a.PassMade,
-    a.Ready, a.Alive,
+    a.Ready, a.Alive, a.Schedule, a.ScheduleShown, a.Schedules,
 )  # fmt: skip
 
 
 def operation_id(route: Route) -> str:
     """A name for generated clients, such as `post_jobs_id_cancel`."""
-    path = route.path.removeprefix("/api/v1").replace("{job_id}", "id").replace("{sha256}", "sha256")
+    path = (
+        route.path.removeprefix("/api/v1")
+        .replace("{job_id}", "id")
+        .replace("{sha256}", "sha256")
+        .replace("{name}", "name")
+    )
     words = [word for word in path.replace(".", "/").split("/") if word]
     return "_".join([route.method, *words]) if words else f"{route.method}_index"
 
@@ -352,8 +390,15 @@ def _page_schema(others: Mapping[str, Schema]) -> Schema:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
+_IN_PATHS = {
+    "job_id": "A UUIDv7 in lower case.",
+    "sha256": "Of the bytes, in hexadecimal.",
+    "name": "Of the schedule.",
+}
+
+
 def _path_parameters(path: str) -> Iterable[Schema]:
-    for name, says in (("job_id", "A UUIDv7 in lower case."), ("sha256", "Of the bytes, in hexadecimal.")):
+    for name, says in _IN_PATHS.items():
         if f"{{{name}}}" in path:
             yield {"name": name, "in": "path", "required": True, "description": says, "schema": {"type": "string"}}
 

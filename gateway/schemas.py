@@ -42,18 +42,23 @@ class Limits(Body):
     stall_s: Seconds | None = None
 
 
-class NewJob(Body):
-    """`POST /api/v1/jobs`."""
+class JobTemplate(Body):
+    """What a job is made of."""
 
     engine: Annotated[str, StringConstraints(min_length=1, max_length=63)]
     params: dict[str, Any] = {}
     priority: Priority = "normal"
-    not_before: When | None = None
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     timeouts: Limits = Limits()
     tags: Annotated[list[Tag], Field(max_length=20)] = []
     unique_key: UniqueKey | None = None
     unique_mode: UniqueMode | None = None
+
+
+class NewJob(JobTemplate):
+    """`POST /api/v1/jobs`."""
+
+    not_before: When | None = None
 
 
 class CancelBody(Body):
@@ -110,6 +115,7 @@ def job_fields(row: JobRow) -> dict[str, Any]:
         **_instants(job),
         "rerun_of": row.rerun_of,
         "unique_key": row.unique_key,
+        "schedule": row.schedule,
         "stream_url": f"/api/v1/jobs/{job.id}/stream",
     }
     if job.error is not None:

@@ -163,6 +163,46 @@ class Client:
         body = given({"from_phase": from_phase, "params": None if params is None else dict(params)})
         return await self._make(_path(job_id, "rerun"), body, key)
 
+    async def schedules(self) -> list[dict[str, Any]]:
+        """Jobs made again and again: name, cron, timezone, catch_up, job, paused, next_at, last_at, last_job_id."""
+        found: list[dict[str, Any]] = (await self._calls.object("GET", "/api/v1/schedules"))["schedules"]
+        return found
+
+    async def schedule(self, name: str) -> dict[str, Any]:
+        """One of them, with its `acts`: what was done with it and by it, newest first. Raises `NotFound`."""
+        return await self._calls.object("GET", _schedule(name))
+
+    async def create_schedule(
+        self,
+        name: str,
+        cron: str,
+        job: Mapping[str, Any],
+        *,
+        timezone: str | None = None,
+        catch_up: Literal["skip", "last", "all"] | None = None,
+        catch_up_max: int | None = None,
+    ) -> dict[str, Any]:
+        """Makes `job` (what `submit` sends: engine, params, …) at every tick of `cron`, five fields, in `timezone` (UTC).
+
+        Of ticks missed in an outage `catch_up` makes none, the last (default) or all, of which the newest `catch_up_max`.
+        Raises `Conflict` for a name that is taken, `Invalid` naming the field.
+        """
+        asked = {"timezone": timezone, "catch_up": catch_up, "catch_up_max": catch_up_max}
+        body = {"name": name, "cron": cron, "job": given(job)} | given(asked)
+        return await self._calls.object("POST", "/api/v1/schedules", body=body, repeatable=False)
+
+    async def pause_schedule(self, name: str) -> dict[str, Any]:
+        """No jobs until it is resumed."""
+        return await self._calls.object("POST", _schedule(name, "pause"), body={})
+
+    async def resume_schedule(self, name: str) -> dict[str, Any]:
+        """Goes on with its next tick; what was missed meanwhile is not made up."""
+        return await self._calls.object("POST", _schedule(name, "resume"), body={})
+
+    async def delete_schedule(self, name: str) -> dict[str, Any]:
+        """Removes it and returns it as it was; the jobs it made stay."""
+        return await self._calls.object("DELETE", _schedule(name), repeatable=False)
+
     async def engines(self) -> list[Engine]:
         """What can run: name, version, summary, phases, JSON Schemas of params and result."""
         found: list[Engine] = (await self._calls.object("GET", "/api/v1/engines"))["engines"]
@@ -276,6 +316,10 @@ class Client:
     async def _make(self, path: str, body: dict[str, Any], key: str | None) -> Job:
         headers = {"Idempotency-Key": key or str(uuid.uuid4())}
         return await self._calls.object("POST", path, body=body, headers=headers)
+
+
+def _schedule(name: str, part: str = "") -> str:
+    return f"/api/v1/schedules/{quote(name, safe='')}" + (f"/{part}" if part else "")
 
 
 def _path(job_id: str, part: str = "") -> str:

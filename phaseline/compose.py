@@ -35,11 +35,13 @@ from events.errors import BusUnavailable, LogUnavailable, Unavailable
 from events.keys import ApiKey, Keys, Scope
 from events.log import Log
 from events.passes import Doors
+from events.schedules import Schedules
 from events.seal import Seal
 from events.seal_log import SealLog
 from events.sealer import Sealer, SealerOptions
 from events.sweeper import Sweeper, SweeperOptions
 from events.telemetry import CONTENT_TYPE, Telemetry
+from events.ticker import Ticker
 from events.tracing import NoTraces, Traces
 from gateway.addresses import Network, networks
 from gateway.app import make_app
@@ -66,6 +68,7 @@ class Spine:
     log: Log
     bus: Bus
     keys: Doors
+    schedules: Schedules
     committer: Committer
     engines: Mapping[str, Engine]
     telemetry: Telemetry
@@ -250,12 +253,13 @@ async def _spine(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Spin
 
     committer = Committer(log, committed, telemetry=telemetry)
     options = SweeperOptions(settings.sweep_s, settings.leader_s, settings.lease_s)
-    sweeper = Sweeper(log, bus, committer, holder, options, telemetry=telemetry)
+    ticker = Ticker(log, log, committer)
+    sweeper = Sweeper(log, bus, committer, holder, options, telemetry=telemetry, tick=ticker.tick)
     try:
         await _waiting_for_database(log.open)
         await bus.open()
         async with _background(committer.run()), _background(sweeper.run()), _background(sealer.run()):
-            yield Spine(log, bus, log, committer, _engines(settings), telemetry)
+            yield Spine(log, bus, log, log, committer, _engines(settings), telemetry)
     finally:
         await bus.close()
         await log.close()
@@ -288,6 +292,7 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         parts.engines,
         keys=parts.keys,
         tokens=oidc.tokens(settings),
+        schedules=parts.schedules,
         asks=asks,
         trusted_proxies=_networks(settings),
         allowed_origins=origins,

@@ -60,6 +60,13 @@ class AttemptError(TypedDict):
     signal: NotRequired[str]
 
 
+class Scheduled(TypedDict):
+    """The schedule that made a job, and the tick it was made for."""
+
+    name: str
+    tick: str
+
+
 class Envelope(TypedDict):
     """What every event has. `seq` counts a job's events from 1, `attempt` is 0 before the first."""
 
@@ -88,6 +95,7 @@ class Submitted(Envelope):
     from_phase: str | None
     subject: NotRequired[str]
     unique_key: NotRequired[str]
+    schedule: NotRequired[Scheduled]
     idempotency: NotRequired[dict[str, str]]
     address: NotRequired[str]
     traceparent: NotRequired[str]

@@ -162,6 +162,7 @@ class JobPage {
       ["ran", job.started_at && span(ended - Date.parse(job.started_at))],
       ["attempt", job.attempt ? `${job.attempt}${job.failures ? `, ${job.failures} failed of ${job.max_attempts}` : ""}${job.losses ? `, ${job.losses} lost` : ""}` : null],
       ["priority", job.priority === "normal" ? null : job.priority],
+      ["schedule", job.schedule],
       ["unique key", job.unique_key],
       ["not before", job.not_before && job.status === "queued" ? new Date(job.not_before).toLocaleString() : null],
       ["tags", job.tags.length ? h("span.row", job.tags.map((tag) => h("a.tag", { href: `/jobs?q=${encodeURIComponent(`tag:"${tag}"`)}` }, tag))) : null],

@@ -28,6 +28,8 @@ export interface Job {
   not_before: string | null;
   rerun_of: string | null;
   unique_key: string | null;
+  /** The name of the schedule that made it. */
+  schedule: string | null;
   stream_url: string;
   results?: Json;
   results_ref?: { url: string; sha256: string; size: number };

@@ -9,7 +9,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +17,11 @@ import aio_pika
 import aiohttp
 import asyncpg
 
+from events.log import EngineRow
+from events.schedules import Schedule, ScheduleAct
 from phaseline import database
 from phaseline.settings import Settings
-from tests.builders import Committing, a_worker
+from tests.builders import PHASES, Committing, a_worker
 from tests.forked import Forked, environment
 from tests.installation import Api, Viewer
 from tests.ports import free_port
@@ -330,6 +332,20 @@ async def with_a_due_job(scene: Scene, case: Case) -> Wreck:
     return await _ended(scene.arm(case, "gateway"), job_id)
 
 
+async def with_a_tick(scene: Scene, case: Case) -> Wreck:
+    """A schedule whose tick has come; others come to it again, and the tick has one job."""
+    assert isinstance(scene, Sweeps)
+    log: Any = scene.running.log
+    await log.declare([EngineRow(case.engine, 1, "", [phase.model_dump() for phase in PHASES], {}, {})])
+    tick = await log.now() // 60_000 * 60_000
+    job = {"engine": case.engine, "params": {}, "timeouts": {}, "tags": []}
+    schedule = Schedule("s1", "default", "yearly", "0 0 1 1 *", "UTC", "all", 1, job, tick, "user:test", tick)
+    assert await log.add_schedule(schedule, ScheduleAct("created", tick, "user:test")) == "made"
+    wreck = await _ended(scene.arm(case, "gateway"))
+    row = await log.find_key("default", schedule.idempotency(tick).key_sha256)
+    return replace(wreck, jobs=[row.job.id])
+
+
 async def with_no_copy(scene: Scene, case: Case) -> Wreck:
     """Somebody deleted the RabbitMQ stream; there is at least one event to copy."""
     assert isinstance(scene, Sweeps)
@@ -456,6 +472,7 @@ def _cases() -> Sequence[Case]:
         Case("copy.made", with_no_copy, WHOLE),
         Case("copy.confirmed", with_no_copy, WHOLE),
         Case("copy.cursor_saved", with_no_copy, WHOLE),
+        Case("schedule.made", with_a_tick, WHOLE),
         Case("partitions.half_made", with_partitions_missing),
         Case("partitions.made", with_partitions_missing),
         Case("migration.locked", in_a_migration),

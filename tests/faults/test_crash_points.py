@@ -35,6 +35,7 @@ from tests.faults.deaths import (
     told,
     with_a_due_job,
     with_a_lost_worker,
+    with_a_tick,
     with_no_copy,
     with_partitions_missing,
 )
@@ -50,7 +51,7 @@ pytestmark = pytest.mark.timeout(700)  # the first test waits for all deaths
 
 DYING_AT_ONCE = 4
 ENDS = {"complete", "error", "cancelled"}
-SWEEPING = (at_once, with_a_due_job, with_a_lost_worker, with_no_copy, with_partitions_missing)
+SWEEPING = (at_once, with_a_due_job, with_a_tick, with_a_lost_worker, with_no_copy, with_partitions_missing)
 ENGINES = ",".join([STEADY, *(case.engine for case in CASES.values() if case.drive is in_a_worker)])
 QUICK = ENVIRONMENT | {"PHASELINE_ENGINE_MODULES": "tests.crash_engines", "PHASELINE_POLL_S": "0.5"}
 QUICK |= {"PHASELINE_DRAIN_S": "5", "PHASELINE_SLOTS": "1"}

@@ -152,7 +152,8 @@ async def settings() -> dict[str, Any]:
 async def gateway(storage: Storage, settings: dict[str, Any]) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         committer = await stack.enter_async_context(running_committer(storage))
-        deps = Deps(storage.log, storage.bus, committer, ENGINES, **{"goodbye_window_s": 0.0} | settings)
+        given: dict[str, Any] = {"goodbye_window_s": 0.0, "schedules": storage.log} | settings
+        deps = Deps(storage.log, storage.bus, committer, ENGINES, **given)
         app = make_app(deps)
         server = await stack.enter_async_context(TestServer(app))
         session = await stack.enter_async_context(aiohttp.ClientSession())

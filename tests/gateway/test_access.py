@@ -35,7 +35,8 @@ NEEDS = {
     "/openapi.json /asyncapi.json /docs /api/v1/session",
     "any key": "/api/v1/engines",
     "read": "/api/v1/jobs /api/v1/jobs/{job_id} /api/v1/jobs/{job_id}/results /api/v1/jobs/{job_id}/artifacts/{sha256} "
-    "/api/v1/jobs/{job_id}/events /api/v1/analyze/{job_id} /api/v1/events /api/v1/stats",
+    "/api/v1/jobs/{job_id}/events /api/v1/analyze/{job_id} /api/v1/events /api/v1/stats "
+    "/api/v1/schedules /api/v1/schedules/{name}",
     "admin": "/api/v1/workers /api/v1/gateway /metrics",
     "stream": "/api/v1/jobs/{job_id}/stream /api/v1/analyze/{job_id}/stream /api/v1/stream",
 }
@@ -45,11 +46,18 @@ POSTS = {
     "/api/v1/jobs/{job_id}/retry": ("submit", {}),
     "/api/v1/jobs/{job_id}/rerun": ("submit", {}),
     "/api/v1/jobs/{job_id}/cancel": ("cancel", {}),
+    "/api/v1/schedules": (
+        "submit",
+        {"name": "nightly", "cron": "30 2 * * *", "job": {"engine": "fpl", "params": {"team_id": 7}}},
+    ),
+    "/api/v1/schedules/{name}/pause": ("submit", {}),
+    "/api/v1/schedules/{name}/resume": ("submit", {}),
     "/api/v1/passes": ("read", {"feed": True}),
     "/api/v1/bulk": ("cancel", {"action": "cancel", "q": "engine:fpl"}),
 }
 EXPECTED = {("GET", path): need for need, paths in NEEDS.items() for path in paths.split()}
 EXPECTED |= {("POST", path): need for path, (need, _) in POSTS.items()}
+EXPECTED |= {("DELETE", "/api/v1/schedules/{name}"): "submit"}
 EXPECTED |= {("DELETE", "/api/v1/session"): "nobody", ("POST", "/api/v1/session"): "login"}  # see TestLogin
 JOBS_ROUTES = sorted(path for _, path in EXPECTED if path.startswith("/api/") and "{job_id}" in path)
 

@@ -16,7 +16,7 @@ from tests.gateway.driving import Answer, Driver, Gateway
 JOB_FIELDS = [
     *("id", "engine", "engine_version", "status", "phase", "progress", "attempt", "failures", "losses"),
     *("max_attempts", "priority", "params", "tags", "seq", "created_at", "started_at", "finished_at", "not_before"),
-    *("rerun_of", "unique_key", "stream_url"),
+    *("rerun_of", "unique_key", "schedule", "stream_url"),
 ]
 NEW = {"engine": "fpl", "params": {"team_id": 7}}
 

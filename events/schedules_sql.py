@@ -1,0 +1,104 @@
+"""Schedules in the log's database, for both dialects: a part of `SqlLog`, whose reads and writes it uses."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from events import tables as t
+from events.schedules import SCHEDULES_MAX, Schedule, ScheduleAct
+from events.values import decode, encode
+
+WRITE_S = 5.0
+
+
+class SqlSchedules:
+    """See `events/schedules.py` for the promises."""
+
+    # -- what the log gives
+
+    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        raise NotImplementedError
+
+    def _writing(self, deadline_s: float) -> AbstractAsyncContextManager[AsyncConnection]:
+        raise NotImplementedError
+
+    def _now_sql(self) -> ColumnElement[int]:
+        raise NotImplementedError
+
+    def _insert_or_ignore(self, table: Any) -> Any:
+        raise NotImplementedError
+
+    # -- schedules
+
+    async def add_schedule(self, schedule: Schedule, recorded: ScheduleAct) -> Literal["made", "taken", "full"]:
+        s = t.schedules
+        values = {name: getattr(schedule, name) for name in Schedule.__slots__}
+        values["job"] = encode(dict(schedule.job)).decode()
+        async with self._writing(WRITE_S) as connection:
+            of_tenant = select(func.count()).select_from(s).where(s.c.tenant == schedule.tenant)
+            if (await connection.execute(of_tenant)).scalar_one() >= SCHEDULES_MAX:
+                return "full"
+            made = await connection.execute(self._insert_or_ignore(s).values(**values))
+            if not made.rowcount:
+                return "taken"
+            await _record(connection, schedule.id, [recorded])
+            return "made"
+
+    async def schedules(self, tenant: str) -> list[Schedule]:
+        s = t.schedules.c
+        return list(map(_to_schedule, await self._rows(select(*_SCHEDULE).where(s.tenant == tenant).order_by(s.name))))
+
+    async def schedule(self, tenant: str, name: str) -> Schedule | None:
+        s = t.schedules.c
+        rows = await self._rows(select(*_SCHEDULE).where(s.tenant == tenant, s.name == name))
+        return _to_schedule(rows[0]) if rows else None
+
+    async def set_schedule(self, schedule_id: str, next_at: int | None, recorded: ScheduleAct) -> bool:
+        s = t.schedules
+        return await self._change(
+            schedule_id, update(s).where(s.c.id == schedule_id).values(next_at=next_at), [recorded]
+        )
+
+    async def drop_schedule(self, schedule_id: str, recorded: ScheduleAct) -> bool:
+        s = t.schedules
+        return await self._change(schedule_id, delete(s).where(s.c.id == schedule_id), [recorded])
+
+    async def schedule_acts(self, schedule_id: str, limit: int) -> list[ScheduleAct]:
+        a = t.schedule_acts.c
+        query = select(*_ACT).where(a.schedule_id == schedule_id).order_by(a.no.desc()).limit(limit)
+        return [ScheduleAct(**row._asdict()) for row in await self._rows(query)]
+
+    async def due_schedules(self, limit: int) -> list[Schedule]:
+        s = t.schedules.c
+        query = select(*_SCHEDULE).where(s.next_at <= self._now_sql()).order_by(s.next_at).limit(limit)
+        return list(map(_to_schedule, await self._rows(query)))
+
+    async def advance_schedule(self, done: Schedule, next_at: int, recorded: Sequence[ScheduleAct]) -> bool:
+        s = t.schedules
+        moved = {"next_at": next_at, "last_at": done.last_at, "last_job_id": done.last_job_id}
+        mine = and_(s.c.id == done.id, s.c.next_at == done.next_at)
+        return await self._change(done.id, update(s).where(mine).values(**moved), recorded)
+
+    async def _change(self, schedule_id: str, statement: Any, recorded: Sequence[ScheduleAct]) -> bool:
+        async with self._writing(WRITE_S) as connection:
+            if not (await connection.execute(statement)).rowcount:
+                return False
+            await _record(connection, schedule_id, recorded)
+            return True
+
+
+async def _record(connection: AsyncConnection, schedule_id: str, recorded: Sequence[ScheduleAct]) -> None:
+    for one in recorded:
+        values = {name: getattr(one, name) for name in ScheduleAct.__slots__}
+        await connection.execute(insert(t.schedule_acts).values(schedule_id=schedule_id, **values))
+
+
+_SCHEDULE = tuple(t.schedules.c[name] for name in Schedule.__slots__)
+_ACT = tuple(t.schedule_acts.c[name] for name in ScheduleAct.__slots__)
+
+
+def _to_schedule(row: Row[Any]) -> Schedule:
+    return Schedule(**row._asdict() | {"job": decode(row.job)})
