@@ -16,12 +16,13 @@ from aiohttp import web
 
 from events.errors import PhaselineError, UnknownJob
 from events.keys import ApiKey, Scope, Token, token_of
-from events.passes import LAST_MS, Pass, digest_of
+from events.passes import LAST_MS, Doors, Pass, digest_of
 from gateway.deps import DEPS, EVERYONE, IDENTITY, Deps, Identity
+from gateway.limits import Limiter
 from gateway.origins import check_origin
 from gateway.problems import Handler, Problem
 from gateway.queries import PASS, PASSED
-from gateway.tokens import BadToken
+from gateway.tokens import BadToken, Tokens
 
 FRESH_S = 5.0  # so long a revoked key may still be let in
 LOOK_S = 5.0  # how often keys of open streams are looked at
@@ -87,7 +88,8 @@ class Guest:
 class Access:
     """One per gateway process."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: Deps, limiter: Limiter) -> None:
+        self._limiter = limiter
         self.asks = deps.asks or deps.tokens is not None
         self._tokens = deps.tokens
         self._store = deps.keys
@@ -97,19 +99,28 @@ class Access:
         self._used: dict[str, None] = {}  # since they were last said to be
         self._guests: dict[Guest, None] = {}
 
-    async def who(self, text: str | None) -> Identity:
-        """Whose key or token this is. Raises `Unauthorized`, `Unavailable`."""
+    async def who(self, text: str | None, request: web.Request) -> Identity:
+        """Whose key or token this is. Raises `Unauthorized`, the 429 for too many that are not good, `Unavailable`."""
         if not self.asks:
             return EVERYONE
         if text is None:
             raise no_key()
-        if self._tokens is not None and text.count(".") == 2:  # no key has a dot
-            try:
-                bearer = await self._tokens.who(text)
-            except BadToken as wrong:
-                raise Unauthorized(f"This token is not good here: {wrong}.", presented=True) from None
-            return Identity(bearer.tenant, f"user:{bearer.subject}", bearer.scopes, until=bearer.until)
+        async with self._limiter.refusals(request, Unauthorized):
+            if self._tokens is not None and text.count(".") == 2:  # no key has a dot
+                return await self._bearer(self._tokens, text)
+            return await self._holder(text, request)
+
+    async def _bearer(self, tokens: Tokens, text: str) -> Identity:
+        try:
+            bearer = await tokens.who(text)
+        except BadToken as wrong:
+            raise Unauthorized(f"This token is not good here: {wrong}.", presented=True) from None
+        return Identity(bearer.tenant, f"user:{bearer.subject}", bearer.scopes, until=bearer.until)
+
+    async def _holder(self, text: str, request: web.Request) -> Identity:
         token = token_of(text)
+        if token is not None and token.key_id not in self._kept:
+            self._limiter.may_be_refused(request)  # or guesses would take the log's time
         key = await self._key(token) if token is not None else None
         if key is None:
             raise Unauthorized("This key is not known here.", presented=True)
@@ -118,14 +129,19 @@ class Access:
         self._used[key.id] = None
         return Identity(key.tenant, f"key:{key.id}", frozenset(key.scopes), key.id)
 
-    async def who_has(self, text: str, origin: str | None) -> Identity:
-        """Whose pass this is. Raises `Unauthorized`, `LogUnavailable`."""
+    async def who_has(self, text: str, request: web.Request) -> Identity:
+        """Whose pass this is. Raises `Unauthorized`, the 429 for too many that are not good, `LogUnavailable`."""
         if not self.asks or self._store is None:
             return EVERYONE
+        self._limiter.may_be_refused(request)
+        async with self._limiter.refusals(request, Unauthorized):
+            return await self._passer(self._store, text, request.headers.get("Origin"))
+
+    async def _passer(self, store: Doors, text: str, origin: str | None) -> Identity:
         digest, found = digest_of(text), None
         if digest is not None:
             async with self._lookups:
-                found = await self._store.use_pass(digest)
+                found = await store.use_pass(digest)
         if found is None or (found.origin is not None and found.origin != origin):
             raise Unauthorized("This pass is not known here.", presented=True)
         now_ms = self._clock.now_ms()
@@ -304,13 +320,13 @@ async def _caller(request: web.Request) -> Identity:
     resource = request.match_info.route.resource
     if PASS in request.query and resource is not None and resource.canonical in PASSABLE:
         return await with_pass(request)
-    return await request.app[ACCESS].who(token_in(request))
+    return await request.app[ACCESS].who(token_in(request), request)
 
 
 async def with_pass(request: web.Request) -> Identity:
     """Who comes with a pass to a stream. Raises `Unauthorized`, and `UnknownJob` for a stream it is not good for."""
     request[PASSED] = True
-    who = await request.app[ACCESS].who_has(request.query[PASS], request.headers.get("Origin"))
+    who = await request.app[ACCESS].who_has(request.query[PASS], request)
     many = request.match_info.route.resource is not None and request.path == "/api/v1/stream"
     if not many and not who.watches(request.match_info.get("job_id")):
         raise UnknownJob

@@ -1,25 +1,29 @@
 """A WebSocket whose key is looked at again as long as it is open: it ends with 4401, or goes on with a newer one."""
 
+from aiohttp import web
+
 from events.errors import Unavailable
-from gateway.access import Access, Guest, Unauthorized
+from gateway.access import ACCESS, Guest, Unauthorized
 from gateway.commands import Auth, BadCommand, command_of
 from gateway.connection import Connection, Ending, Talk
 from gateway.deps import Identity
+from gateway.problems import Problem
 
 
-def hosted(access: Access, who: Identity, talk: Talk) -> Talk:
+def hosted(request: web.Request, who: Identity, talk: Talk) -> Talk:
     """`talk`, as long as the key is good. `{"op": "auth"}` on the socket brings another key of the same tenant."""
+    access = request.app[ACCESS]
 
     async def within(connection: Connection) -> Ending:
         with access.hosting(who, lambda reason: connection.end(Ending(4401, reason))) as guest:
             if access.asks:
-                connection.on_auth = lambda text: _renew(access, who, guest, connection, text)
+                connection.on_auth = lambda text: _renew(request, who, guest, connection, text)
             return await talk(connection)
 
     return within
 
 
-def _renew(access: Access, who: Identity, guest: Guest, connection: Connection, text: str) -> None:
+def _renew(request: web.Request, who: Identity, guest: Guest, connection: Connection, text: str) -> None:
     try:
         command = command_of(text)
     except BadCommand:
@@ -30,9 +34,11 @@ def _renew(access: Access, who: Identity, guest: Guest, connection: Connection, 
 
     async def judge() -> None:
         try:
-            newer = await access.who(token)
+            newer = await request.app[ACCESS].who(token, request)
         except Unauthorized as no:
             raise Ending(4401, no.detail) from None
+        except Problem as no:  # 429
+            raise Ending(4429, f"retry_after={no.headers['Retry-After']}") from None
         except Unavailable:
             raise Ending(1013, "this cannot be judged now") from None
         if newer.tenant != who.tenant or not newer.may("read"):

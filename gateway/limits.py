@@ -9,8 +9,8 @@ import asyncio
 import ipaddress
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -34,6 +34,7 @@ class Limits:
     upgrades_per_s: float = 0
     connections_per_address: int = 0
     queued_jobs_max: int = 0
+    refusals_per_s: float = 0
 
 
 class Limiter:
@@ -49,6 +50,7 @@ class Limiter:
         self._submits = _Rates(limits.submits_per_s)
         self._bytes = _Rates(limits.body_bytes_per_s)
         self._upgrades = _Rates(limits.upgrades_per_s)
+        self._refusals = _Rates(limits.refusals_per_s)
         self._open: dict[str, int] = {}  # sockets by address; only addresses with some
         self._queued: OrderedDict[str, tuple[float, int]] = OrderedDict()  # by tenant: counted when, how many since
 
@@ -65,6 +67,25 @@ class Limiter:
     async def upgrade(self, request: web.Request) -> None:
         """One more upgrade from this address. Raises the 429, before the upgrade."""
         await self._rate("upgrades", self._upgrades, self.address_of(request))
+
+    def may_be_refused(self, request: web.Request) -> None:
+        """Before a key nobody has seen is looked up. Raises the 429 for an address that sent too many that were not good."""
+        client = self.address_of(request) if self._refusals.per_s else None
+        if client is not None and (wait_s := self._refusals.left_s(client, 1)):
+            self._metrics.limited.labels("refusals").inc()
+            raise too_many("Too many keys that are not good came from there.", wait_s)
+
+    @asynccontextmanager
+    async def refusals(self, request: web.Request, refusal: type[Problem]) -> AsyncIterator[None]:
+        """Counts what is refused within the block by its address, and raises the 429 instead once it is too many."""
+        try:
+            yield
+        except refusal:
+            client = self.address_of(request) if self._refusals.per_s else None
+            if client is not None:
+                self.may_be_refused(request)
+                await self._refusals.take(client, 1)
+            raise
 
     @contextmanager
     def connection(self, request: web.Request) -> Iterator[bool]:
@@ -123,19 +144,31 @@ class _Rates:
 
     async def wait_s(self, client: str, amount: float) -> int:
         """Takes what is asked for and returns 0, or takes nothing and returns the seconds until there may be room."""
-        if not self.per_s:
+        if not self.per_s or not (wait_s := self.left_s(client, amount)):
+            await self.take(client, amount)
             return 0
+        return wait_s
+
+    def left_s(self, client: str, amount: float) -> int:
+        """Takes nothing; 0 when there is room."""
+        bucket = self._bucket(client)
+        amount = min(amount, bucket.max_rate)
+        return 0 if bucket.has_capacity(amount) else max(math.ceil(amount / self.per_s), 1)
+
+    async def take(self, client: str, amount: float) -> None:
+        """Takes what there is room for."""
+        if self.per_s:
+            bucket = self._bucket(client)
+            await bucket.acquire(min(amount, bucket.max_rate))  # does not wait: there is room
+
+    def _bucket(self, client: str) -> AsyncLimiter:
         bucket = self._buckets.get(client)
         if bucket is None:
             bucket = self._buckets[client] = AsyncLimiter(max(self.per_s * WINDOW_S, 1.0), WINDOW_S)
             if len(self._buckets) > CLIENTS_MAX:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(client)
-        amount = min(amount, bucket.max_rate)
-        if not bucket.has_capacity(amount):
-            return max(math.ceil(amount / self.per_s), 1)
-        await bucket.acquire(amount)  # does not wait: there is room
-        return 0
+        return bucket
 
 
 def too_many(detail: str, retry_after_s: int) -> Problem:

@@ -30,7 +30,7 @@ async def show(request: web.Request) -> web.Response:
     Query(request)
     access = request.app[ACCESS]
     try:
-        who = await access.who(token_in(request))
+        who = await access.who(token_in(request), request)
     except Unauthorized:
         return answer(encode(_told(None, asks=access.asks)))
     return answer(encode(_told(who, asks=access.asks)))
@@ -40,7 +40,7 @@ async def begin(request: web.Request) -> web.Response:
     """`POST /api/v1/session`: keeps a good key in the browser until that is closed."""
     login = checked(Login, await read_object(request))
     access = request.app[ACCESS]
-    who = await access.who(login.key)
+    who = await access.who(login.key, request)
     response = answer(encode(_told(who, asks=access.asks)))
     if access.asks:
         secure = request.headers.get("Origin", "").startswith("https:")  # a proxy before us ended the TLS

@@ -81,14 +81,14 @@ async def _serve(request: web.Request, opening: Opening) -> web.StreamResponse:
                     return await _converse(request, partial(_introduced, request, opening))
                 who = await _admitted(request, token)
             async with opening(request, who) as talk:
-                return await _converse(request, hosted(access, who, talk))
+                return await _converse(request, hosted(request, who, talk))
         except _REFUSED as no:
             return await _refuse(request, *_refusal(request, no))
 
 
 async def _admitted(request: web.Request, token: str | None) -> Identity:
     """Raises `Unauthorized`, `Forbidden`, `LogUnavailable`."""
-    who = request[IDENTITY] = await request.app[ACCESS].who(token)
+    who = request[IDENTITY] = await request.app[ACCESS].who(token, request)
     permit(who, "read")
     return who
 
@@ -116,7 +116,7 @@ async def _introduced(request: web.Request, opening: Opening, connection: Connec
         who = await _admitted(request, _token_of(text))
         async with opening(request, who) as talk:
             connection.hear_first(early)
-            return await hosted(request.app[ACCESS], who, talk)(connection)
+            return await hosted(request, who, talk)(connection)
     except _REFUSED as no:
         ending, said = _refusal(request, no)
         if said is not None:
@@ -195,6 +195,8 @@ def _refusal(request: web.Request, no: Exception) -> tuple[Ending, bytes | None]
             return Ending(4401, no.detail), None
         case Forbidden():
             return Ending(4403, no.detail), None
+        case Problem(status=429):
+            return Ending(4429, f"retry_after={no.headers['Retry-After']}"), None
         case Problem():
             field, message = no.errors[0]
             return Ending(4400, "bad query"), frames.command_error(f"{field}: {message}", field)

@@ -352,6 +352,7 @@ def _limits(settings: Settings) -> Limits:
         settings.upgrades_per_s,
         settings.connections_per_address,
         settings.queued_jobs_max,
+        settings.refusals_per_s,
     )
 
 

@@ -92,6 +92,11 @@ class Settings(BaseSettings):
     )
     connections_per_address: int = Field(1000, ge=0, description="open streams of one address; 0: no limit")
     queued_jobs_max: int = Field(0, ge=0, description="jobs of one tenant that may wait for a worker; 0: no limit")
+    refusals_per_s: float = Field(
+        5.0,
+        ge=0,
+        description="keys that are not good one address may send a second, ten times that at once; 0: no limit",
+    )
     idle_s: float = Field(30.0, ge=1, description="a connection without a whole request for this long is closed")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of a worker's /metrics, off by default; 0 picks a free one"

@@ -5,6 +5,7 @@ of, or one that asks for less than before, is found.
 """
 
 import asyncio
+import ipaddress
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -17,15 +18,16 @@ from sqlalchemy import event
 
 from events.clock import Clock
 from events.keys import SCOPES
-from gateway import websocket
+from gateway import limits, websocket
 from gateway.access import ACCESS
 from gateway.app import make_app
 from gateway.deps import DEPS
 from gateway.issuer_keys import Source
+from gateway.limits import Limits
 from gateway.tokens import Accepted, Tokens
 from tests.gateway.driving import WAIT_S, Answer, Driver, Gateway, Storage, Stream, seen
 from tests.gateway.issuing import AUDIENCE, Issuer, every_kind_of_token, issuing
-from tests.gateway.keyring import BAD, Credential, every_kind, keys_of, make
+from tests.gateway.keyring import BAD, UNKNOWN_KEY, Credential, every_kind, keys_of, make
 from tests.gateway.listening import listening
 
 UNKNOWN = "01a20cae-f0fd-7c5c-90af-8d1914daffc9"
@@ -648,6 +650,63 @@ def own(gateway: Gateway, sent: dict[str, str]) -> dict[str, str]:
     """These headers, the gateway's own origin put in."""
     origin = str(gateway.server.make_url("")).rstrip("/")
     return {name: value.replace("OWN", origin) for name, value in sent.items()}
+
+
+# ---- guessing ---------------------------------------------------------------------------------------------------
+
+A, B = {"X-Forwarded-For": "198.51.100.1"}, {"X-Forwarded-For": "198.51.100.2"}
+
+
+class TestGuessing:
+    """Five that are not good from one address, and no more for a long time."""
+
+    @pytest.fixture
+    async def settings(self, storage: Storage, issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        monkeypatch.setattr(limits, "WINDOW_S", 1000.0)  # a machine that stalls gives nobody room within a test
+        tokens = Tokens(Source(issuer.url), Accepted(AUDIENCE, tenant_claim="tenant"), Clock())
+        local = (ipaddress.ip_network("127.0.0.0/8"),)
+        given = {"limits": Limits(refusals_per_s=0.005), "trusted_proxies": local}
+        return {"keys": keys_of(storage), "asks": True, "tokens": tokens, **given}
+
+    async def test_who_sends_keys_that_are_not_good_is_told_to_wait_and_others_are_served(
+        self, gateway: Gateway, keys: dict[str, Credential], issuer: Issuer
+    ):
+        assert (await gateway.get("/api/v1/jobs", headers=keys["read"].header | A)).status == 200
+        wrong = [keys[name].header for name in ("unknown id", "wrong secret", "malformed", "expired")]
+        wrong.append({"Authorization": f"Bearer {issuer.token(aud='another')}"})
+        statuses = [(await gateway.get("/api/v1/jobs", headers=header | A)).status for header in wrong]
+        assert statuses == [401] * 5
+        unseen = keys["other tenant"].header  # not even one that would be good is looked up
+        with statements(gateway.storage, UNKNOWN_KEY.split("_")[1]) as made:
+            for header in (keys["unknown id"].header, keys["malformed"].header, wrong[-1], unseen):
+                over = await gateway.get("/api/v1/jobs", headers=header | A)
+                assert (over.status, int(over.headers["Retry-After"])) == (429, 200), header
+        assert made == []
+        assert (await gateway.get("/api/v1/jobs", headers=keys["read"].header | A)).status == 200  # it was seen before
+        token = {"Authorization": f"Bearer {issuer.token(tenant='default')}"}
+        assert (await gateway.get("/api/v1/jobs", headers=token | A)).status == 200
+        assert (await gateway.get("/api/v1/jobs", headers=unseen | B)).status == 200
+        assert (await gateway.get("/api/v1/jobs", headers=A)).status == 401  # who sends none guesses none
+
+    async def test_logins_first_frames_and_passes_are_guesses_too(
+        self, gateway: Gateway, driver: Driver, keys: dict[str, Credential]
+    ):
+        url, wrong = f"/api/v1/jobs/{await driver.submit()}/stream", keys["unknown id"].text
+
+        async def login() -> Any:
+            return (await gateway.post("/api/v1/session", {"key": wrong}, headers=A)).status
+
+        async def passed() -> Any:
+            async with gateway.stream(f"{url}?pass=pp_{'x' * 43}", headers=A) as stream:
+                return (await stream.rest())[1]
+
+        async def framed() -> Any:
+            async with gateway.stream(url, headers=A) as stream:
+                await stream.socket.send_json({"op": "auth", "token": wrong})
+                return (await stream.rest())[1]
+
+        assert [await guess() for guess in (login, passed, framed, login, passed)] == [401, 4401, 4401, 401, 4401]
+        assert [await guess() for guess in (login, passed, framed)] == [429, 4429, 4429]
 
 
 # ---- cost, and the open door ----------------------------------------------------------------------------------
