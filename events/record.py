@@ -49,9 +49,10 @@ class Recorded:
         return line_of(self.job_id, self.seq, self.type, self.version, self.attempt, self.actor, self.at, self.data)
 
     def event(self) -> AnyEvent:
-        """The typed event. Raises pydantic's `ValidationError` when the row is not what its type says."""
+        """The typed event. Raises pydantic's `ValidationError` when the row is not what its type says. A field that a
+        newer build added is left out: during a rollout old processes read what new ones append."""
         recorded = upcast(self)
-        return EVENTS.validate_python({"type": recorded.type, **decode(recorded.data)})
+        return EVENTS.validate_python({"type": recorded.type, **decode(recorded.data)}, extra="ignore")
 
 
 def encode_event(event: Event) -> str:
