@@ -55,7 +55,7 @@ def test_every_process_of_an_installation_has_a_unit():
 
 def test_systemd_waits_longer_than_a_process_takes_to_end_in_order():
     drain_s = Settings.model_fields["drain_s"].default
-    goodbye_s = Deps.__dataclass_fields__["goodbye_window_s"].default
+    goodbye_s: Any = Deps.__dataclass_fields__["goodbye_window_s"].default
     for name, takes_s in (("phaseline-gateway@.service", goodbye_s), ("phaseline-worker@.service", drain_s)):
         service = _service(name)
         assert float(service["TimeoutStopSec"].removesuffix("s")) > takes_s + 10
