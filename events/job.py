@@ -7,6 +7,7 @@ The database only locks, stores and reads; `fold` of a job's events is its `jobs
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, assert_never, overload
 
@@ -30,6 +31,7 @@ from events.catalog import (
     Log,
     Outcome,
     Partial,
+    PhaseEnd,
     Progress,
     Release,
     Reopen,
@@ -345,7 +347,7 @@ def _created(event: Submitted, job_id: str, tenant: str, at: int) -> Job:
         tenant=tenant,
         engine=event.engine,
         engine_version=event.engine_version,
-        phases=encode([phase.model_dump() for phase in event.phases]).decode(),
+        phases=_phases(event.phases),
         priority=event.priority,
         max_attempts=event.max_attempts,
         max_losses=event.max_losses,
@@ -360,6 +362,11 @@ def _created(event: Submitted, job_id: str, tenant: str, at: int) -> Job:
         rank=_rank(at, event.not_before, event.priority),
         not_before=event.not_before,
     )
+
+
+@lru_cache(maxsize=256)  # of engines there are few, of jobs many
+def _phases(declared: tuple[PhaseEnd, ...]) -> str:
+    return encode([phase.model_dump() for phase in declared]).decode()
 
 
 def _changes(job: Job, event: AnyEvent, at: int) -> dict[str, Any]:
