@@ -368,6 +368,7 @@ def job_row(job: Job, submitted: Submitted) -> JobRow:
         subject=submitted.subject,
         unique_key=submitted.unique_key,
         schedule=submitted.schedule.name if submitted.schedule else None,
+        webhook=submitted.webhook,
     )
 
 

@@ -111,7 +111,7 @@ def _either(fields: dict[str, Any], name: str, ref: Ref | None) -> dict[str, Any
 class Submitted(Event):
     """The job was accepted; always sequence 1."""
 
-    omitted = frozenset({"idempotency", "subject", "unique_key", "schedule", "address", "traceparent"})
+    omitted = frozenset({"idempotency", "subject", "unique_key", "webhook", "schedule", "address", "traceparent"})
     type: Literal["submitted"] = "submitted"
     engine: str
     engine_version: int
@@ -130,6 +130,7 @@ class Submitted(Event):
     )
     unique_key: str | None = None  # of a tenant's jobs with this key one may be unfinished
     schedule: Scheduled | None = None
+    webhook: str | None = None  # where its end is to be told
     idempotency: Idempotency | None = None
     address: str | None = None  # whence it was submitted: the client's, as the gateway saw it
     traceparent: str | None = None  # W3C Trace Context, where traces are on

@@ -70,6 +70,9 @@ POINTS: dict[str, str] = {
     "schedule.made": "a tick has its job, the schedule still stands before it",
     "partitions.half_made": "one partition is made in an open transaction",
     "partitions.made": "the coming weeks' partitions were just made",
+    # -- webhooks (events/deliverer.py)
+    "webhook.claimed": "a delivery is claimed, the receiver has not heard of it",
+    "webhook.answered": "a receiver has answered, which is not noted",
     # -- the database's commands (migrations/, phaseline/database.py)
     "migration.locked": "the migration's turn has come, nothing is changed",
     "migration.before_commit": "a revision is applied in an open transaction",

@@ -12,7 +12,7 @@ from events.record import Recorded, encode_event
 
 # type -> fields and what they become
 _GONE: dict[str, dict[str, Any]] = {
-    "submitted": {"params": {}, "subject": None, "address": None},
+    "submitted": {"params": {}, "subject": None, "webhook": None, "address": None},
     "progress": {"message": None},
     "checkpoint": {"output": None, "output_ref": None},
     "partial": {"value": None},

@@ -46,6 +46,7 @@ class JobRow:
     subject: str | None = None
     unique_key: str | None = None
     schedule: str | None = None  # the name of the one that made it
+    webhook: str | None = None
 
 
 def differing(a: JobRow, b: JobRow) -> list[str]:

@@ -38,7 +38,6 @@ from events import tables as t
 from events.catalog import FINAL
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable, WrongRevision
 from events.job import CAREFUL_LOSSES, Job
-from events.keys_sql import SqlKeys
 from events.log import (
     FEED_BYTES_MAX,
     PAGE_BYTES_MAX,
@@ -60,6 +59,7 @@ from events.log import (
 from events.record import Line, Recorded
 from events.schedules_sql import SqlSchedules
 from events.values import decode, encode
+from events.webhooks_sql import SqlWebhooks
 
 READ_S = 5.0  # deadline of one read
 BEAT_S = 1.5  # deadline of one beat
@@ -102,6 +102,7 @@ def job_columns(row: JobRow) -> dict[str, Any]:
         "subject": row.subject,
         "unique_key": row.unique_key,
         "schedule": row.schedule,
+        "webhook": row.webhook,
     }
 
 
@@ -110,7 +111,7 @@ def to_recorded(row: Sequence[Any]) -> Recorded:
     return Recorded(*row)
 
 
-class SqlLog(SqlKeys, SqlSchedules):
+class SqlLog(SqlWebhooks, SqlSchedules):
     """Shared half of the SQL adapters. `_reader` serves reads, `_writer` everything that writes."""
 
     name: str

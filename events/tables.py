@@ -41,7 +41,9 @@ FIXED = (
 LIFECYCLE = tuple(field.name for field in fields(Job))
 CHANGING = tuple(name for name in LIFECYCLE if name not in FIXED)
 # The columns of `jobs` beside the lifecycle, in the order of `JobRow`.
-DETAILS = ("params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint", "subject", "unique_key", "schedule")
+DETAILS = (
+    "params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint", "subject", "unique_key", "schedule", "webhook",
+)  # fmt: skip
 
 UNFINISHED = "uq_jobs_unfinished"  # the index that lets a unique key have one unfinished job
 
@@ -69,6 +71,7 @@ jobs = Table(
     Column("subject", Text),
     Column("unique_key", Text),
     Column("schedule", Text),
+    Column("webhook", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("opened_at", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
@@ -323,6 +326,54 @@ stream_passes = Table(
     Index("ix_stream_passes_tenant_created_at", "tenant", "created_at"),
 )
 
+# Of a tenant with webhooks: what signs them, and where they go when a job says nothing (events/webhooks.py).
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("secret", Text, nullable=False),
+    Column("previous", Text),
+    Column("previous_until", BigInteger),
+    Column("url", Text),
+    Column("changed_at", BigInteger, nullable=False),
+)
+
+# What is owed to receivers: made by a trigger on `events`, with a job's terminal event.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("job_id", Id, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index(
+        "ix_deliveries_due",
+        "lane",
+        "next_at",
+        postgresql_where=text("state = 'pending'"),
+        sqlite_where=text("state = 'pending'"),
+    ),
+)
+
+# What became of each attempt. Append-only.
+delivery_attempts = Table(
+    "delivery_attempts",
+    metadata,
+    Column("job_id", Id, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("tenant", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("status", Integer),
+    Column("failure", Text),
+    Column("duration_ms", Integer, nullable=False),
+)
+
 # One row: which lineage of the log this is. A restore raises `epoch`.
 log = Table(
     "log",
@@ -332,4 +383,5 @@ log = Table(
     Column("lineage", Text, nullable=False),
 )
 
-REVISION = "0013"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0014"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0014"  # the schema this code needs; a test holds it against `migrations.head()`

@@ -61,6 +61,7 @@ LIMITS: tuple[Limit, ...] = get_args(Limit)
 Transport = Literal["websocket", "server_sent_events", "ndjson"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 RESUMES = ("fresh", "resumed", "reset")
+DELIVERIES = ("delivered", "failed", "abandoned")
 ANSWERS = ("1xx", "2xx", "3xx", "4xx", "5xx")
 CLOSES = tuple(
     map(str, (1000, 1001, 1002, 1003, 1007, 1009, 1011, 1012, 1013, 4000, 4004, 4400, 4401, 4403, 4408, 4429, 4508))
@@ -89,6 +90,7 @@ class Telemetry:
         self.sweeper = SweeperMetrics(page)
         self.bus = BusMetrics(page)
         self.gateway = GatewayMetrics(page)
+        self.webhooks = WebhookMetrics(page)
         tasks = page.gauge("asyncio_tasks", "Tasks of this process's event loop that have not ended.")
         tasks.set_function(_tasks)
 
@@ -192,6 +194,13 @@ class GatewayMetrics:
         )
         self.answers = page.counter("http_answers", "Answers over HTTP, upgrades included.", "status", ANSWERS)
         self.answer_s = page.histogram("http_seconds", "From a request to its answer; streams left out.", COMMIT_S)
+
+
+class WebhookMetrics:
+    def __init__(self, page: "_Page") -> None:
+        self.attempts = page.counter("webhooks", "Attempts to deliver a webhook.", "outcome", DELIVERIES)
+        self.answer_s = page.histogram("webhook_seconds", "From the begin of an attempt to its outcome.", COMMIT_S)
+        self.sending = page.gauge("webhooks_sending", "Attempts under way.")
 
 
 def refusal_of(error: PhaselineError) -> str:

@@ -70,6 +70,7 @@ class Job(Answer):
     results: Any = None
     results_ref: Ref | None = None
     error: JobError | None = None
+    webhook: str | None = None
 
 
 class Schedule(Answer):
@@ -157,6 +158,34 @@ class BulkDone(Answer):
     jobs: list[JobId]
     refused: list[BulkRefusal]
     next: str | None
+
+
+class DeliveryAttempt(Answer):
+    """An attempt to deliver: the receiver's status, or why there is none."""
+
+    attempt: int
+    at: Instant
+    status: int | None
+    failure: str | None
+    duration_ms: int
+
+
+class Delivery(Answer):
+    """The webhook of one terminal event. `id` is the `webhook-id` of every attempt."""
+
+    id: str
+    seq: int
+    url: str
+    state: Literal["pending", "delivered", "abandoned"]
+    created_at: Instant
+    next_at: Instant | None
+    attempts: list[DeliveryAttempt]
+
+
+class Deliveries(Answer):
+    """A job's webhooks, the oldest first."""
+
+    deliveries: list[Delivery]
 
 
 class PhaseInfo(Answer):

@@ -10,6 +10,7 @@ from aiohttp import web
 from gateway import (
     analyze,
     bulk,
+    deliveries,
     descriptions,
     feed_events,
     fleet,
@@ -95,6 +96,7 @@ def _routes() -> dict[Need, list[web.RouteDef]]:
             web.get("/api/v1/jobs/{job_id}/results", jobs.results),
             web.get("/api/v1/jobs/{job_id}/artifacts/{sha256}", jobs.artifact),
             web.get("/api/v1/jobs/{job_id}/events", job_events.events),
+            web.get("/api/v1/jobs/{job_id}/deliveries", deliveries.show),
             web.get("/api/v1/analyze/{job_id}", analyze.show),
             web.get("/api/v1/events", feed_events.events),
             web.get("/api/v1/stats", fleet.stats),

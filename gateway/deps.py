@@ -16,6 +16,8 @@ from events.log import Log
 from events.passes import Doors
 from events.schedules import Schedules
 from events.telemetry import Telemetry
+from events.webhook_url import Rules
+from events.webhooks import Webhooks
 from gateway.engines import EngineBook
 from gateway.hub import WATCHED_MAX, Hub
 from gateway.limits import Limits
@@ -34,6 +36,8 @@ class Deps:
     schedules: Schedules | None = None  # without them nothing is known of any
     keys: Doors | None = None  # without them nobody is ever asked for one
     tokens: Tokens | None = None  # of an issuer: with it everybody is asked
+    webhooks: Webhooks | None = None  # without them no job may name one
+    webhook_rules: Rules = field(default_factory=Rules)
     asks: bool = False  # for a key, from the start; otherwise as soon as there is one
     trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()  # whose X-Forwarded-For counts
     allowed_origins: frozenset[str] = frozenset()  # besides loopback

@@ -35,6 +35,7 @@ from gateway.schemas import (
 )
 from gateway.search import Search, instant, search_of, statuses
 from gateway.submissions import Draft, How, accept, replayed
+from gateway.webhooks import allowed_webhook
 
 LIST_MAX = 200
 FORCE_S = 1.5  # a worker that lives ends a forced job well within it
@@ -55,6 +56,7 @@ async def create(request: web.Request) -> web.Response:
         raise invalid([("unique_mode", "says nothing without a unique_key")])
     if new.unique_mode == "replace":
         permit(identify(request), "cancel")
+    webhook = await allowed_webhook(request, new.webhook)
     engine = await request.app[ENGINES].get(new.engine)
     draft = Draft(
         params=new.params,
@@ -65,6 +67,7 @@ async def create(request: web.Request) -> web.Response:
         tags=tuple(new.tags),
         unique_key=new.unique_key,
         unique_mode=new.unique_mode or "return",
+        webhook=webhook,
     )
     return made(*await accept(request, engine, draft, ask))
 

@@ -136,6 +136,12 @@ ROUTES = (
         (Parameter("at", "As it stood at this sequence.", SEQ | {"minimum": 1}), RESULTS),
         fails=(400, 404),
     ),
+    Route(
+        f"GET {ID}/deliveries",
+        "The webhooks the job owes, and what became of each attempt.",
+        _ok("They.", model(a.Deliveries)),
+        fails=(400, 404),
+    ),
     Route(f"GET {ID}/results", "The result's exact bytes.", _ok("JSON.", ANY_JSON), fails=(400, 404, 409)),
     Route(
         f"GET {ID}/artifacts/{{sha256}}",
@@ -369,7 +375,7 @@ class Description:
 
 ANSWERS: tuple[type[BaseModel], ...] = (
     a.Problem, a.Job, a.Analysis, a.AnalysisMade, a.JobPage, a.BulkCounted, a.BulkDone, a.Engines, a.Workers, a.Stats, a.GatewayState, a.Session, a.PassMade,
-    a.Ready, a.Alive, a.Schedule, a.ScheduleShown, a.Schedules,
+    a.Ready, a.Alive, a.Schedule, a.ScheduleShown, a.Schedules, a.Deliveries,
 )  # fmt: skip
 
 

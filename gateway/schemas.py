@@ -10,6 +10,7 @@ from events.job import Job
 from events.log import JobRow
 from events.record import Recorded, upcast
 from events.values import decode, encode
+from events.webhook_url import URL_CHARS_MAX
 from gateway.splice import value_of
 
 SECONDS_MAX = 365 * 24 * 3600.0
@@ -53,6 +54,7 @@ class JobTemplate(Body):
     tags: Annotated[list[Tag], Field(max_length=20)] = []
     unique_key: UniqueKey | None = None
     unique_mode: UniqueMode | None = None
+    webhook: Annotated[str, StringConstraints(min_length=1, max_length=URL_CHARS_MAX)] | None = None
 
 
 class NewJob(JobTemplate):
@@ -118,6 +120,8 @@ def job_fields(row: JobRow) -> dict[str, Any]:
         "schedule": row.schedule,
         "stream_url": f"/api/v1/jobs/{job.id}/stream",
     }
+    if row.webhook is not None:
+        fields["webhook"] = row.webhook
     if job.error is not None:
         fields["error"] = decode(job.error)
     return fields

@@ -35,6 +35,7 @@ class Draft:
     tags: tuple[str, ...] = ()
     unique_key: str | None = None
     unique_mode: UniqueMode = "return"
+    webhook: str | None = None
     rerun_of: str | None = None
     from_phase: str | None = None
     reused: tuple[Checkpoint, ...] = ()
@@ -91,6 +92,7 @@ async def _accepted(
         from_phase=draft.from_phase,
         subject=engine.subject(params),
         unique_key=draft.unique_key,
+        webhook=draft.webhook,
         idempotency=_idempotency(asked),
         address=address_of(request),
         traceparent=span.traceparent,

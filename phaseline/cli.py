@@ -15,6 +15,7 @@ from phaseline.cli_options import EXIT_CODES, FrontDoor, closing, exit_with
 from phaseline.cli_schedules import schedules
 from phaseline.cli_server import db, doctor, gateway, up, verify, worker
 from phaseline.cli_watch import follow, submit
+from phaseline.cli_webhooks import webhooks
 
 EPILOG = f"""\b
 Examples:
@@ -59,6 +60,7 @@ for command in (
     worker,
     db,
     keys,
+    webhooks,
     verify,
     audit,
     doctor,

@@ -21,7 +21,8 @@ def keys() -> None:
     """Makes, lists and revokes API keys. From the first key on every request needs one."""
 
 
-def _tenant(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+def tenant_name(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Refuses what is no name of a tenant."""
     if value is not None and not TENANT.fullmatch(value):
         raise click.BadParameter("lower-case letters, digits, - and _, at most 63, first a letter or digit")
     return value
@@ -40,7 +41,7 @@ def _name(_: click.Context, __: click.Parameter, value: str) -> str:
         codes=_CODES,
     )
 )
-@click.option("--tenant", default=DEFAULT_TENANT, show_default=True, callback=_tenant, help="Whose jobs it sees.")
+@click.option("--tenant", default=DEFAULT_TENANT, show_default=True, callback=tenant_name, help="Whose jobs it sees.")
 @click.option(
     "--scope",
     "scopes",
@@ -69,7 +70,7 @@ def create(tenant: str, scopes: tuple[Any, ...], name: str, days: float | None, 
 
 
 @keys.command("list", epilog=closing("phaseline keys list", f"phaseline keys list {ON_DATABASE} --json", codes=_CODES))
-@click.option("--tenant", callback=_tenant, help="Of this tenant only.")
+@click.option("--tenant", callback=tenant_name, help="Of this tenant only.")
 @_as_json
 @_database
 def list_(tenant: str | None, as_json: bool, **given: Any) -> None:

@@ -59,6 +59,7 @@ _seconds = click.FloatRange(min=0, min_open=True)
     type=click.Choice(["return", "refuse", "replace"]),
     help="Then: take that job (default), fail, or cancel it and make the new one.",
 )
+@click.option("--webhook", metavar="URL", help="Where the job's end is told; see `phaseline webhooks`.")
 @both(key_option, follow_option, timeout_option, server_options)
 def submit(engine: str, shape: Shape, url: str, follow: bool, timeout_s: float | None, **asked: Any) -> None:
     """Makes a job for ENGINE (see `phaseline engines`) and prints its id, or watches it."""

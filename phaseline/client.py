@@ -65,9 +65,11 @@ class Client:
         tags: Sequence[str] = (),
         unique_key: str | None = None,
         unique_mode: Literal["return", "refuse", "replace"] | None = None,
+        webhook: str | None = None,
         key: str | None = None,
     ) -> Job:
         """Makes a job. `not_before` is an RFC 3339 time; `timeouts` has start_s, attempt_s, total_s, stall_s.
+        `webhook` is an https:// URL that is told how the job ended.
 
         The same `key` with the same request gives the same job; without one each call makes its own. While a job with
         the same `unique_key` has not ended, that one is returned; with `unique_mode` refuse this raises `UniqueKeyTaken`,
@@ -81,6 +83,7 @@ class Client:
             "tags": list(tags) or None,
             "unique_key": unique_key,
             "unique_mode": unique_mode,
+            "webhook": webhook,
         }
         body = {"engine": engine, "params": dict(params or {})} | given(asked)
         return await self._make("/api/v1/jobs", body, key)

@@ -31,9 +31,12 @@ from events.bus_memory import MemoryBus
 from events.bus_rabbit import RabbitBus, RabbitSettings
 from events.committer import Committer
 from events.declaration import Engine, installed_engines
+from events.deliverer import Deliverer, DelivererOptions
 from events.errors import BusUnavailable, LogUnavailable, Unavailable
 from events.keys import ApiKey, Keys, Scope
 from events.log import Log
+from events.log_postgres import PostgresLog
+from events.log_sqlite import SqliteLog
 from events.passes import Doors
 from events.schedules import Schedules
 from events.seal import Seal
@@ -43,6 +46,10 @@ from events.sweeper import Sweeper, SweeperOptions
 from events.telemetry import CONTENT_TYPE, Telemetry
 from events.ticker import Ticker
 from events.tracing import NoTraces, Traces
+from events.webhook_sender import sender
+from events.webhook_url import Rules
+from events.webhook_url import networks as webhook_networks
+from events.webhooks import Endpoint, Webhooks
 from gateway.addresses import Network, networks
 from gateway.app import make_app
 from gateway.deps import Deps
@@ -69,6 +76,7 @@ class Spine:
     bus: Bus
     keys: Doors
     schedules: Schedules
+    webhooks: Webhooks
     committer: Committer
     engines: Mapping[str, Engine]
     telemetry: Telemetry
@@ -145,6 +153,30 @@ def keys_list(settings: Settings, tenant: str | None) -> list[ApiKey]:
 def keys_revoke(settings: Settings, key_id: str) -> bool:
     """Makes a key good for nothing; False when there is none of this id."""
     return asyncio.run(database.revoke_key(settings, key_id))
+
+
+def webhooks_set(settings: Settings, tenant: str, url: str | None) -> Endpoint:
+    """Gives a tenant webhooks; `url` is for jobs that name none. Raises `Misconfigured` for one that may not be."""
+    try:
+        checked = None if url is None else webhook_rules(settings).checked(url)
+    except ValueError as problem:
+        raise Misconfigured(f"the URL {problem}") from problem
+    return asyncio.run(database.set_webhooks(settings, tenant, checked))
+
+
+def webhooks_rotate(settings: Settings, tenant: str) -> Endpoint | None:
+    """A new secret; the old one signs beside it for a day."""
+    return asyncio.run(database.rotate_webhooks(settings, tenant))
+
+
+def webhooks_list(settings: Settings) -> list[Endpoint]:
+    """Every tenant that has webhooks."""
+    return asyncio.run(database.list_webhooks(settings))
+
+
+def webhooks_remove(settings: Settings, tenant: str) -> bool:
+    """Ends a tenant's webhooks; False when it has none."""
+    return asyncio.run(database.remove_webhooks(settings, tenant))
 
 
 def verify_run(settings: Settings, recordings: Sequence[Path], *, settled: bool) -> verify.Counts:
@@ -246,10 +278,11 @@ async def _spine(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Spin
     announcer = Announcer(bus, telemetry.traces)
     holder = str(uuid.uuid4())
     sealer = Sealer(log, log, holder, SealerOptions(settings.seal_s), on_sealed=_anchors(settings, log))
+    told: list[Callable[[Committed], None]] = [announcer, sealer.committed]
 
     def committed(done: Committed) -> None:
-        announcer(done)
-        sealer.committed(done)
+        for tell in told:
+            tell(done)
 
     committer = Committer(log, committed, telemetry=telemetry)
     options = SweeperOptions(settings.sweep_s, settings.leader_s, settings.lease_s)
@@ -258,11 +291,43 @@ async def _spine(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Spin
     try:
         await _waiting_for_database(log.open)
         await bus.open()
-        async with _background(committer.run()), _background(sweeper.run()), _background(sealer.run()):
-            yield Spine(log, bus, log, log, committer, _engines(settings), telemetry)
+        async with (
+            _background(committer.run()),
+            _background(sweeper.run()),
+            _background(sealer.run()),
+            _delivering(settings, log, told, telemetry),
+        ):
+            yield Spine(log, bus, log, log, log, committer, _engines(settings), telemetry)
     finally:
         await bus.close()
         await log.close()
+
+
+@contextlib.asynccontextmanager
+async def _delivering(
+    settings: Settings, log: PostgresLog | SqliteLog, told: list[Callable[[Committed], None]], telemetry: Telemetry
+) -> AsyncIterator[None]:
+    """Webhooks go out while the block lasts, where this process sends any."""
+    if not settings.webhook_places:
+        yield
+        return
+    options = DelivererOptions(
+        settings.webhook_places, settings.webhook_timeout_s, settings.webhook_attempts_max, settings.webhook_backoff_s
+    )
+    rules, agent = webhook_rules(settings), f"phaseline/{VERSION}"
+    async with sender(rules, settings.webhook_timeout_s, settings.webhook_places, agent) as sends:
+        deliverer = Deliverer(log, log, sends, options, telemetry)
+        told.append(deliverer.committed)
+        async with _background(deliverer.run()):
+            yield
+
+
+def webhook_rules(settings: Settings) -> Rules:
+    """Where webhooks may go. Raises `Misconfigured`."""
+    try:
+        return Rules(webhook_networks(words(settings.webhook_networks)), settings.webhook_http)
+    except ValueError as problem:
+        raise Misconfigured(f"PHASELINE_WEBHOOK_NETWORKS: {problem}") from problem
 
 
 def _anchors(settings: Settings, log: SealLog) -> Callable[[Seal], Awaitable[None]] | None:
@@ -293,6 +358,8 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         keys=parts.keys,
         tokens=oidc.tokens(settings),
         schedules=parts.schedules,
+        webhooks=parts.webhooks,
+        webhook_rules=webhook_rules(settings),
         asks=asks,
         trusted_proxies=_networks(settings),
         allowed_origins=origins,

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from events.log import JobRow, Log, differing
 from events.log_postgres import BEGIN_EPOCH, DRIVER_FAILURES, PostgresLog, asyncpg_url, unreachable
 from events.log_sqlite import SqliteLog, sqlite_engine
 from events.record import Recorded
+from events.webhooks import Endpoint, new_secret
 from phaseline.settings import Settings
 
 EPOCH_WAIT_S = 10  # a restore's command waits this long for the transactions under way
@@ -141,6 +143,39 @@ async def revoke_key(settings: Settings, key_id: str) -> bool:
     """Makes a key good for nothing; False when there is none of this id."""
     async with _opened(settings) as log:
         return await log.revoke_key(key_id)
+
+
+async def set_webhooks(settings: Settings, tenant: str, url: str | None) -> Endpoint:
+    """Gives a tenant webhooks, or changes where they go; its secret stays."""
+    async with _opened(settings) as log:
+        now_ms = await log.now()
+        known = await log.endpoint(tenant) or Endpoint(tenant, new_secret(), None, None, url, now_ms)
+        changed = replace(known, url=url, changed_at=now_ms)
+        await log.keep_endpoint(changed)
+        return changed
+
+
+async def rotate_webhooks(settings: Settings, tenant: str) -> Endpoint | None:
+    """A new secret; the old one signs beside it for a day. None when the tenant has no webhooks."""
+    async with _opened(settings) as log:
+        known = await log.endpoint(tenant)
+        if known is None:
+            return None
+        changed = known.rotated(await log.now())
+        await log.keep_endpoint(changed)
+        return changed
+
+
+async def list_webhooks(settings: Settings) -> list[Endpoint]:
+    """Every tenant that has webhooks."""
+    async with _opened(settings) as log:
+        return await log.endpoints()
+
+
+async def remove_webhooks(settings: Settings, tenant: str) -> bool:
+    """Ends a tenant's webhooks; False when it has none."""
+    async with _opened(settings) as log:
+        return await log.drop_endpoint(tenant)
 
 
 async def check(settings: Settings) -> list[str]:

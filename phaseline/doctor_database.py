@@ -33,10 +33,13 @@ RIGHTS = {
     "seals": "SELECT INSERT",
     "sealed": "SELECT INSERT",
     "erasures": "SELECT",
+    "webhooks": "SELECT",
+    "deliveries": "SELECT UPDATE",
+    "delivery_attempts": "SELECT INSERT",
     "stream_passes": "SELECT INSERT UPDATE DELETE",
     "api_keys": "SELECT",  # and UPDATE of one column: a gateway notes their use, and can make none
 }
-_KEPT = ("events", "seals", "sealed", "erasures")  # append-only
+_KEPT = ("events", "seals", "sealed", "erasures", "delivery_attempts")  # append-only
 _WALLED = ("jobs", "events", "job_tags", "artifacts", "stream_passes")  # behind row level security
 _TRIGGERS = {
     "postgresql": tuple(f"{table}_no_{what}" for table in _KEPT for what in ("change", "truncate")),
@@ -134,15 +137,15 @@ def _append_only(connection: Connection) -> Finding:
     if connection.dialect.name == "postgresql":
         rows = _all(
             connection,
-            "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D' AND tgrelid IN "
-            "(to_regclass('events'), to_regclass('seals'), to_regclass('sealed'), to_regclass('erasures'))",
+            "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D' AND tgrelid IN (to_regclass('events'), "
+            "to_regclass('seals'), to_regclass('sealed'), to_regclass('erasures'), to_regclass('delivery_attempts'))",
         )
     else:
         rows = _all(connection, "SELECT name FROM sqlite_master WHERE type = 'trigger'")
     gone = [name for name in named if name not in {row[0] for row in rows}]
     if gone:
         what = ", ".join(gone)
-        table = gone[0].partition("_")[0]
+        table = gone[0].partition("_no_")[0]
         cure = f"ALTER TABLE {table} ENABLE TRIGGER {gone[0]}, or restore the schema; then `phaseline verify`"
         return failed("append-only", f"nothing refuses changes of {table}: {what} is missing or disabled", cure)
     return ok("append-only", "changes of events and seals are refused")

@@ -96,6 +96,7 @@ class Submitted(Envelope):
     subject: NotRequired[str]
     unique_key: NotRequired[str]
     schedule: NotRequired[Scheduled]
+    webhook: NotRequired[str]
     idempotency: NotRequired[dict[str, str]]
     address: NotRequired[str]
     traceparent: NotRequired[str]

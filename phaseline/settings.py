@@ -98,6 +98,18 @@ class Settings(BaseSettings):
         description="keys that are not good one address may send a second, ten times that at once; 0: no limit",
     )
     idle_s: float = Field(30.0, ge=1, description="a connection without a whole request for this long is closed")
+    webhook_places: int = Field(
+        16, ge=0, le=1000, description="webhooks this process sends at once; 0: it sends none, others do"
+    )
+    webhook_timeout_s: float = Field(15.0, gt=0, le=300, description="a receiver must answer within")
+    webhook_attempts_max: int = Field(10, ge=1, le=100, description="attempts before a webhook is given up")
+    webhook_backoff_s: float = Field(
+        5.0, gt=0, description="wait after the first failed attempt; four times longer after each, 12 h at most"
+    )
+    webhook_networks: str = Field(
+        "", description="comma-separated addresses and networks that are not public and webhooks may go to all the same"
+    )
+    webhook_http: bool = Field(False, description="webhooks may go to http:// too")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of a worker's /metrics, off by default; 0 picks a free one"
     )

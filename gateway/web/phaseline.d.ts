@@ -64,6 +64,7 @@ export interface Call {
 
 export interface Submission extends Call {
   priority?: "low" | "normal" | "high";
+  webhook?: string;
   /** RFC 3339 */
   notBefore?: string;
   maxAttempts?: number;

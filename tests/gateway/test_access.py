@@ -37,7 +37,7 @@ NEEDS = {
     "/openapi.json /asyncapi.json /docs /api/v1/session",
     "any key": "/api/v1/engines",
     "read": "/api/v1/jobs /api/v1/jobs/{job_id} /api/v1/jobs/{job_id}/results /api/v1/jobs/{job_id}/artifacts/{sha256} "
-    "/api/v1/jobs/{job_id}/events /api/v1/analyze/{job_id} /api/v1/events /api/v1/stats "
+    "/api/v1/jobs/{job_id}/events /api/v1/jobs/{job_id}/deliveries /api/v1/analyze/{job_id} /api/v1/events /api/v1/stats "
     "/api/v1/schedules /api/v1/schedules/{name}",
     "admin": "/api/v1/workers /api/v1/gateway /metrics",
     "stream": "/api/v1/jobs/{job_id}/stream /api/v1/analyze/{job_id}/stream /api/v1/stream",

@@ -118,15 +118,17 @@ async def test_migrations_keep_the_triggers_that_make_events_append_only(setting
     )
     names = await on_connection(settings, lambda connection: {row[0] for row in connection.execute(text(query))})
     wanted = (
-        {"events_no_change", "events_no_truncate"}
+        {"events_no_change", "events_no_truncate", "events_owe"}
         if settings.database_url
         else {
             *(
                 f"{table}_no_{change}"
-                for table in ("events", "seals", "sealed", "erasures")
+                for table in ("events", "seals", "sealed", "erasures", "delivery_attempts")
                 for change in ("update", "delete")
             ),
             *(f"jobs_tags_{change}" for change in ("insert", "update", "delete")),
+            "events_owe",
+            "erasures_forget",
         }
     )
     assert names == wanted

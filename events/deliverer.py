@@ -1,0 +1,175 @@
+"""Delivers completion webhooks. Runs in every process; what is owed lies in the database, and is claimed there.
+
+Nothing here is waited for: jobs end, and streams go on, whatever a receiver does. A process sends to so many receivers at
+once; one lane (a tenant and a host) gets two of these places, one tenant a quarter.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from events import crash_points
+from events.batch import Committed
+from events.catalog import TERMINAL
+from events.errors import Unavailable
+from events.log import Log
+from events.telemetry import Telemetry
+from events.webhooks import GONE, Answer, Delivery, State, Webhooks, backoff_s, body_of, headers_of
+
+LOOK_S = 5.0  # between two looks, when nothing is known to wait
+REST_S = 1.0  # after a look that failed
+LANES_MAX = 100  # looked at in one look
+LANE_PLACES = 2
+LEASE_MARGIN_S = 10.0  # from the end of an attempt to its being known
+
+_log = logging.getLogger(__name__)
+
+
+class Sends(Protocol):
+    """What sends."""
+
+    async def send(self, url: str, headers: Mapping[str, str], body: str) -> Answer:
+        """Posts; never raises for what a receiver does."""
+
+
+@dataclass(frozen=True, slots=True)
+class DelivererOptions:
+    """How many at once, how long one may take, and how often and in which steps it is tried."""
+
+    places: int = 16
+    timeout_s: float = 15.0
+    attempts_max: int = 10
+    backoff_s: float = 5.0
+
+
+class Deliverer:
+    """Owns the deliveries of one process."""
+
+    def __init__(
+        self,
+        log: Log,
+        webhooks: Webhooks,
+        sends: Sends,
+        options: DelivererOptions | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._events = log
+        self._store = webhooks
+        self._sends = sends
+        self._options = options or DelivererOptions()
+        self._metrics = (telemetry or Telemetry()).webhooks
+        self._wanted = asyncio.Event()
+        self._used = True  # somebody has webhooks, or had at the last look
+        self._lanes: dict[str, int] = {}  # lane -> attempts under way
+        self._tenants: dict[str, int] = {}
+        self._after = ""  # the lane after which the next look begins
+        self._metrics.sending.set_function(lambda: sum(self._lanes.values()))
+
+    def committed(self, done: Committed) -> None:
+        """This process committed something; never waits."""
+        if self._used and not self._wanted.is_set() and any(row.type in TERMINAL for row in done.events):
+            self._wanted.set()
+
+    async def run(self) -> None:
+        """Delivers until cancelled; what was under way then is sent again later, by whoever looks."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                pause_s = LOOK_S * random.uniform(0.8, 1.2)  # noqa: S311 jitter, so that processes spread
+                try:
+                    self._wanted.clear()
+                    if await self._look(group):
+                        continue
+                except Unavailable as away:
+                    _log.warning("webhooks wait: %s", away)
+                    pause_s = REST_S
+                except Exception:  # a boundary: webhooks that break must not end the process
+                    _log.exception("looking for webhooks failed and is tried again")
+                try:
+                    async with asyncio.timeout(pause_s):
+                        await self._wanted.wait()
+                except TimeoutError:
+                    continue
+
+    async def _look(self, group: asyncio.TaskGroup) -> bool:
+        """Begins what may be begun; True when there may be more."""
+        if sum(self._lanes.values()) >= self._options.places:
+            return False
+        self._used = bool(await self._store.endpoints())
+        if not self._used:
+            return False
+        found = await self._store.due_deliveries(self._after, LANES_MAX, LANE_PLACES)
+        lanes = dict.fromkeys(lane for lane, _, _ in found)
+        self._after = next(reversed(lanes), "") if len(lanes) == LANES_MAX else ""
+        chosen = self._chosen(found)
+        for delivery in await self._store.claim_deliveries(chosen, self._lease_s()) if chosen else []:
+            self._began(delivery, 1)
+            group.create_task(self._deliver(delivery))
+        return bool(chosen) or bool(self._after)
+
+    def _lease_s(self) -> float:
+        return self._options.timeout_s + LEASE_MARGIN_S
+
+    def _chosen(self, found: list[tuple[str, str, int]]) -> list[tuple[str, int]]:
+        places = self._options.places - sum(self._lanes.values())
+        lanes, tenants = dict(self._lanes), dict(self._tenants)
+        each = max(self._options.places // 4, 1)
+        chosen: list[tuple[str, int]] = []
+        for lane, job_id, seq in found:
+            tenant = lane.partition(" ")[0]
+            if len(chosen) < places and lanes.get(lane, 0) < LANE_PLACES and tenants.get(tenant, 0) < each:
+                chosen.append((job_id, seq))
+                lanes[lane] = lanes.get(lane, 0) + 1
+                tenants[tenant] = tenants.get(tenant, 0) + 1
+        return chosen
+
+    def _began(self, delivery: Delivery, change: int) -> None:
+        for counts, name in ((self._lanes, delivery.lane), (self._tenants, delivery.tenant)):
+            counts[name] = counts.get(name, 0) + change
+            if not counts[name]:
+                del counts[name]
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        try:
+            answer = await self._answer(delivery)
+            crash_points.reached("webhook.answered")
+            state, next_in_s = self._judged(delivery, answer)
+            await self._store.settle_delivery(delivery, answer, state, next_in_s)
+            self._told(delivery, answer, state)
+        except Unavailable as away:
+            _log.debug("webhook %s will be tried again: %s", delivery.id, away)
+        except Exception:  # a boundary: one delivery must not end the others
+            _log.exception("webhook %s failed and is tried again", delivery.id)
+        finally:
+            self._began(delivery, -1)
+            self._wanted.set()
+
+    async def _answer(self, delivery: Delivery) -> Answer:
+        endpoint = await self._store.endpoint(delivery.tenant)
+        page = await self._events.read(delivery.job_id, delivery.seq - 1, limit=1)
+        row = await self._events.job(delivery.job_id)
+        if endpoint is None or row is None or not page:
+            return Answer(failure="erased")
+        body = body_of(row, page[0])
+        now_ms = await self._events.now()
+        headers = headers_of(delivery, body, endpoint.secrets_at(now_ms), now_ms)
+        crash_points.reached("webhook.claimed")
+        return await self._sends.send(delivery.url, headers, body)
+
+    def _judged(self, delivery: Delivery, answer: Answer) -> tuple[State, float]:
+        if answer.good:
+            return "delivered", 0.0
+        if delivery.attempt >= self._options.attempts_max or answer.status == GONE or answer.failure == "erased":
+            return "abandoned", 0.0
+        wait_s = backoff_s(delivery.attempt, self._options.backoff_s, random.random())  # noqa: S311 jitter
+        return "pending", max(wait_s, answer.retry_after_s or 0.0)
+
+    def _told(self, delivery: Delivery, answer: Answer, state: State) -> None:
+        self._metrics.attempts.labels(state if state != "pending" else "failed").inc()
+        self._metrics.answer_s.observe(answer.duration_ms / 1000)
+        about = {"job_id": delivery.job_id, "seq": delivery.seq, "attempt": delivery.attempt}
+        said = answer.status if answer.status is not None else answer.failure
+        level = logging.WARNING if state == "abandoned" else logging.INFO
+        _log.log(level, "webhook %s, attempt %d: %s (%s)", delivery.id, delivery.attempt, said, state, extra=about)

@@ -1,0 +1,174 @@
+"""Port: completion webhooks, what is owed to receivers and what became of it.
+
+A delivery comes into being in the transaction of a job's terminal event (by a trigger, whoever writes), and is owed until
+it was answered with 2xx or given up. Its id, `<job id>.<seq>`, is the event's own: the same at every attempt. At least
+once: a process that dies after a receiver's answer, and before it noted that, sends again.
+"""
+
+import base64
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from standardwebhooks import Webhook
+
+from events.clock import rfc3339
+from events.log import JobRow
+from events.record import Recorded
+from events.values import encode
+
+SECRET_BYTES = 32
+ROTATION_MS = 24 * 3600 * 1000  # so long the secret before the current one signs too
+BACKOFF_FACTOR = 4
+BACKOFF_MAX_S = 12 * 3600.0
+RETRY_AFTER_MAX_S = 24 * 3600.0
+GONE = 410  # the receiver wants no more (Standard Webhooks)
+
+State = Literal["pending", "delivered", "abandoned"]
+Failure = Literal["timeout", "address_not_allowed", "name_not_found", "tls", "not_connected", "broken", "erased"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How a tenant's webhooks are signed, and where those of jobs go that name no URL. Instants in ms."""
+
+    tenant: str
+    secret: str  # as Standard Webhooks writes it: whsec_ and Base64
+    previous: str | None
+    previous_until: int | None
+    url: str | None
+    changed_at: int
+
+    def secrets_at(self, now_ms: int) -> tuple[str, ...]:
+        """Those that sign at this moment, the current one first."""
+        old = self.previous if self.previous_until is not None and now_ms < self.previous_until else None
+        return (self.secret,) if old is None else (self.secret, old)
+
+    def rotated(self, now_ms: int) -> "Endpoint":
+        """With a new secret; the old one signs beside it for a day."""
+        return replace(
+            self,
+            secret=new_secret(),
+            previous=self.secret,
+            previous_until=now_ms + ROTATION_MS,
+            changed_at=now_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One attempt to be made, claimed by this process. `attempt` counts from 1."""
+
+    job_id: str
+    seq: int
+    tenant: str
+    lane: str
+    url: str
+    attempt: int
+    created_at: int
+
+    @property
+    def id(self) -> str:
+        """What receivers recognise a repetition by."""
+        return f"{self.job_id}.{self.seq}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of an attempt: the receiver's status, or why there is none."""
+
+    status: int | None = None
+    failure: Failure | None = None
+    retry_after_s: float | None = None
+    duration_ms: int = 0
+
+    @property
+    def good(self) -> bool:
+        """Whether the receiver has it."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt as it is kept. One that is missing between others: the process died before it knew."""
+
+    attempt: int
+    at: int
+    status: int | None
+    failure: str | None
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A delivery as it stands, for people. `next_at`: not before then is it tried (again)."""
+
+    job_id: str
+    seq: int
+    url: str
+    state: State
+    attempts: int
+    next_at: int
+    created_at: int
+    tried: tuple[Attempt, ...] = ()
+
+
+class Webhooks(Protocol):
+    """Where they are kept: in the log's database. Every call raises `LogUnavailable` within its deadline."""
+
+    async def endpoint(self, tenant: str) -> Endpoint | None:
+        """How a tenant's webhooks are signed; None: it has no webhooks."""
+
+    async def endpoints(self) -> list[Endpoint]:
+        """Every tenant's."""
+
+    async def keep_endpoint(self, endpoint: Endpoint) -> None:
+        """Makes or replaces a tenant's."""
+
+    async def drop_endpoint(self, tenant: str) -> bool:
+        """Ends a tenant's webhooks and abandons what is owed. False when it has none."""
+
+    async def due_deliveries(self, after: str, lanes: int, each: int) -> list[tuple[str, str, int]]:
+        """(lane, job, seq) of what may be tried now: of so many lanes behind `after`, so many each, the oldest first."""
+
+    async def claim_deliveries(self, wanted: Sequence[tuple[str, int]], lease_s: float) -> list[Delivery]:
+        """Takes those of them nobody else took meanwhile. Each comes up again after the lease, unless it is settled."""
+
+    async def settle_delivery(self, delivery: Delivery, answer: Answer, state: State, next_in_s: float) -> None:
+        """Keeps what became of an attempt. One that was claimed again meanwhile keeps its state."""
+
+    async def deliveries(self, job_id: str) -> list[Owed]:
+        """All of a job's, with every attempt, the oldest first."""
+
+
+def new_secret() -> str:
+    """A secret to sign with: 256 random bits."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
+
+
+def backoff_s(attempt: int, base_s: float, draw: float) -> float:
+    """The wait after this failed attempt; `draw` in [0, 1) spreads it by a fifth to both sides."""
+    return float(min(base_s * BACKOFF_FACTOR ** (attempt - 1), BACKOFF_MAX_S) * (0.8 + 0.4 * draw))
+
+
+_TYPES = {"complete": "job.completed", "error": "job.failed", "cancelled": "job.cancelled"}
+
+
+def body_of(row: JobRow, event: Recorded) -> str:
+    """What is sent: the job, and its terminal event exactly as streams have it."""
+    job = {"id": row.job.id, "engine": row.job.engine, "tags": list(row.tags), "rerun_of": row.rerun_of}
+    head = {"type": _TYPES[event.type], "timestamp": rfc3339(event.at)}
+    return f'{encode(head).decode()[:-1]},"data":{{"job":{encode(job).decode()},"event":{event.line().decode()}}}}}'
+
+
+def headers_of(delivery: Delivery, body: str, signing: Sequence[str], now_ms: int) -> Mapping[str, str]:
+    """The headers of Standard Webhooks, signed with each of these secrets."""
+    at = datetime.fromtimestamp(now_ms // 1000, UTC)
+    signatures = [Webhook(secret).sign(delivery.id, at, body) for secret in signing]
+    return {
+        "webhook-id": delivery.id,
+        "webhook-timestamp": str(now_ms // 1000),
+        "webhook-signature": " ".join(signatures),
+    }

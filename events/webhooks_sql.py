@@ -1,0 +1,124 @@
+"""Webhooks in the log's database, for both dialects: a part of `SqlLog`, whose reads and writes it uses."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import BigInteger, Text, and_, bindparam, delete, insert, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from events import tables as t
+from events.keys_sql import WRITE_S, SqlKeys
+from events.webhooks import Answer, Attempt, Delivery, Endpoint, Owed, State
+
+_ENDPOINT = tuple(t.webhooks.c[name] for name in Endpoint.__slots__)
+_ATTEMPT = tuple(t.delivery_attempts.c[name] for name in Attempt.__slots__)
+# Lane by lane along the index, however much waits in one of them: who is slow to answer hides nobody.
+_LANES = """
+    WITH RECURSIVE lanes AS (
+        SELECT min(lane) AS lane FROM deliveries WHERE state = 'pending' AND lane > :after
+        UNION ALL
+        SELECT (SELECT min(d.lane) FROM deliveries d WHERE d.state = 'pending' AND d.lane > lanes.lane)
+        FROM lanes WHERE lanes.lane IS NOT NULL
+    ), few AS (SELECT lane FROM lanes WHERE lane IS NOT NULL LIMIT :lanes)
+"""
+_NOW = {  # in ms
+    "postgresql": "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+}
+_DUE = {
+    "postgresql": f"""
+    SELECT d.lane, d.job_id::text AS job_id, d.seq FROM few CROSS JOIN LATERAL (
+        SELECT lane, job_id, seq FROM deliveries
+        WHERE state = 'pending' AND lane = few.lane AND next_at <= {_NOW["postgresql"]} ORDER BY next_at LIMIT :each) d""",
+    "sqlite": f"""
+    SELECT d.lane, d.job_id, d.seq FROM few JOIN deliveries d ON d.rowid IN (
+        SELECT rowid FROM deliveries
+        WHERE state = 'pending' AND lane = few.lane AND next_at <= {_NOW["sqlite"]} ORDER BY next_at LIMIT :each)""",
+}
+
+
+class SqlWebhooks(SqlKeys):
+    """See `events/webhooks.py` for the promises."""
+
+    name: str
+
+    async def endpoint(self, tenant: str) -> Endpoint | None:
+        rows = await self._rows(select(*_ENDPOINT).where(t.webhooks.c.tenant == tenant))
+        return Endpoint(**rows[0]._asdict()) if rows else None
+
+    async def endpoints(self) -> list[Endpoint]:
+        rows = await self._rows(select(*_ENDPOINT).order_by(t.webhooks.c.tenant))
+        return [Endpoint(**row._asdict()) for row in rows]
+
+    async def keep_endpoint(self, endpoint: Endpoint) -> None:
+        values = {name: getattr(endpoint, name) for name in Endpoint.__slots__}
+        made = (postgres_insert if self.name == "postgresql" else sqlite_insert)(t.webhooks).values(**values)
+        async with self._writing(WRITE_S) as connection:
+            await connection.execute(made.on_conflict_do_update(index_elements=["tenant"], set_=values))
+
+    async def drop_endpoint(self, tenant: str) -> bool:
+        async with self._writing(WRITE_S) as connection:
+            found = await connection.execute(delete(t.webhooks).where(t.webhooks.c.tenant == tenant))
+            owed = and_(t.deliveries.c.tenant == tenant, t.deliveries.c.state == "pending")
+            await connection.execute(update(t.deliveries).where(owed).values(state="abandoned"))
+            return bool(found.rowcount)
+
+    async def due_deliveries(self, after: str, lanes: int, each: int) -> list[tuple[str, str, int]]:
+        due = text(_LANES + _DUE[self.name]).bindparams(
+            bindparam("after", after, Text), bindparam("lanes", lanes, BigInteger),
+            bindparam("each", each, BigInteger),
+        ).columns(lane=Text, job_id=Text, seq=BigInteger)  # fmt: skip
+        found = select(due.subquery("due"))
+        return [(row.lane, row.job_id, row.seq) for row in await self._rows(found)]
+
+    async def claim_deliveries(self, wanted: Sequence[tuple[str, int]], lease_s: float) -> list[Delivery]:
+        d = t.deliveries
+        # The condition is judged again under each row's lock: who comes second finds it claimed.
+        claimed = (
+            update(d)
+            .where(
+                tuple_(d.c.job_id, d.c.seq).in_(list(wanted)), d.c.state == "pending", d.c.next_at <= self._now_sql()
+            )
+            .values(attempts=d.c.attempts + 1, next_at=self._now_sql() + int(lease_s * 1000))
+            .returning(d.c.job_id, d.c.seq, d.c.tenant, d.c.lane, d.c.url, d.c.attempts, d.c.created_at)
+        )
+        async with self._writing(WRITE_S) as connection:
+            return [Delivery(str(row[0]), *row[1:]) for row in await connection.execute(claimed)]
+
+    async def settle_delivery(self, delivery: Delivery, answer: Answer, state: State, next_in_s: float) -> None:
+        d = t.deliveries
+        this = and_(d.c.job_id == delivery.job_id, d.c.seq == delivery.seq)
+        mine = and_(this, d.c.attempts == delivery.attempt, d.c.state == "pending")
+        async with self._writing(WRITE_S) as connection:
+            now = int((await connection.execute(select(self._now_sql()))).scalar_one())
+            kept = {
+                "job_id": delivery.job_id,
+                "seq": delivery.seq,
+                "tenant": delivery.tenant,
+                "attempt": delivery.attempt,
+                "at": now,
+                "status": answer.status,
+                "failure": answer.failure,
+                "duration_ms": answer.duration_ms,
+            }
+            await connection.execute(insert(t.delivery_attempts).values(**kept))
+            # Good news of an attempt that was given up for lost is news all the same.
+            whose = and_(this, d.c.state == "pending") if state == "delivered" else mine
+            await connection.execute(update(d).where(whose).values(state=state, next_at=now + int(next_in_s * 1000)))
+
+    async def deliveries(self, job_id: str) -> list[Owed]:
+        d, a = t.deliveries.c, t.delivery_attempts.c
+        rows = await self._rows(select(t.deliveries).where(d.job_id == job_id).order_by(d.seq))
+        tried: dict[int, list[Attempt]] = {}
+        if rows:
+            attempts = select(a.seq, *_ATTEMPT).where(a.job_id == job_id).order_by(a.seq, a.attempt)
+            for row in await self._rows(attempts):
+                kept = row._asdict()
+                tried.setdefault(kept.pop("seq"), []).append(Attempt(**kept))
+        return [
+            Owed(
+                str(row.job_id), row.seq, row.url, row.state, row.attempts, row.next_at, row.created_at,
+                tuple(tried.get(row.seq, ())),
+            )
+            for row in rows
+        ]  # fmt: skip
