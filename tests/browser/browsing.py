@@ -21,11 +21,11 @@ START_MS = 90_000
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    """A browser for the block."""
+async def chromium(*flags: str) -> AsyncIterator[Browser]:
+    """A browser for the block, with further flags."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=servers.chromium(), args=list(FLAGS), timeout=START_MS
+            executable_path=servers.chromium(), args=[*FLAGS, *flags], timeout=START_MS
         )
         try:
             yield browser
