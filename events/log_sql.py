@@ -189,9 +189,17 @@ class SqlLog(SqlWebhooks, SqlSchedules):
         version = table("alembic_version", column("version_num"))
         revision = select(version.c.version_num).scalar_subquery()
         rows = await self._rows(select(t.log.c.epoch, t.log.c.lineage, revision.label("version_num")))
-        if not rows or rows[0].version_num != t.REVISION:
+        if not rows or not await self._fits(rows[0].version_num):
             raise WrongRevision
         self.epoch = f"{rows[0].epoch}-{rows[0].lineage}"
+
+    async def _fits(self, revision: str) -> bool:
+        """Whether this code can work with a schema: its own, or a later one that took nothing away. During a rollout
+        processes of the version before may be started again after the migration."""
+        if revision <= t.REVISION:
+            return revision == t.REVISION
+        since = str((await self._rows(select(t.compatible.c.since)))[0].since)
+        return since <= t.REVISION
 
     def _saw(self, rows: Sequence[Row[Any]]) -> None:
         """A restore changes the epoch under running processes: whoever asks for a head learns it with the head."""

@@ -64,8 +64,9 @@ class SqliteLine:
             raise
 
     async def close(self) -> None:
-        """Lets go of the file."""
-        self._thread.submit(self._drop)
+        """Lets go of the file; may be called twice."""
+        with contextlib.suppress(RuntimeError):  # shut down already
+            self._thread.submit(self._drop)
         self._thread.shutdown(wait=False)
 
     def _begin(self) -> sqlite3.Connection:

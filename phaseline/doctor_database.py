@@ -22,6 +22,7 @@ MIGRATE = "run `phaseline db migrate` as the role that owns the schema"
 # What the application's role must be allowed; nothing else.
 RIGHTS = {
     "alembic_version": "SELECT",
+    "compatible": "SELECT",
     "jobs": "SELECT INSERT UPDATE",
     "job_tags": "SELECT INSERT DELETE",
     "events": "SELECT INSERT",
@@ -37,8 +38,11 @@ RIGHTS = {
     "deliveries": "SELECT UPDATE",
     "delivery_attempts": "SELECT INSERT",
     "stream_passes": "SELECT INSERT UPDATE DELETE",
+    "schedules": "SELECT INSERT UPDATE DELETE",
+    "schedule_acts": "SELECT INSERT",
     "api_keys": "SELECT",  # and UPDATE of one column: a gateway notes their use, and can make none
 }
+SEQUENCES = ("events_pos_seq", "schedule_acts_no_seq")
 _KEPT = ("events", "seals", "sealed", "erasures", "delivery_attempts")  # append-only
 _WALLED = ("jobs", "events", "job_tags", "artifacts", "stream_passes")  # behind row level security
 _TRIGGERS = {
@@ -115,6 +119,8 @@ def _revision(connection: Connection) -> Finding:
         return ok("schema", f"revision {has}")
     detail = f"revision {has}, this version needs {tables.REVISION}"
     if has.isdecimal() and has > tables.REVISION:
+        if _one(connection, "SELECT max(since) FROM compatible") <= tables.REVISION:
+            return ok("schema", f"revision {has}, which serves this version's {tables.REVISION} too")
         return failed("schema", detail, "install the Phaseline it was migrated for")
     return failed("schema", detail, MIGRATE)
 
@@ -210,8 +216,12 @@ def _rights(connection: Connection) -> Finding:
         for right in rights.split()
         if not _allowed(connection, "has_table_privilege", table, right)
     ]
-    if not _allowed(connection, "has_sequence_privilege", "events_pos_seq", "USAGE"):
-        lacking.append("USAGE ON SEQUENCE events_pos_seq")
+    lacking += [
+        f"USAGE ON SEQUENCE {sequence}"
+        for sequence in SEQUENCES
+        if _one(connection, "SELECT to_regclass(:name) IS NOT NULL", name=sequence) == "True"
+        if not _allowed(connection, "has_sequence_privilege", sequence, "USAGE")
+    ]
     if not _allowed(connection, "has_function_privilege", "phaseline_make_partition(bigint)", "EXECUTE"):
         lacking.append("EXECUTE ON FUNCTION phaseline_make_partition(bigint)")
     if _one(connection, "SELECT to_regclass('api_keys') IS NOT NULL") == "True" and not _allowed(

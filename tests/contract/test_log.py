@@ -1069,6 +1069,29 @@ async def test_an_unmigrated_or_older_schema_is_refused_with_the_cure(store_sett
     await database.migrate(store_settings)
 
 
+@WITH_SQL
+async def test_a_later_schema_serves_as_long_as_it_took_nothing_away(log: Log, store_settings: Settings) -> None:
+    """The next version has migrated already; a process of this one is started again."""
+
+    async def later(**says: str) -> None:
+        async with log._writer.begin() as connection:  # type: ignore[attr-defined]
+            await connection.execute(text("UPDATE alembic_version SET version_num = :revision"), says)
+            await connection.execute(text("UPDATE compatible SET since = :since"), says)
+
+    await later(revision="9998", since=tables.REVISION)
+    other = database.make_log(store_settings)
+    await other.open()
+    async with committing(other) as running:
+        job_id = await running.submit()
+    assert [recorded.seq for recorded in await other.read(job_id, 0)] == [1]
+    await other.close()
+    await later(revision="9998", since="9998")
+    refused = database.make_log(store_settings)
+    with pytest.raises(WrongRevision):
+        await refused.open()
+    await refused.close()
+
+
 async def test_a_job_no_partition_can_take_is_refused_before_it_is_queued(log: Log) -> None:
     year_3000 = "1d8dfc0d-9c00-7000-8000-000000000000"
     assert await log.accepts(year_3000) == (log.name == "sqlite")

@@ -14,10 +14,11 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from events import tables
 from events.clock import Clock
 from phaseline import database
 from phaseline.doctor import examined
-from phaseline.doctor_database import WEEK_MS
+from phaseline.doctor_database import RIGHTS, WEEK_MS
 from phaseline.settings import Settings
 from tests.cli.program import in_process
 from tests.installation import api, on_servers, running
@@ -51,6 +52,10 @@ async def migrated(postgres, tmp_path_factory) -> str:
     settings = await postgres_settings(postgres, tmp_path_factory.mktemp("doctor"))
     await database.migrate(settings)
     return str(settings.database_url)
+
+
+def test_the_doctor_knows_what_the_application_may_do_with_every_table():
+    assert set(RIGHTS) == {"alembic_version", *tables.metadata.tables}
 
 
 # ---- all is well, with no more rights than the doctor asks for
@@ -115,8 +120,8 @@ async def test_an_installation_with_the_rights_the_doctor_names_runs_jobs_and_is
             "phaseline db migrate",
         ),
         (
-            "UPDATE alembic_version SET version_num = '9999'",
-            "UPDATE alembic_version SET version_num = '{revision}'",
+            "UPDATE alembic_version SET version_num = '9999'; UPDATE compatible SET since = '9999'",
+            "UPDATE alembic_version SET version_num = '{revision}'; UPDATE compatible SET since = '{revision}'",
             "schema",
             "install the Phaseline it was migrated for",
         ),

@@ -59,6 +59,7 @@ async def line(tmp_path):
     line = SqliteLine(database.sqlite_path(settings))
     yield line
     await line.close()
+    await line.close()  # whoever cleans up need not know whether it was
 
 
 def _elsewhere(path: Path) -> sqlite3.Connection:
