@@ -19,7 +19,7 @@ class SqlKeys:
 
     # -- what the log gives
 
-    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+    async def _rows(self, query: Select[Any], tenant: str | None = None) -> Sequence[Row[Any]]:
         raise NotImplementedError
 
     def _writing(self, deadline_s: float) -> AbstractAsyncContextManager[AsyncConnection]:

@@ -19,7 +19,7 @@ class SqlSchedules:
 
     # -- what the log gives
 
-    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+    async def _rows(self, query: Select[Any], tenant: str | None = None) -> Sequence[Row[Any]]:
         raise NotImplementedError
 
     def _writing(self, deadline_s: float) -> AbstractAsyncContextManager[AsyncConnection]:
@@ -49,11 +49,12 @@ class SqlSchedules:
 
     async def schedules(self, tenant: str) -> list[Schedule]:
         s = t.schedules.c
-        return list(map(_to_schedule, await self._rows(select(*_SCHEDULE).where(s.tenant == tenant).order_by(s.name))))
+        query = select(*_SCHEDULE).where(s.tenant == tenant).order_by(s.name)
+        return list(map(_to_schedule, await self._rows(query, tenant)))
 
     async def schedule(self, tenant: str, name: str) -> Schedule | None:
         s = t.schedules.c
-        rows = await self._rows(select(*_SCHEDULE).where(s.tenant == tenant, s.name == name))
+        rows = await self._rows(select(*_SCHEDULE).where(s.tenant == tenant, s.name == name), tenant)
         return _to_schedule(rows[0]) if rows else None
 
     async def set_schedule(self, schedule_id: str, next_at: int | None, recorded: ScheduleAct) -> bool:

@@ -44,7 +44,9 @@ RIGHTS = {
 }
 SEQUENCES = ("events_pos_seq", "schedule_acts_no_seq")
 _KEPT = ("events", "seals", "sealed", "erasures", "delivery_attempts")  # append-only
-_WALLED = ("jobs", "events", "job_tags", "artifacts", "stream_passes")  # behind row level security
+_WALLED = (  # behind row level security
+    "jobs", "events", "job_tags", "artifacts", "stream_passes", "schedules", "webhooks", "deliveries", "delivery_attempts",
+)  # fmt: skip
 _TRIGGERS = {
     "postgresql": tuple(f"{table}_no_{what}" for table in _KEPT for what in ("change", "truncate")),
     "sqlite": tuple(f"{table}_no_{what}" for table in _KEPT for what in ("update", "delete")),

@@ -14,14 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from events.log import Artifact, JobQuery
 from events.log_postgres import PostgresLog
+from events.schedules import Schedule, ScheduleAct
 from phaseline import database
 from phaseline.doctor import examined
-from phaseline.doctor_database import RIGHTS
+from phaseline.doctor_database import RIGHTS, SEQUENCES
 from phaseline.settings import Settings
 from tests.builders import a_submit, committing
 from tests.stores import postgres_settings
 
-TABLES = ("jobs", "events", "job_tags", "artifacts")
+TABLES = ("jobs", "events", "job_tags", "artifacts", "schedules", "webhooks", "deliveries", "delivery_attempts")
 BODY = b"[1]" * 100
 
 
@@ -35,7 +36,8 @@ async def as_application(owner_url: str) -> AsyncIterator[str]:
         await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
         for table, rights in RIGHTS.items():
             await owner.execute(f"GRANT {', '.join(rights.split())} ON {table} TO {role}")
-        await owner.execute(f"GRANT USAGE ON SEQUENCE events_pos_seq TO {role}")
+        for sequence in SEQUENCES:
+            await owner.execute(f"GRANT USAGE ON SEQUENCE {sequence} TO {role}")
         await owner.execute(f"GRANT UPDATE (used_at) ON api_keys TO {role}")
         try:
             yield parts._replace(netloc=f"{role}:{password}@{parts.hostname}:{parts.port}").geturl()
@@ -47,10 +49,15 @@ async def as_application(owner_url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def log(postgres, tmp_path) -> AsyncIterator[PostgresLog]:
+async def owner_url(postgres, tmp_path) -> str:
     settings = await postgres_settings(postgres, tmp_path)
     await database.migrate(settings)
-    async with as_application(str(settings.database_url)) as url:
+    return str(settings.database_url)
+
+
+@pytest.fixture
+async def log(owner_url: str) -> AsyncIterator[PostgresLog]:
+    async with as_application(owner_url) as url:
         opened = PostgresLog(url)
         await opened.open()
         try:
@@ -60,8 +67,8 @@ async def log(postgres, tmp_path) -> AsyncIterator[PostgresLog]:
 
 
 @pytest.fixture
-async def made(log: PostgresLog) -> dict[str, str]:
-    """A job of each of two tenants, with a tag, events and an artifact."""
+async def made(log: PostgresLog, owner_url: str) -> dict[str, str]:
+    """A job of each of two tenants, with a tag, events and an artifact; a schedule, an endpoint and a delivery tried once."""
     async with committing(log) as running:
         jobs = {}
         for tenant in ("acme", "other"):
@@ -69,6 +76,22 @@ async def made(log: PostgresLog) -> dict[str, str]:
             jobs[tenant] = row.job.id
         async with log.transaction() as tx:
             await tx.put_artifacts([Artifact(job_id, "0" * 64, BODY) for job_id in jobs.values()])
+    owner = await asyncpg.connect(owner_url)
+    try:
+        for tenant, job_id in jobs.items():
+            schedule = Schedule(tenant, tenant, "hourly", "0 * * * *", "UTC", "all", 1, {}, 1, "user:test", 1)
+            assert await log.add_schedule(schedule, ScheduleAct("created", 1, "user:test")) == "made"
+            await owner.execute("INSERT INTO webhooks (tenant, secret, changed_at) VALUES ($1, 's', 1)", tenant)
+            await owner.execute(
+                "INSERT INTO deliveries VALUES ($1, 1, $2, 'l', 'https://a.example', 'pending', 1, 1, 1)",
+                job_id, tenant,
+            )  # fmt: skip
+            await owner.execute(
+                "INSERT INTO delivery_attempts (job_id, seq, attempt, tenant, at, duration_ms) VALUES ($1, 1, 1, $2, 1, 1)",
+                job_id, tenant,
+            )  # fmt: skip
+    finally:
+        await owner.close()
     return jobs
 
 
@@ -145,6 +168,8 @@ async def test_what_the_port_tells_a_tenant_is_its_own(log: PostgresLog, made: d
         assert found.job.id == made[tenant]
         assert (await log.stats(tenant)).by_status == {"queued": 1}
         assert [recorded.job_id for recorded in (await log.feed("", 10, tenant)).events] == [made[tenant]]
+        assert [schedule.tenant for schedule in await log.schedules(tenant)] == [tenant]
+        assert await log.schedule(tenant, "hourly") is not None
     assert len((await log.feed("", 10)).events) == 2
     assert set(await log.heads(list(made.values()))) == set(made.values())
 
