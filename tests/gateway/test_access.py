@@ -207,14 +207,23 @@ def statements(storage: Storage, naming: str = "") -> Iterator[list[str]]:
         if naming in str(parameters):
             made.append(statement)
 
+    def note_whole(statement: str) -> None:
+        if naming in statement:  # its parameters are written into it
+            made.append(statement.replace(naming, "?") if naming else statement)
+
     engines = (log._reader.sync_engine, log._writer.sync_engine)
+    committers = [line._connection] if (line := getattr(log, "_line", None)) and log.name == "sqlite" else []
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
+    for connection in committers:
+        connection.set_trace_callback(note_whole)
     try:
         yield made
     finally:
         for engine in engines:
             event.remove(engine, "before_cursor_execute", note)
+        for connection in committers:
+            connection.set_trace_callback(None)
 
 
 async def told(gateway: Gateway, path: str, job_id: str, key: Credential) -> Any:
