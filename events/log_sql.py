@@ -37,6 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from events import tables as t
 from events.catalog import FINAL
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable, WrongRevision
+from events.holds_sql import SqlHolds
 from events.job import CAREFUL_LOSSES, Job
 from events.log import (
     FEED_BYTES_MAX,
@@ -111,7 +112,7 @@ def to_recorded(row: Sequence[Any]) -> Recorded:
     return Recorded(*row)
 
 
-class SqlLog(SqlWebhooks, SqlSchedules):
+class SqlLog(SqlHolds, SqlWebhooks, SqlSchedules):
     """Shared half of the SQL adapters. `_reader` serves reads, `_writer` everything that writes."""
 
     name: str

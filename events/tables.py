@@ -374,6 +374,21 @@ delivery_attempts = Table(
     Column("duration_ms", Integer, nullable=False),
 )
 
+# Legal holds: every act. Append-only; the newest of a job says whether it is held (events/holds.py).
+holds = Table(
+    "holds",
+    metadata,
+    Column("no", Serial, primary_key=True, autoincrement=True),
+    Column("job_id", Id, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("address", Text),
+    Column("reason", Text, nullable=False),
+    Index("ix_holds_job_id", "job_id", "no"),
+)
+
 # One row: which lineage of the log this is. A restore raises `epoch`.
 log = Table(
     "log",
@@ -386,4 +401,4 @@ log = Table(
 # One row: the oldest revision whose code may go on with this schema. A migration that takes something away raises it.
 compatible = Table("compatible", metadata, Column("since", Text, primary_key=True))
 
-REVISION = "0016"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0017"  # the schema this code needs; a test holds it against `migrations.head()`

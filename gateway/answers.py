@@ -188,6 +188,23 @@ class Deliveries(Answer):
     deliveries: list[Delivery]
 
 
+class HoldAct(Answer):
+    """Somebody held the job, or let it go."""
+
+    held: bool
+    at: Instant
+    actor: str
+    address: str | None
+    reason: str
+
+
+class Hold(Answer):
+    """Whether nothing of the job may go, and every act, the oldest first."""
+
+    held: bool
+    acts: list[HoldAct]
+
+
 class PhaseInfo(Answer):
     """A phase and the percent it ends at."""
 

@@ -14,6 +14,7 @@ from gateway import (
     descriptions,
     feed_events,
     fleet,
+    holds,
     itself,
     job_events,
     jobs,
@@ -97,6 +98,7 @@ def _routes() -> dict[Need, list[web.RouteDef]]:
             web.get("/api/v1/jobs/{job_id}/artifacts/{sha256}", jobs.artifact),
             web.get("/api/v1/jobs/{job_id}/events", job_events.events),
             web.get("/api/v1/jobs/{job_id}/deliveries", deliveries.show),
+            web.get("/api/v1/jobs/{job_id}/hold", holds.show),
             web.get("/api/v1/analyze/{job_id}", analyze.show),
             web.get("/api/v1/events", feed_events.events),
             web.get("/api/v1/stats", fleet.stats),
@@ -112,7 +114,8 @@ def _routes() -> dict[Need, list[web.RouteDef]]:
         "cancel": [
             web.post("/api/v1/jobs/{job_id}/cancel", jobs.cancel),
         ],
-        "admin": [  # what is not of one tenant alone
+        "admin": [  # what is not of one tenant alone, and what outranks everybody's wish
+            web.post("/api/v1/jobs/{job_id}/hold", holds.change),
             web.get("/api/v1/workers", fleet.workers),
             web.get("/api/v1/gateway", itself.show),
             web.get("/metrics", fleet.metrics),

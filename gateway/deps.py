@@ -11,6 +11,7 @@ from events.bus import Bus
 from events.clock import Clock
 from events.committer import Committer
 from events.declaration import Engine
+from events.holds import Holds
 from events.keys import DEFAULT_TENANT, SCOPES, Scope
 from events.log import Log
 from events.passes import Doors
@@ -36,6 +37,7 @@ class Deps:
     schedules: Schedules | None = None  # without them nothing is known of any
     keys: Doors | None = None  # without them nobody is ever asked for one
     tokens: Tokens | None = None  # of an issuer: with it everybody is asked
+    holds: Holds | None = None
     webhooks: Webhooks | None = None  # without them no job may name one
     webhook_rules: Rules = field(default_factory=Rules)
     asks: bool = False  # for a key, from the start; otherwise as soon as there is one

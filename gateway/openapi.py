@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from gateway import answers as a
 from gateway.bodies import KEY_CHARS_MAX
 from gateway.described import Schema, event_schemas, ref, schemas_of
+from gateway.holds import HoldBody
 from gateway.job_events import NDJSON, PAGE_DEFAULT, PAGE_MAX
 from gateway.jobs import LIST_MAX
 from gateway.outlet import EVENT_STREAM
@@ -141,6 +142,14 @@ ROUTES = (
         "The webhooks the job owes, and what became of each attempt.",
         _ok("They.", model(a.Deliveries)),
         fails=(400, 404),
+    ),
+    Route(f"GET {ID}/hold", "Whether the job is held.", _ok("It.", model(a.Hold)), fails=(400, 404)),
+    Route(
+        f"POST {ID}/hold",
+        "Holds the job, so that nothing of it may go, or lets it go.",
+        _ok("Recorded.", model(a.Hold)),
+        body=HoldBody,
+        fails=(400, 404, 413, 422),
     ),
     Route(f"GET {ID}/results", "The result's exact bytes.", _ok("JSON.", ANY_JSON), fails=(400, 404, 409)),
     Route(
@@ -375,7 +384,7 @@ class Description:
 
 ANSWERS: tuple[type[BaseModel], ...] = (
     a.Problem, a.Job, a.Analysis, a.AnalysisMade, a.JobPage, a.BulkCounted, a.BulkDone, a.Engines, a.Workers, a.Stats, a.GatewayState, a.Session, a.PassMade,
-    a.Ready, a.Alive, a.Schedule, a.ScheduleShown, a.Schedules, a.Deliveries,
+    a.Ready, a.Alive, a.Schedule, a.ScheduleShown, a.Schedules, a.Deliveries, a.Hold,
 )  # fmt: skip
 
 

@@ -171,6 +171,40 @@ def erase(job: Any, reason: str, actor: str, **given: Any) -> None:
     click.echo(f"{asyncio.run(erased(settings, str(job), actor=actor, reason=reason))} events erased")
 
 
+_HOLD_CODES = "\b\nExit codes: 0 recorded, 1 no such job, or an error, 2 usage.\n"
+_who_and_why = both(
+    click.argument("job", type=click.UUID),
+    click.option("--reason", required=True, help="Why, for whoever reads the audit."),
+    click.option("--by", "actor", required=True, help="Who, as in events: user:ada."),
+)
+
+
+@db.command(
+    epilog=closing(f"phaseline db hold JOB --reason 'case 4711' --by user:ada {ON_DATABASE}", codes=_HOLD_CODES)
+)
+@both(_who_and_why, database_url_option, data_dir_option)
+def hold(job: Any, reason: str, actor: str, **given: Any) -> None:
+    """Holds JOB: nothing of it may go until it is let go, an erasure is refused. Recorded for ever."""
+    settings = settings_of(given)
+    from phaseline import database
+
+    asyncio.run(database.hold(settings, str(job), held=True, actor=actor, reason=reason))
+    click.echo(f"job {job} is held")
+
+
+@db.command(
+    epilog=closing(f"phaseline db unhold JOB --reason 'case closed' --by user:ada {ON_DATABASE}", codes=_HOLD_CODES)
+)
+@both(_who_and_why, database_url_option, data_dir_option)
+def unhold(job: Any, reason: str, actor: str, **given: Any) -> None:
+    """Lets JOB go that was held. Recorded for ever."""
+    settings = settings_of(given)
+    from phaseline import database
+
+    asyncio.run(database.hold(settings, str(job), held=False, actor=actor, reason=reason))
+    click.echo(f"job {job} is held no more")
+
+
 @click.command(
     epilog="""\b
 Examples:

@@ -33,6 +33,7 @@ from events.committer import Committer
 from events.declaration import Engine, installed_engines
 from events.deliverer import Deliverer, DelivererOptions
 from events.errors import BusUnavailable, LogUnavailable, Unavailable
+from events.holds import Holds
 from events.keys import ApiKey, Keys, Scope
 from events.log import Log
 from events.log_postgres import PostgresLog
@@ -77,6 +78,7 @@ class Spine:
     keys: Doors
     schedules: Schedules
     webhooks: Webhooks
+    holds: Holds
     committer: Committer
     engines: Mapping[str, Engine]
     telemetry: Telemetry
@@ -297,7 +299,7 @@ async def _spine(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Spin
             _background(sealer.run()),
             _delivering(settings, log, told, telemetry),
         ):
-            yield Spine(log, bus, log, log, log, committer, _engines(settings), telemetry)
+            yield Spine(log, bus, log, log, log, log, committer, _engines(settings), telemetry)
     finally:
         await bus.close()
         await log.close()
@@ -359,6 +361,7 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         tokens=oidc.tokens(settings),
         schedules=parts.schedules,
         webhooks=parts.webhooks,
+        holds=parts.holds,
         webhook_rules=webhook_rules(settings),
         asks=asks,
         trusted_proxies=_networks(settings),

@@ -16,7 +16,8 @@ from events import crash_points, tables
 from events.batch import job_row
 from events.catalog import Submitted
 from events.clock import Clock
-from events.errors import LogUnavailable, PhaselineError
+from events.errors import LogUnavailable, PhaselineError, UnknownJob
+from events.holds import HoldAct
 from events.job import fold
 from events.keys import ApiKey, Scope, draw
 from events.log import JobRow, Log, differing
@@ -143,6 +144,15 @@ async def revoke_key(settings: Settings, key_id: str) -> bool:
     """Makes a key good for nothing; False when there is none of this id."""
     async with _opened(settings) as log:
         return await log.revoke_key(key_id)
+
+
+async def hold(settings: Settings, job_id: str, *, held: bool, actor: str, reason: str) -> None:
+    """Holds a job, or lets it go. Raises `UnknownJob`."""
+    async with _opened(settings) as log:
+        row = await log.job(job_id)
+        if row is None:
+            raise UnknownJob
+        await log.hold(HoldAct(job_id, row.job.tenant, held, 0, actor, None, reason))
 
 
 async def set_webhooks(settings: Settings, tenant: str, url: str | None) -> Endpoint:

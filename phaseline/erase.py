@@ -9,6 +9,7 @@ from events import tables as t
 from events.clock import Clock
 from events.erasure import redacted
 from events.errors import PhaselineError, Refused, UnknownJob
+from events.holds import is_held
 from events.record import Recorded
 from phaseline import database
 from phaseline.settings import Settings
@@ -22,7 +23,7 @@ async def erase(settings: Settings, job_id: str, *, actor: str, reason: str) -> 
     """Erases what a job was given and what it made, and records who did it and why; returns the number of its events. Again
     on an erased job changes nothing. On PostgreSQL as the role that migrates.
 
-    Raises `UnknownJob`, `Refused` for a job that has not ended, `Unstorable` for events of a newer build."""
+    Raises `UnknownJob`, `Refused` for a job that has not ended or is held, `Unstorable` for events of a newer build."""
     log = database.make_log(settings)
     try:
         await log.open()
@@ -31,6 +32,8 @@ async def erase(settings: Settings, job_id: str, *, actor: str, reason: str) -> 
             raise UnknownJob
         if not row.job.is_final:
             raise Refused(f"only a job that has ended can be erased; it is {row.job.status}")
+        if is_held(await log.hold_acts(job_id)):
+            raise Refused("the job is held: `phaseline db unhold` lets it go")
         events = await database.whole_stream(log, job_id)
         texts = [redacted(recorded) for recorded in events]
         await database.on_connection(

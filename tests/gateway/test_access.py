@@ -37,7 +37,7 @@ NEEDS = {
     "/openapi.json /asyncapi.json /docs /api/v1/session",
     "any key": "/api/v1/engines",
     "read": "/api/v1/jobs /api/v1/jobs/{job_id} /api/v1/jobs/{job_id}/results /api/v1/jobs/{job_id}/artifacts/{sha256} "
-    "/api/v1/jobs/{job_id}/events /api/v1/jobs/{job_id}/deliveries /api/v1/analyze/{job_id} /api/v1/events /api/v1/stats "
+    "/api/v1/jobs/{job_id}/events /api/v1/jobs/{job_id}/deliveries /api/v1/jobs/{job_id}/hold /api/v1/analyze/{job_id} /api/v1/events /api/v1/stats "
     "/api/v1/schedules /api/v1/schedules/{name}",
     "admin": "/api/v1/workers /api/v1/gateway /metrics",
     "stream": "/api/v1/jobs/{job_id}/stream /api/v1/analyze/{job_id}/stream /api/v1/stream",
@@ -54,6 +54,7 @@ POSTS = {
     ),
     "/api/v1/schedules/{name}/pause": ("submit", {}),
     "/api/v1/schedules/{name}/resume": ("submit", {}),
+    "/api/v1/jobs/{job_id}/hold": ("admin", {"reason": "x"}),
     "/api/v1/passes": ("read", {"feed": True}),
     "/api/v1/bulk": ("cancel", {"action": "cancel", "q": "engine:fpl"}),
 }
@@ -61,7 +62,7 @@ EXPECTED = {("GET", path): need for need, paths in NEEDS.items() for path in pat
 EXPECTED |= {("POST", path): need for path, (need, _) in POSTS.items()}
 EXPECTED |= {("DELETE", "/api/v1/schedules/{name}"): "submit"}
 EXPECTED |= {("DELETE", "/api/v1/session"): "nobody", ("POST", "/api/v1/session"): "login"}  # see TestLogin
-JOBS_ROUTES = sorted(path for _, path in EXPECTED if path.startswith("/api/") and "{job_id}" in path)
+JOBS_ROUTES = sorted({path for _, path in EXPECTED if path.startswith("/api/") and "{job_id}" in path})
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ async def issuer() -> AsyncIterator[Issuer]:
 @pytest.fixture
 async def settings(storage: Storage, issuer: Issuer) -> dict[str, Any]:
     tokens = Tokens(Source(issuer.url), Accepted(AUDIENCE, tenant_claim="tenant"), Clock())
-    return {"keys": keys_of(storage), "tokens": tokens, "asks": True}
+    return {"keys": keys_of(storage), "tokens": tokens, "asks": True, "holds": storage.log, "webhooks": storage.log}
 
 
 @pytest.fixture

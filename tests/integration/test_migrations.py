@@ -123,12 +123,13 @@ async def test_migrations_keep_the_triggers_that_make_events_append_only(setting
         else {
             *(
                 f"{table}_no_{change}"
-                for table in ("events", "seals", "sealed", "erasures", "delivery_attempts")
+                for table in ("events", "seals", "sealed", "erasures", "delivery_attempts", "holds")
                 for change in ("update", "delete")
             ),
             *(f"jobs_tags_{change}" for change in ("insert", "update", "delete")),
             "events_owe",
             "erasures_forget",
+            "erasures_no_held",
         }
     )
     assert names == wanted
