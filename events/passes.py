@@ -1,7 +1,7 @@
 """Port: stream passes, with which a page that cannot send a key may watch a few streams.
 
 Somebody with a key asks for one and hands it to a page. It is good for those streams, from the Origin it was asked for from,
-if it is used soon; then as long as its key, half a day at most.
+if it is used soon; then as long as its key or token, half a day at most.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ _PASS = re.compile(r"pp_[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A pass as it is stored. Instants in ms. `jobs` are ids; `feed` is every job of the tenant."""
+    """A pass as it is stored. Instants in ms. `jobs` are ids; `feed` is every job of the tenant. Asked for with a token it has
+    no `key_id`, and `expires_at` is when that ends."""
 
     sha256: bytes  # of its text
     key_id: str
@@ -30,11 +31,20 @@ class Pass:
     origin: str | None  # without one it is good from any that is allowed
     created_at: int
     used_at: int | None = None
+    expires_at: int | None = None
+
+    @property
+    def until(self) -> int:
+        """When it ends, if it is used in time."""
+        last = self.created_at + LAST_MS
+        return last if self.expires_at is None else min(last, self.expires_at)
 
     def over(self, now_ms: int) -> str | None:
         """Why it is good for nothing any more."""
         if self.used_at is None and self.created_at + FIRST_USE_MS <= now_ms:
             return "was not used within 60 s"
+        if self.expires_at is not None and self.expires_at <= now_ms:
+            return "has expired"
         return "is over 12 hours old" if self.created_at + LAST_MS <= now_ms else None
 
 

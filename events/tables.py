@@ -323,6 +323,7 @@ stream_passes = Table(
     Column("origin", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("used_at", BigInteger),
+    Column("expires_at", BigInteger),
     Index("ix_stream_passes_tenant_created_at", "tenant", "created_at"),
 )
 
@@ -401,4 +402,4 @@ log = Table(
 # One row: the oldest revision whose code may go on with this schema. A migration that takes something away raises it.
 compatible = Table("compatible", metadata, Column("since", Text, primary_key=True))
 
-REVISION = "0017"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0018"  # the schema this code needs; a test holds it against `migrations.head()`

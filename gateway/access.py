@@ -16,7 +16,7 @@ from aiohttp import web
 
 from events.errors import PhaselineError, UnknownJob
 from events.keys import ApiKey, Scope, Token, token_of
-from events.passes import LAST_MS, Doors, Pass, digest_of
+from events.passes import Doors, Pass, digest_of
 from gateway.deps import DEPS, EVERYONE, IDENTITY, Deps, Identity
 from gateway.limits import Limiter
 from gateway.origins import check_origin
@@ -145,12 +145,15 @@ class Access:
         if found is None or (found.origin is not None and found.origin != origin):
             raise Unauthorized("This pass is not known here.", presented=True)
         now_ms = self._clock.now_ms()
-        key = await self._known(found.key_id)
-        if why := found.over(now_ms) or (key.over(now_ms) if key else "of no key"):
+        why = found.over(now_ms)
+        if not why and found.expires_at is None:  # it is one of a key; made before there was one, of none
+            key = await self._known(found.key_id)
+            why = key.over(now_ms) if key else "of no key"
+        if why:
             raise Unauthorized(f"This pass, or its key, {why}.", presented=True)
+        actor = f"key:{found.key_id}" if found.key_id else "pass:of-token"
         only = None if found.feed else found.jobs
-        until = found.created_at + LAST_MS
-        return Identity(found.tenant, f"key:{found.key_id}", frozenset(("read",)), found.key_id, only, until)
+        return Identity(found.tenant, actor, frozenset(("read",)), found.key_id or None, only, found.until)
 
     async def add_pass(self, made: Pass) -> bool:
         """Stores a pass; False when the tenant has too many."""
@@ -236,7 +239,7 @@ class Access:
         for guest in list(self._guests):
             key_id = guest.who.key_id
             if guest.over(now_ms):
-                guest.end("the token has expired" if key_id is None else "the pass is over")
+                guest.end("the token or pass has expired")
             elif key_id is None:
                 if self.asks and guest.who.until is None:
                     guest.end("a key is needed")

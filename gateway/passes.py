@@ -38,8 +38,6 @@ async def create(request: web.Request) -> web.Response:
     """The pass, shown once. It is bound to the Origin of this request, if it has one."""
     new = checked(NewPass, await read_object(request))
     deps, who = request.app[DEPS], identify(request)
-    if who.key_id is None and who.until is not None:
-        raise Problem(403, "forbidden", "A pass is as good as its key: it is made with an API key, not with a token.")
     for job_id in new.jobs:
         if not JOB_ID.fullmatch(job_id) or await deps.log.head(job_id, who.tenant) is None:
             raise UnknownJob
@@ -47,10 +45,13 @@ async def create(request: web.Request) -> web.Response:
     digest = digest_of(text)
     assert digest is not None
     jobs = frozenset(new.jobs)
-    made = Pass(digest, who.key_id or "", who.tenant, jobs, new.feed, request.headers.get("Origin"), now_ms)
+    until = None if who.until is None else min(who.until, now_ms + LAST_MS)
+    made = Pass(
+        digest, who.key_id or "", who.tenant, jobs, new.feed, request.headers.get("Origin"), now_ms, None, until
+    )
     if not await request.app[ACCESS].add_pass(made):
         raise Problem(
             429, "too_many_passes", f"This tenant has {LIVE_MAX} passes already.", headers={"Retry-After": "60"}
         )
-    told = {"pass": text, "use_before": rfc3339(now_ms + FIRST_USE_MS), "expires_at": rfc3339(now_ms + LAST_MS)}
+    told = {"pass": text, "use_before": rfc3339(now_ms + FIRST_USE_MS), "expires_at": rfc3339(made.until)}
     return answer(encode(told), status=201)

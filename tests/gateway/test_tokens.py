@@ -319,9 +319,26 @@ async def test_open_streams_end_when_their_token_does_unless_a_newer_one_came(
     assert (seen(frames)[-1][1], code) == ("complete", 1000)
 
 
-async def test_a_token_makes_no_pass(gateway: Gateway, issuer: Issuer):
-    answer = await gateway.post("/api/v1/passes", {"feed": True}, headers=bearing(issuer.token(tenant="default")))
-    assert answer.status == 403
+async def test_a_pass_asked_for_with_a_token_ends_with_it(gateway: Gateway, issuer: Issuer, driver: Driver):
+    clock: Any = gateway.app[DEPS].clock
+    url = f"/api/v1/jobs/{await driver.submit()}/stream?pass="
+    soon = issuer.token(tenant="default", exp=issuer.claims()["iat"] + 600)
+    made = await gateway.post("/api/v1/passes", {"feed": True}, headers=bearing(soon))
+    assert made.status == 201
+    text = made.json["pass"]
+    async with gateway.stream(url + text) as stream:
+        await stream.until("caught_up")
+        clock.ahead_ms = 500_000
+        await gateway.app[ACCESS].look()
+        async with gateway.stream(url + text) as again:
+            await again.until("caught_up")
+        clock.ahead_ms = 700_000  # with what a clock may be off
+        await gateway.app[ACCESS].look()
+        assert await stream.rest() == ([], 4401)
+    async with gateway.stream(url + text) as late:
+        assert await late.rest() == ([], 4401)
+    endless = issuer.token(tenant="default", exp=10**30)  # more than a database counts
+    assert (await gateway.post("/api/v1/passes", {"feed": True}, headers=bearing(endless))).status == 201
 
 
 # ---- settings -------------------------------------------------------------------------------------------------
