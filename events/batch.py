@@ -307,7 +307,7 @@ async def _claim(tx: Transaction, claims: Sequence[Claim], done: Committed, *, d
         if claim.worker_id not in found.live:
             claim.error = LeaseLost("the worker's lease has ended; it beats before it claims again")
     claimed: set[str] = set()
-    for row in sorted(found.due, key=lambda row: (row.job.rank, row.job.id)):
+    for row in found.due:
         claim_or_none = next((claim for claim in claims if _accepts(claim, row.job)), None)
         if claim_or_none is None or row.job.id in decided:
             continue
@@ -369,6 +369,8 @@ def job_row(job: Job, submitted: Submitted) -> JobRow:
         unique_key=submitted.unique_key,
         schedule=submitted.schedule.name if submitted.schedule else None,
         webhook=submitted.webhook,
+        concurrency_key=submitted.concurrency.key if submitted.concurrency else None,
+        concurrency_limit=submitted.concurrency.limit if submitted.concurrency else None,
     )
 
 

@@ -66,6 +66,13 @@ class Idempotency(Frozen):
     fingerprint: str
 
 
+class Concurrency(Frozen):
+    """Of a tenant's jobs with this key at most `limit` run at once. A job is held to its own limit."""
+
+    key: str
+    limit: int = Field(1, ge=1)
+
+
 class Scheduled(Frozen):
     """The schedule that made a job, and the tick it was made for."""
 
@@ -111,7 +118,9 @@ def _either(fields: dict[str, Any], name: str, ref: Ref | None) -> dict[str, Any
 class Submitted(Event):
     """The job was accepted; always sequence 1."""
 
-    omitted = frozenset({"idempotency", "subject", "unique_key", "webhook", "schedule", "address", "traceparent"})
+    omitted = frozenset(
+        {"idempotency", "subject", "unique_key", "webhook", "concurrency", "schedule", "address", "traceparent"}
+    )
     type: Literal["submitted"] = "submitted"
     engine: str
     engine_version: int
@@ -129,6 +138,7 @@ class Submitted(Event):
         None  # whom the job is about, of an engine that declares it: what makes a job the next of another
     )
     unique_key: str | None = None  # of a tenant's jobs with this key one may be unfinished
+    concurrency: Concurrency | None = None
     schedule: Scheduled | None = None
     webhook: str | None = None  # where its end is to be told
     idempotency: Idempotency | None = None

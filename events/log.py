@@ -47,6 +47,8 @@ class JobRow:
     unique_key: str | None = None
     schedule: str | None = None  # the name of the one that made it
     webhook: str | None = None
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
 
 
 def differing(a: JobRow, b: JobRow) -> list[str]:
@@ -197,7 +199,8 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Claimable:
-    """What a claim finds, at `now` by the database: which of the workers it is for are `live`, and jobs that are due."""
+    """What a claim finds, at `now` by the database: which of the workers it is for are `live`, and jobs that are due, in the order
+    they are handed out: by rank, or where several tenants or limits want it by shares (events/shares.py)."""
 
     now: int
     live: frozenset[str]
@@ -252,6 +255,7 @@ class Log(Protocol):
     """The durable store of events. See the module's docstring for what it promises."""
 
     name: str  # "postgresql" or "sqlite"
+    running_jobs_max: int  # jobs of one tenant that may run at once; 0: no limit
     epoch: str  # one lineage of the log, as the last `open`, `head` or `heads` saw it; changes only after a restore
 
     async def open(self) -> None:
@@ -368,7 +372,8 @@ class Log(Protocol):
         """Jobs past a deadline and running jobs without a live worker."""
 
     async def due_counts(self) -> dict[tuple[str, int], int]:
-        """Number of due queued jobs by engine and version, those that must run alone left out: polls find them."""
+        """Number of due queued jobs by engine and version, left out those that must run alone, which polls
+        find, and those that would pass a limit."""
 
     async def make_partitions(self) -> None:
         """Makes what partitions the coming days need; nothing on SQLite."""

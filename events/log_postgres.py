@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from events import crash_points
 from events import tables as t
+from events.clock import monotonic
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable, WrongRevision
 from events.job import CAREFUL_LOSSES, Job
 from events.log import (
@@ -57,11 +58,13 @@ from events.log_sql import (
 )
 from events.record import Line, Recorded, line_of
 from events.seal import Envelope, Range
+from events.shares import AHEAD, LIMITED_MAX, SPARE, Candidate, by_rank, chosen
 from events.values import encode
 
 READERS = 6
 TENANT_READERS = 4
 BEATERS = 2
+ALONE_S = 0.25  # so long a single tenant is taken to be the only one that waits: a claim asks less
 WEEK_MS = 7 * 24 * 3600 * 1000  # one partition of `events`; a job's UUIDv7 begins with its time
 WEEKS_AHEAD = 4
 CONNECT_S = 5.0
@@ -85,6 +88,7 @@ CONNECT_ARGUMENTS: dict[str, Any] = {
     "server_settings": SERVER_SETTINGS,
 }
 TENANT = "phaseline.tenant"  # the setting the policies of migration 0012 read; unset, every tenant is seen
+_CLAIMS = 0x7068_6173_636C  # the advisory lock of claims where there are limits
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _CONTENDED = {"40P01", "40001", "55P03"}
 # SQLAlchemy prepares a new connection outside of its own error handling: when the server ends it just then, the
@@ -109,6 +113,9 @@ class PostgresLog(SqlSealLog):
         self._reader = _engine(url, READERS).execution_options(isolation_level="AUTOCOMMIT")
         # Nothing is seen on these until a tenant is named (`_reading`).
         self._tenants = _engine(url, TENANT_READERS, {TENANT: ""}).execution_options(isolation_level="AUTOCOMMIT")
+        self.alone_until = float(
+            "-inf"
+        )  # monotonic: so long claims do not ask again whether there is anybody to share with
         self._led: set[str] = set()  # leader leases whose rows exist
         overdue = self._overdue().compile(dialect=PGDialect_asyncpg(), compile_kwargs={"literal_binds": True})  # type: ignore[no-untyped-call]
         self._look = _LOOK.format(overdue=overdue)
@@ -131,7 +138,7 @@ class PostgresLog(SqlSealLog):
             async with self._line.transaction() as connection:
                 if not patient:
                     await connection.execute("SET LOCAL lock_timeout = '50ms'")
-                yield PostgresTransaction(connection)
+                yield PostgresTransaction(connection, self)
         except self.failures as error:
             raise self._told(error) from error
 
@@ -396,8 +403,9 @@ async def _rolled_back(connection: Any, error: Exception) -> bool:
 class PostgresTransaction:
     """One READ COMMITTED transaction that holds the row locks of its jobs."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, log: PostgresLog) -> None:
         self._connection = connection
+        self._log = log
         self._now: int | None = None
 
     async def lock(self, job_ids: Sequence[str]) -> dict[str, Job]:
@@ -471,11 +479,35 @@ class PostgresTransaction:
     ) -> Claimable:
         engines, versions = [engine for engine, _ in wanted], [version for _, version in wanted]
         losses_below = NO_LIMIT if careful else CAREFUL_LOSSES
-        rows = await self._connection.fetch(
-            _CLAIMABLE, worker_ids, engines, versions, list(wanted.values()), losses_below
-        )
-        due = [to_job_row(row[2:]) for row in rows if row["id"] is not None]
-        return Claimable(rows[0]["now"], frozenset(rows[0]["live"]), due)
+        asked = (worker_ids, engines, versions, list(wanted.values()), losses_below)
+        alone = self._log.alone_until > monotonic() and not self._log.running_jobs_max
+        if alone:
+            rows = await self._connection.fetch(_CLAIMABLE_ALONE, *asked)
+        else:
+            rows = await self._connection.fetch(_CLAIMABLE, *asked, self._log.running_jobs_max > 0)
+        first = rows[0]
+        due = sorted((to_job_row(row[4:]) for row in rows if row["id"] is not None), key=by_rank)
+        if first["shared"] and first["live"]:
+            due = await self._shared(wanted, first["now"], losses_below, limited=first["limited"])
+        elif not alone and due:
+            self._log.alone_until = monotonic() + ALONE_S
+        return Claimable(first["now"], frozenset(first["live"]), due)
+
+    async def _shared(
+        self, wanted: Mapping[tuple[str, int], int], now: int, losses_below: int, *, limited: bool
+    ) -> list[JobRow]:
+        """By shares and within limits. Where there are limits claims take turns until their commits, so that each counts
+        what those before it started."""
+        if limited:
+            await self._connection.execute("SELECT pg_advisory_xact_lock($1)", _CLAIMS)
+        more = {declared: most + SPARE for declared, most in wanted.items()}
+        engines, versions = [engine for engine, _ in more], [version for _, version in more]
+        most = [LIMITED_MAX if limited else number for number in more.values()]
+        ahead = AHEAD if limited else max(most)
+        found = await self._connection.fetch(_CANDIDATES, engines, versions, most, now, losses_below, ahead)
+        ids = chosen([Candidate(*row) for row in found], more, self._log.running_jobs_max)
+        taken = {row.job.id: row for row in map(to_job_row, await self._connection.fetch(_TAKE, ids, now))}
+        return [taken[job_id] for job_id in ids if job_id in taken]
 
 
 def _lock_of(kind: str, key: tuple[str, str | None]) -> int:
@@ -552,17 +584,55 @@ _HEADS_SEALED = (
 )
 _PUT_RANGES = f"INSERT INTO sealed ({', '.join(_SEALED_TYPES)}) SELECT * FROM {_unnest(_SEALED_TYPES)}"
 _CLOCK = f"WITH clock AS MATERIALIZED (SELECT {_NOW} AS now)"
+
+
 # All that a claim asks. The clock is read before any job is locked; whether a worker is live is asked once, and without one
 # no job is looked at.
-_CLAIMABLE = (
-    f"{_CLOCK}, live AS MATERIALIZED (SELECT array(SELECT id FROM workers WHERE id = ANY($1::text[]) "
-    "AND lease_until > (SELECT now FROM clock)) AS ids), due AS ("
-    "SELECT found.* FROM unnest($2::text[], $3::integer[], $4::bigint[]) AS wanted (engine, version, most), LATERAL ("
-    f"SELECT {_JOB_ROW} FROM jobs WHERE status = 'queued' AND engine = wanted.engine "
-    "AND engine_version = wanted.version AND coalesce(not_before, 0) <= (SELECT now FROM clock) AND losses < $5 "
-    "AND (SELECT ids <> '{}' FROM live) "
-    "ORDER BY rank LIMIT wanted.most FOR NO KEY UPDATE SKIP LOCKED) AS found) "
-    "SELECT clock.now, live.ids AS live, due.* FROM clock CROSS JOIN live LEFT JOIN due ON true"
+def _claimable(shares: str, alone: str) -> str:
+    return (
+        f"{_CLOCK}, live AS MATERIALIZED (SELECT array(SELECT id FROM workers WHERE id = ANY($1::text[]) "
+        "AND lease_until > (SELECT now FROM clock)) AS ids), "
+        f"shares AS MATERIALIZED ({shares}), due AS ("
+        "SELECT found.* FROM unnest($2::text[], $3::integer[], $4::bigint[]) AS wanted (engine, version, most), LATERAL ("
+        f"SELECT {_JOB_ROW} FROM jobs WHERE status = 'queued' AND engine = wanted.engine "
+        "AND engine_version = wanted.version AND coalesce(not_before, 0) <= (SELECT now FROM clock) AND losses < $5 "
+        f"AND (SELECT ids <> '{{}}' FROM live) AND {alone} "
+        "ORDER BY rank LIMIT wanted.most FOR NO KEY UPDATE SKIP LOCKED) AS found) "
+        "SELECT clock.now, live.ids AS live, shares.shared, shares.limited, due.* "
+        "FROM clock CROSS JOIN live CROSS JOIN shares LEFT JOIN due ON true"
+    )
+
+
+_CLAIMABLE = _claimable(
+    "SELECT limited, limited OR several AS shared FROM (SELECT $6::boolean OR EXISTS ("
+    "SELECT FROM jobs WHERE concurrency_key IS NOT NULL AND status = 'queued') AS limited, "
+    "(SELECT min(tenant) FROM jobs WHERE status = 'queued') IS DISTINCT FROM "
+    "(SELECT max(tenant) FROM jobs WHERE status = 'queued') AS several OFFSET 0) AS asked",
+    "NOT (SELECT shared FROM shares)",
+)
+# Soon after nobody was found to share with: a job that has a limit waits for the next question, none passes it.
+_CLAIMABLE_ALONE = _claimable("SELECT false AS limited, false AS shared", "concurrency_key IS NULL")
+# Each tenant that has queued jobs, found by one look at an index each; what it runs; and its next jobs of each engine that
+# are within the limits of their concurrency keys. As columns of `Candidate`.
+_CANDIDATES = (
+    "WITH RECURSIVE tenants (tenant) AS (SELECT min(tenant) FROM jobs WHERE status = 'queued' UNION ALL SELECT "
+    "(SELECT min(tenant) FROM jobs WHERE status = 'queued' AND tenant > tenants.tenant) FROM tenants "
+    "WHERE tenants.tenant IS NOT NULL), busy AS MATERIALIZED (SELECT tenant, concurrency_key, count(*) AS holding FROM jobs "
+    "WHERE status = 'running' AND concurrency_key IS NOT NULL GROUP BY tenant, concurrency_key) "
+    "SELECT found.id::text, found.tenant, found.engine, found.engine_version, found.rank, found.concurrency_key, "
+    "found.concurrency_limit, load.running, found.holding FROM tenants CROSS JOIN LATERAL ("
+    "SELECT count(*) AS running FROM jobs WHERE tenant = tenants.tenant AND status = 'running') AS load "
+    "CROSS JOIN unnest($1::text[], $2::integer[], $3::bigint[]) AS wanted (engine, version, most) CROSS JOIN LATERAL ("
+    "SELECT ahead.*, coalesce(busy.holding, 0) AS holding FROM (SELECT id, tenant, engine, engine_version, rank, "
+    "concurrency_key, concurrency_limit FROM jobs WHERE status = 'queued' AND tenant = tenants.tenant "
+    "AND engine = wanted.engine AND engine_version = wanted.version AND coalesce(not_before, 0) <= $4 AND losses < $5 "
+    "ORDER BY rank LIMIT $6) AS ahead LEFT JOIN busy USING (tenant, concurrency_key) "
+    "WHERE concurrency_limit IS NULL OR coalesce(busy.holding, 0) < concurrency_limit "
+    "ORDER BY rank LIMIT wanted.most) AS found"
+)
+_TAKE = (
+    f"SELECT {_JOB_ROW} FROM jobs WHERE id = ANY($1::uuid[]) AND status = 'queued' "
+    "AND coalesce(not_before, 0) <= $2 FOR NO KEY UPDATE SKIP LOCKED"
 )
 # All that a beat says and asks, in one statement and thus at one moment.
 _BEAT = (

@@ -59,6 +59,7 @@ from events.log import (
 )
 from events.record import Line, Recorded
 from events.schedules_sql import SqlSchedules
+from events.shares import claimable_of
 from events.values import decode, encode
 from events.webhooks_sql import SqlWebhooks
 
@@ -104,6 +105,8 @@ def job_columns(row: JobRow) -> dict[str, Any]:
         "unique_key": row.unique_key,
         "schedule": row.schedule,
         "webhook": row.webhook,
+        "concurrency_key": row.concurrency_key,
+        "concurrency_limit": row.concurrency_limit,
     }
 
 
@@ -117,6 +120,7 @@ class SqlLog(SqlHolds, SqlWebhooks, SqlSchedules):
 
     name: str
     epoch: str
+    running_jobs_max: int = 0
     failures: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError, OSError)  # what `_translate` is for
     _reader: AsyncEngine
 
@@ -494,9 +498,16 @@ class SqlLog(SqlHolds, SqlWebhooks, SqlSchedules):
     async def due_counts(self) -> dict[tuple[str, int], int]:
         j = t.jobs.c
         due = and_(j.status == "queued", func.coalesce(j.not_before, 0) <= self._now_sql(), j.losses < CAREFUL_LOSSES)
-        counted = select(j.engine, j.engine_version, func.count().label("due")).where(due)
-        rows = await self._rows(counted.group_by(j.engine, j.engine_version))
-        return {(row.engine, row.engine_version): row.due for row in rows}
+        columns = (j.engine, j.engine_version, j.tenant, j.concurrency_key, j.concurrency_limit)
+        rows = await self._rows(select(*columns, func.count()).where(due).group_by(*columns))
+        running: dict[str, int] = {}
+        holding: dict[tuple[str, str], int] = {}
+        if self.running_jobs_max or any(row.concurrency_key for row in rows):
+            runs = select(j.tenant, j.concurrency_key, func.count()).where(j.status == "running")
+            for tenant, key, number in map(tuple, await self._rows(runs.group_by(j.tenant, j.concurrency_key))):
+                running[tenant] = running.get(tenant, 0) + number
+                holding[tenant, key] = number
+        return claimable_of(map(tuple, rows), running, holding, self.running_jobs_max)
 
     async def make_partitions(self) -> None:
         return None

@@ -59,7 +59,7 @@ class SqliteLog(SqlSealLog):
         del patient  # one writer: nobody else holds a row
         async with self._turn:
             try:
-                async with self._line.transaction() as tx:
+                async with self._line.transaction(self.running_jobs_max) as tx:
                     yield tx
             except PhaselineError:
                 raise

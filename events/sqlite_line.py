@@ -32,6 +32,7 @@ from events.log_sql import (
     winners,
 )
 from events.record import Recorded
+from events.shares import AHEAD, Candidate, by_rank, chosen
 from events.values import encode
 
 BUSY_MS = 5000  # another process (a backup, `db check`) may hold the file this long
@@ -49,12 +50,12 @@ class SqliteLine:
         self._thread = ThreadPoolExecutor(1, "phaseline-sqlite")
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator["SqliteTransaction"]:
+    async def transaction(self, running_jobs_max: int = 0) -> AsyncIterator["SqliteTransaction"]:
         """Commits at the end of the block. Raises what the driver raises; whoever is cancelled does not know whether it
         happened."""
         connection = await self._in_thread(self._begin)
         try:
-            yield SqliteTransaction(connection)
+            yield SqliteTransaction(connection, running_jobs_max)
             await self._in_thread(connection.commit)
         except Exception:
             self._undo(connection)
@@ -108,8 +109,9 @@ class SqliteLine:
 class SqliteTransaction:
     """One `BEGIN IMMEDIATE` transaction: it holds the only write lock, so nothing else needs locking."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, running_jobs_max: int) -> None:
         self._connection = connection
+        self._running_jobs_max = running_jobs_max
 
     async def lock(self, job_ids: Sequence[str]) -> dict[str, Job]:
         rows = self._connection.execute(_LOCK, {"ids": _json(job_ids)})
@@ -154,12 +156,34 @@ class SqliteTransaction:
     ) -> Claimable:
         now = await self.now()
         live = frozenset(await self.live_workers(worker_ids, now))
+        due = {"now": now, "losses": NO_LIMIT if careful else CAREFUL_LOSSES}
+        if not live:
+            return Claimable(now, live, [])
+        several, keyed = self._connection.execute(_SHARES).fetchone()
+        if several or keyed or self._running_jobs_max:
+            return Claimable(now, live, self._shared(wanted, due, limited=bool(keyed or self._running_jobs_max)))
         found: list[JobRow] = []
-        for (engine, version), most in wanted.items() if live else ():
-            limits = {"now": now, "most": most, "losses": NO_LIMIT if careful else CAREFUL_LOSSES}
-            rows = self._connection.execute(_DUE, {"engine": engine, "version": version, **limits})
+        for (engine, version), most in wanted.items():
+            rows = self._connection.execute(_DUE, {"engine": engine, "version": version, "most": most, **due})
             found += map(to_job_row, rows)
-        return Claimable(now, live, found)
+        return Claimable(now, live, sorted(found, key=by_rank))
+
+    def _shared(self, wanted: Mapping[tuple[str, int], int], due: Mapping[str, int], *, limited: bool) -> list[JobRow]:
+        """By shares and within limits: who writes is alone, so what is counted stays so."""
+        running = dict(self._connection.execute(_RUNNING).fetchall())
+        holding = {(tenant, key): number for tenant, key, number in self._connection.execute(_HOLDING)}
+        rows: dict[str, JobRow] = {}
+        candidates: list[Candidate] = []
+        for (tenant,) in self._connection.execute(_TENANTS).fetchall():
+            for (engine, version), most in wanted.items():
+                asked = {"tenant": tenant, "engine": engine, "version": version, "most": AHEAD if limited else most}
+                for row in map(to_job_row, self._connection.execute(_DUE_OF, {**asked, **due})):
+                    key, limit = row.concurrency_key, row.concurrency_limit
+                    held = 0 if key is None else holding.get((tenant, key), 0)
+                    rows[row.job.id] = row
+                    own = (row.job.id, tenant, engine, version, row.job.rank)
+                    candidates.append(Candidate(*own, key, limit, running.get(tenant, 0), held))
+        return [rows[job_id] for job_id in chosen(candidates, wanted, self._running_jobs_max)]
 
     async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> str:
         if jobs:
@@ -220,19 +244,34 @@ _HOLDERS = (
     "AND other.unique_key = own.unique_key AND other.status IN ('queued', 'running') AND other.id <> own.id "
     "WHERE own.id IN (SELECT value FROM json_each(:ids))"
 )
-_DUE = f"""{
-    _sql(
-        select(*JOB_ROW)
-        .where(
-            _J.status == literal_column("'queued'"),
-            _J.engine == bindparam("engine"),
-            _J.engine_version == bindparam("version"),
-            text("coalesce(jobs.not_before, 0) <= :now"),
-            _J.losses < bindparam("losses"),
-        )
-        .order_by(_J.rank)
+_DUE_ROWS = (
+    select(*JOB_ROW)
+    .where(
+        _J.status == literal_column("'queued'"),
+        _J.engine == bindparam("engine"),
+        _J.engine_version == bindparam("version"),
+        text("coalesce(jobs.not_before, 0) <= :now"),
+        _J.losses < bindparam("losses"),
     )
-} LIMIT :most"""
+    .order_by(_J.rank)
+)
+_DUE = f"{_sql(_DUE_ROWS)} LIMIT :most"
+_DUE_OF = f"{_sql(_DUE_ROWS.where(_J.tenant == bindparam('tenant')))} LIMIT :most"
+# Whether several tenants wait, and whether a concurrency key does.
+_SHARES = (
+    "SELECT (SELECT min(tenant) FROM jobs WHERE status = 'queued') IS NOT (SELECT max(tenant) FROM jobs "
+    "WHERE status = 'queued'), EXISTS (SELECT 1 FROM jobs WHERE concurrency_key IS NOT NULL AND status = 'queued')"
+)
+_TENANTS = (
+    "WITH RECURSIVE tenants (tenant) AS (SELECT min(tenant) FROM jobs WHERE status = 'queued' UNION ALL SELECT "
+    "(SELECT min(tenant) FROM jobs WHERE status = 'queued' AND tenant > tenants.tenant) FROM tenants "
+    "WHERE tenants.tenant IS NOT NULL) SELECT tenant FROM tenants WHERE tenant IS NOT NULL"
+)
+_RUNNING = "SELECT tenant, count(*) FROM jobs WHERE status = 'running' GROUP BY tenant"
+_HOLDING = (
+    "SELECT tenant, concurrency_key, count(*) FROM jobs WHERE status = 'running' AND concurrency_key IS NOT NULL "
+    "GROUP BY tenant, concurrency_key"
+)
 _SAVE = _sql(
     update(t.jobs).where(_J.id == bindparam("this_id")).values({name: bindparam(f"new_{name}") for name in t.CHANGING})
 )

@@ -42,7 +42,8 @@ LIFECYCLE = tuple(field.name for field in fields(Job))
 CHANGING = tuple(name for name in LIFECYCLE if name not in FIXED)
 # The columns of `jobs` beside the lifecycle, in the order of `JobRow`.
 DETAILS = (
-    "params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint", "subject", "unique_key", "schedule", "webhook",
+    "params", "tags", "rerun_of", "from_phase", "key_sha256", "fingerprint", "subject",
+    "unique_key", "schedule", "webhook", "concurrency_key", "concurrency_limit",
 )  # fmt: skip
 
 UNFINISHED = "uq_jobs_unfinished"  # the index that lets a unique key have one unfinished job
@@ -72,6 +73,8 @@ jobs = Table(
     Column("unique_key", Text),
     Column("schedule", Text),
     Column("webhook", Text),
+    Column("concurrency_key", Text),
+    Column("concurrency_limit", Integer),
     Column("created_at", BigInteger, nullable=False),
     Column("opened_at", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
@@ -101,6 +104,22 @@ jobs = Table(
         "rank",
         postgresql_where=text("status = 'queued'"),
         sqlite_where=text("status = 'queued'"),
+    ),
+    Index(
+        "ix_jobs_share",
+        "tenant",
+        "engine",
+        "rank",
+        postgresql_where=text("status = 'queued'"),
+        sqlite_where=text("status = 'queued'"),
+    ),
+    Index(
+        "ix_jobs_concurrency",
+        "status",
+        "tenant",
+        "concurrency_key",
+        postgresql_where=text("concurrency_key IS NOT NULL AND status IN ('queued', 'running')"),
+        sqlite_where=text("concurrency_key IS NOT NULL AND status IN ('queued', 'running')"),
     ),
     Index(
         "ix_jobs_alone",

@@ -61,7 +61,8 @@ class Ticker:
             except PhaselineError as refusal:
                 recorded.append(ScheduleAct("failed", now, SYSTEM, detail=f"{rfc3339(tick)}: {refusal}"))
                 _log.warning("schedule %s of tenant %s: %s", schedule.name, schedule.tenant, refusal)
-        crash_points.reached("schedule.made")
+        if due.ticks:
+            crash_points.reached("schedule.made")
         await self._schedules.advance_schedule(done, due.next_at, recorded)
 
     async def _make(self, schedule: Schedule, tick: int, engines: Mapping[str, EngineRow]) -> str:

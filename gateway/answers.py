@@ -42,6 +42,13 @@ class JobError(Answer):
     code: ErrorCode
 
 
+class Concurrency(Answer):
+    """Of a tenant's jobs with this key at most `limit` run at once."""
+
+    key: str
+    limit: int
+
+
 class Job(Answer):
     """A job as it stands at `seq`."""
 
@@ -65,6 +72,7 @@ class Job(Answer):
     not_before: Instant | None
     rerun_of: JobId | None
     unique_key: str | None
+    concurrency: Concurrency | None
     schedule: str | None
     stream_url: str
     results: Any = None

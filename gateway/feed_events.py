@@ -105,7 +105,7 @@ async def _event_stream(request: web.Request) -> web.StreamResponse:
     with sockets.counted("server_sent_events"), request.app[LIMITER].connection(request) as fits:
         try:
             if not fits:
-                raise too_many("This address has as many open streams as it may.", 10)
+                raise too_many("This address has as many open streams as it may.", 10, "connections")
             if full:
                 sockets.refused("connections")
                 raise crowded()

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from events.catalog import FINAL, Cancel, Reopen, Timeouts
+from events.catalog import FINAL, Cancel, Concurrency, Reopen, Timeouts
 from events.committer import new_command_id
 from events.errors import UnknownJob
 from events.job import Job, evolve
@@ -68,6 +68,7 @@ async def create(request: web.Request) -> web.Response:
         unique_key=new.unique_key,
         unique_mode=new.unique_mode or "return",
         webhook=webhook,
+        concurrency=Concurrency(**new.concurrency.model_dump()) if new.concurrency else None,
     )
     return made(*await accept(request, engine, draft, ask))
 

@@ -73,7 +73,7 @@ class Limiter:
         client = self.address_of(request) if self._refusals.per_s else None
         if client is not None and (wait_s := self._refusals.left_s(client, 1)):
             self._metrics.limited.labels("refusals").inc()
-            raise too_many("Too many keys that are not good came from there.", wait_s)
+            raise too_many("Too many keys that are not good came from there.", wait_s, "refusals")
 
     @asynccontextmanager
     async def refusals(self, request: web.Request, refusal: type[Problem]) -> AsyncIterator[None]:
@@ -120,7 +120,8 @@ class Limiter:
     async def _rate(self, limit: Limit, rates: "_Rates", client: str | None, amount: float = 1) -> None:
         if client is not None and (wait_s := await rates.wait_s(client, amount)):
             self._metrics.limited.labels(limit).inc()
-            raise too_many(f"Too many {limit.replace('_', ' ')}: {rates.per_s:g} a second are allowed.", wait_s)
+            detail = f"Too many {limit.replace('_', ' ')}: {rates.per_s:g} a second are allowed."
+            raise too_many(detail, wait_s, limit)
 
     async def _queue(self, tenant: str, most: int, now: float) -> None:
         at, queued = self._queued.get(tenant, (-math.inf, 0))
@@ -128,7 +129,7 @@ class Limiter:
             at, queued = now, await self._log.count(JobQuery(tenant, status=("queued",), limit=most))
         if queued >= most:
             self._metrics.limited.labels("queued_jobs").inc()
-            raise too_many(f"{most} jobs wait already, as many as may.", 5)
+            raise too_many(f"{most} jobs wait already, as many as may.", 5, "queued_jobs")
         self._queued[tenant] = at, queued + 1
         self._queued.move_to_end(tenant)
         while len(self._queued) > CLIENTS_MAX:
@@ -171,9 +172,9 @@ class _Rates:
         return bucket
 
 
-def too_many(detail: str, retry_after_s: int) -> Problem:
-    """The 429."""
-    return Problem(429, "too_many", detail, headers={"Retry-After": str(retry_after_s)})
+def too_many(detail: str, retry_after_s: int, limit: Limit) -> Problem:
+    """The 429, naming the limit."""
+    return Problem(429, "too_many", detail, headers={"Retry-After": str(retry_after_s)}, limit=limit)
 
 
 LIMITER = web.AppKey("limiter", Limiter)

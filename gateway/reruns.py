@@ -43,6 +43,7 @@ async def again(request: web.Request, row: JobRow, body: RerunBody, ask: Asked) 
         unique_key=source.unique_key,
         unique_mode="refuse",
         webhook=source.webhook,
+        concurrency=source.concurrency,
         rerun_of=row.job.id,
         from_phase=body.from_phase,
         reused=tuple(_moved(checkpoint, job_id) for checkpoint in await _recorded(log, row.job.id, before)),

@@ -31,6 +31,7 @@ from gateway.jobs import answer
 from gateway.problems import Problem, invalid
 from gateway.queries import Query
 from gateway.schemas import Body, JobTemplate
+from gateway.webhooks import allowed_webhook
 
 ACTS_SHOWN = 50
 
@@ -59,10 +60,12 @@ async def create(request: web.Request) -> web.Response:
         raise invalid([("job.unique_mode", "says nothing without a unique_key")])
     if new.job.unique_mode == "replace":
         permit(who, "cancel")
+    webhook = await allowed_webhook(request, new.job.webhook, "job.webhook")
     engine = await request.app[ENGINES].get(new.job.engine)
     params = await request.app[ENGINES].accepted(engine, new.job.params, root="job.params")
     now = await request.app[DEPS].log.now()
-    job = new.job.model_dump(mode="json") | {"params": params, "unique_mode": new.job.unique_mode or "return"}
+    stored = {"params": params, "unique_mode": new.job.unique_mode or "return", "webhook": webhook}
+    job = new.job.model_dump(mode="json") | stored
     schedule = Schedule(
         id=str(uuid7()),
         tenant=who.tenant,

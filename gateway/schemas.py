@@ -43,6 +43,13 @@ class Limits(Body):
     stall_s: Seconds | None = None
 
 
+class ConcurrencyLimit(Body):
+    """Of a tenant's jobs with this key at most `limit` run at once."""
+
+    key: UniqueKey
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+
 class JobTemplate(Body):
     """What a job is made of."""
 
@@ -55,6 +62,7 @@ class JobTemplate(Body):
     unique_key: UniqueKey | None = None
     unique_mode: UniqueMode | None = None
     webhook: Annotated[str, StringConstraints(min_length=1, max_length=URL_CHARS_MAX)] | None = None
+    concurrency: ConcurrencyLimit | None = None
 
 
 class NewJob(JobTemplate):
@@ -117,6 +125,7 @@ def job_fields(row: JobRow) -> dict[str, Any]:
         **_instants(job),
         "rerun_of": row.rerun_of,
         "unique_key": row.unique_key,
+        "concurrency": _concurrency(row),
         "schedule": row.schedule,
         "stream_url": f"/api/v1/jobs/{job.id}/stream",
     }
@@ -125,6 +134,10 @@ def job_fields(row: JobRow) -> dict[str, Any]:
     if job.error is not None:
         fields["error"] = decode(job.error)
     return fields
+
+
+def _concurrency(row: JobRow) -> dict[str, Any] | None:
+    return None if row.concurrency_key is None else {"key": row.concurrency_key, "limit": row.concurrency_limit}
 
 
 def _instants(job: Job) -> dict[str, str | None]:

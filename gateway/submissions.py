@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from events.catalog import Checkpoint, Idempotency, Priority, Submit, Submitted, Timeouts, UniqueMode
+from events.catalog import Checkpoint, Concurrency, Idempotency, Priority, Submit, Submitted, Timeouts, UniqueMode
 from events.committer import new_command_id
 from events.errors import KeyReused, PhaselineError
 from events.log import JobRow
@@ -36,6 +36,7 @@ class Draft:
     unique_key: str | None = None
     unique_mode: UniqueMode = "return"
     webhook: str | None = None
+    concurrency: Concurrency | None = None
     rerun_of: str | None = None
     from_phase: str | None = None
     reused: tuple[Checkpoint, ...] = ()
@@ -93,6 +94,7 @@ async def _accepted(
         subject=engine.subject(params),
         unique_key=draft.unique_key,
         webhook=draft.webhook,
+        concurrency=draft.concurrency,
         idempotency=_idempotency(asked),
         address=address_of(request),
         traceparent=span.traceparent,

@@ -169,6 +169,22 @@ params_options = both(
 )
 
 
+concurrency_options = both(
+    click.option(
+        "--concurrency-key", metavar="WORD", help="Of jobs with this key only so many run at once, others wait."
+    ),
+    click.option("--concurrency-limit", type=click.IntRange(1, 10_000), help="How many; default 1."),
+)
+
+
+def concurrency_of(given: dict[str, Any]) -> tuple[str, int] | None:
+    """The key and its limit, taken out of a command's options."""
+    key, limit = given.pop("concurrency_key"), given.pop("concurrency_limit")
+    if key is None and limit is not None:
+        raise click.UsageError("--concurrency-limit says nothing without --concurrency-key")
+    return None if key is None else (key, limit or 1)
+
+
 def talk(url: str, work: "Callable[[Client], Coroutine[Any, Any, _T]]") -> _T:
     """Runs `work` with a client of the server at `url`."""
     from phaseline.client import Client

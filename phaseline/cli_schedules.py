@@ -4,7 +4,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from phaseline.cli_options import Shape, both, closing, params_of, params_options, server_options, show, talk
+from phaseline.cli_options import (
+    Shape,
+    both,
+    closing,
+    concurrency_of,
+    concurrency_options,
+    params_of,
+    params_options,
+    server_options,
+    show,
+    talk,
+)
 
 if TYPE_CHECKING:
     from phaseline.client import Client
@@ -40,6 +51,7 @@ def schedules() -> None:
 @click.option("--tag", "tags", multiple=True, help="A word to find its jobs by; may be repeated.")
 @click.option("--unique-key", metavar="WORD", help="While a job with this key has not ended, make no other.")
 @click.option("--unique-mode", type=click.Choice(["return", "refuse", "replace"]), help="As for `phaseline submit`.")
+@concurrency_options
 @server_options
 def create(
     name: str,
@@ -54,6 +66,8 @@ def create(
 ) -> None:
     """Makes a schedule NAME of jobs for ENGINE (see `phaseline engines`)."""
     params = params_of(job.pop("pairs"), job.pop("params"))
+    if limit := concurrency_of(job):
+        job["concurrency"] = {"key": limit[0], "limit": limit[1]}
     asked = {"engine": engine, "params": params or {}, **job, "tags": list(job["tags"])}
 
     async def work(client: "Client") -> dict[str, Any]:

@@ -14,6 +14,8 @@ from phaseline.cli_options import (
     both,
     closing,
     command,
+    concurrency_of,
+    concurrency_options,
     exit_with,
     follow_option,
     is_terminal,
@@ -60,12 +62,14 @@ _seconds = click.FloatRange(min=0, min_open=True)
     help="Then: take that job (default), fail, or cancel it and make the new one.",
 )
 @click.option("--webhook", metavar="URL", help="Where the job's end is told; see `phaseline webhooks`.")
+@concurrency_options
 @both(key_option, follow_option, timeout_option, server_options)
 def submit(engine: str, shape: Shape, url: str, follow: bool, timeout_s: float | None, **asked: Any) -> None:
     """Makes a job for ENGINE (see `phaseline engines`) and prints its id, or watches it."""
     refuse_lonely_timeout(follow=follow, timeout_s=timeout_s)
     if asked["unique_mode"] and not asked["unique_key"]:
         raise click.UsageError("--unique-mode says nothing without --unique-key")
+    asked["concurrency"] = concurrency_of(asked)
     asked["params"] = params_of(asked.pop("pairs"), asked["params"])
     limits = {name: asked.pop(name) for name in ("start_s", "attempt_s", "total_s", "stall_s")}
     asked["timeouts"] = {name: limit_s for name, limit_s in limits.items() if limit_s is not None}

@@ -66,6 +66,7 @@ class Client:
         unique_key: str | None = None,
         unique_mode: Literal["return", "refuse", "replace"] | None = None,
         webhook: str | None = None,
+        concurrency: tuple[str, int] | None = None,
         key: str | None = None,
     ) -> Job:
         """Makes a job. `not_before` is an RFC 3339 time; `timeouts` has start_s, attempt_s, total_s, stall_s.
@@ -73,7 +74,7 @@ class Client:
 
         The same `key` with the same request gives the same job; without one each call makes its own. While a job with
         the same `unique_key` has not ended, that one is returned; with `unique_mode` refuse this raises `UniqueKeyTaken`,
-        with replace it cancels that one. Raises `Invalid` naming the field, `NotFound` for an unknown engine.
+        with replace it cancels that one. Of jobs with the key of `concurrency` at most its number run at once. Raises `Invalid` naming the field, `NotFound` for an unknown engine.
         """
         asked = {
             "priority": priority,
@@ -84,6 +85,7 @@ class Client:
             "unique_key": unique_key,
             "unique_mode": unique_mode,
             "webhook": webhook,
+            "concurrency": {"key": concurrency[0], "limit": concurrency[1]} if concurrency else None,
         }
         body = {"engine": engine, "params": dict(params or {})} | given(asked)
         return await self._make("/api/v1/jobs", body, key)

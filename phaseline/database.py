@@ -46,9 +46,9 @@ def sqlite_path(settings: Settings) -> Path:
 
 def make_log(settings: Settings) -> PostgresLog | SqliteLog:
     """The log these settings name, not yet open."""
-    if settings.database_url:
-        return PostgresLog(settings.database_url)
-    return SqliteLog(sqlite_path(settings))
+    log = PostgresLog(settings.database_url) if settings.database_url else SqliteLog(sqlite_path(settings))
+    log.running_jobs_max = settings.running_jobs_max
+    return log
 
 
 async def migrate(settings: Settings, revision: str = "head") -> None:

@@ -60,6 +60,13 @@ class AttemptError(TypedDict):
     signal: NotRequired[str]
 
 
+class Concurrency(TypedDict):
+    """Of a tenant's jobs with this key at most `limit` run at once."""
+
+    key: str
+    limit: int
+
+
 class Scheduled(TypedDict):
     """The schedule that made a job, and the tick it was made for."""
 
@@ -95,6 +102,7 @@ class Submitted(Envelope):
     from_phase: str | None
     subject: NotRequired[str]
     unique_key: NotRequired[str]
+    concurrency: NotRequired[Concurrency]
     schedule: NotRequired[Scheduled]
     webhook: NotRequired[str]
     idempotency: NotRequired[dict[str, str]]

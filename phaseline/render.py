@@ -27,6 +27,7 @@ _CARD = (
         "not_before",
         "rerun_of",
         "unique_key",
+        "concurrency",
         "schedule",
     ),
 )

@@ -97,6 +97,7 @@ class Settings(BaseSettings):
         ge=0,
         description="keys that are not good one address may send a second, ten times that at once; 0: no limit",
     )
+    running_jobs_max: int = Field(0, ge=0, description="jobs of one tenant that may run at once; 0: no limit")
     idle_s: float = Field(30.0, ge=1, description="a connection without a whole request for this long is closed")
     webhook_places: int = Field(
         16, ge=0, le=1000, description="webhooks this process sends at once; 0: it sends none, others do"

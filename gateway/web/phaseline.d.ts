@@ -28,6 +28,7 @@ export interface Job {
   not_before: string | null;
   rerun_of: string | null;
   unique_key: string | null;
+  concurrency: { key: string; limit: number } | null;
   /** The name of the schedule that made it. */
   schedule: string | null;
   stream_url: string;
@@ -73,6 +74,8 @@ export interface Submission extends Call {
   /** While a job with this key has not ended, no other is made: that one is the answer, unless uniqueMode says otherwise. */
   uniqueKey?: string;
   uniqueMode?: "return" | "refuse" | "replace";
+  /** Of jobs with this key at most so many run at once. */
+  concurrency?: { key: string; limit?: number };
   /** The same key with the same request gives the same job. */
   key?: string;
 }

@@ -112,8 +112,8 @@ export class Phaseline {
   }
 
   /** Makes a job. The same `key` with the same request gives the same job; without one each call makes its own. */
-  submit(engine, params = {}, { priority, notBefore, maxAttempts, timeouts, tags, uniqueKey, uniqueMode, webhook, key, signal } = {}) {
-    const body = { engine, params, priority, not_before: notBefore, max_attempts: maxAttempts, timeouts, tags, unique_key: uniqueKey, unique_mode: uniqueMode, webhook };
+  submit(engine, params = {}, { priority, notBefore, maxAttempts, timeouts, tags, uniqueKey, uniqueMode, concurrency, webhook, key, signal } = {}) {
+    const body = { engine, params, priority, not_before: notBefore, max_attempts: maxAttempts, timeouts, tags, unique_key: uniqueKey, unique_mode: uniqueMode, concurrency, webhook };
     return this._make("/api/v1/jobs", body, key, signal);
   }
 

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -697,6 +699,73 @@ async def test_claims_take_the_best_due_jobs_of_the_engine_in_order(running: Com
     assert taken == [high, normal]
     assert [claimed.job.id for claimed in await running.claim(slots=9)] == [low]
     assert {later, other, newer}.isdisjoint(taken)
+
+
+async def test_a_tenant_with_a_long_queue_does_not_hold_up_the_single_job_of_another(running: Committing) -> None:
+    for _ in range(30):
+        await running.submit(tenant="flood")
+    lone = await running.submit(tenant="lone")
+    first = await running.claim(slots=2)
+    assert {claimed.job.tenant for claimed in first} == {"flood", "lone"}
+    assert lone in {claimed.job.id for claimed in first}
+    late = [await running.submit(tenant="lone", priority="low") for _ in range(2)]
+    # One runs for each: the next places go by turns, and within a tenant by rank.
+    taken = [(await running.claim(worker))[0].job for worker in ("w2", "w3", "w4", "w5")]
+    assert sorted(job.tenant for job in taken) == ["flood", "flood", "lone", "lone"]
+    assert sorted(job.id for job in taken if job.tenant == "lone") == sorted(late)
+
+
+async def test_jobs_beyond_the_limit_of_their_concurrency_key_wait_until_one_has_ended(
+    log: Log, running: Committing
+) -> None:
+    limited = [await running.submit(concurrency={"key": "k", "limit": 2}, priority="high") for _ in range(4)]
+    free = await running.submit()
+    elsewhere = await running.submit(tenant="another", concurrency={"key": "k", "limit": 1})
+    assert await log.due_counts() == {("countdown", 1): 4}
+    first = await running.claim(slots=9)
+    begun = [claimed for claimed in first if claimed.job.id in limited]
+    assert {claimed.job.id for claimed in first} == {*(claimed.job.id for claimed in begun), free, elsewhere}
+    assert len(begun) == 2
+    assert await running.claim("w2", slots=9) == []
+    assert await log.due_counts() == {}  # no ticket goes out for what would be a claim of nothing
+    await running.committer.execute(begun[0].job.id, a_finish(begun[0]))
+    assert await log.due_counts() == {("countdown", 1): 1}
+    [next_one] = await running.claim("w2", slots=9)
+    assert next_one.job.id in {*limited} - {claimed.job.id for claimed in begun}
+
+
+async def test_a_tenant_runs_no_more_jobs_than_it_may(log: Log, running: Committing) -> None:
+    log.running_jobs_max = 2
+    for _ in range(4):
+        await running.submit()
+    assert await log.due_counts() == {("countdown", 1): 2}
+    first = await running.claim(slots=9)
+    assert len(first) == 2
+    other = await running.submit(tenant="another")
+    assert [claimed.job.id for claimed in await running.claim("w2", slots=9)] == [other]
+    await running.committer.execute(first[0].job.id, a_finish(first[0]))
+    assert len(await running.claim("w2", slots=9)) == 1
+    assert await log.due_counts() == {}
+
+
+async def test_claimants_at_the_same_instant_pass_no_limit_together(
+    log: Log, running: Committing, make_log: MakeLog
+) -> None:
+    for n in range(24):
+        await running.submit(concurrency={"key": f"k{n % 2}", "limit": 2}, tenant=f"t{n % 3}")
+    async with AsyncExitStack() as stack:
+        claimants = [running]
+        for _ in range(3):
+            other = make_log()
+            await other.open()
+            stack.push_async_callback(other.close)
+            claimants.append(await stack.enter_async_context(committing(other)))
+        claims = (who.claim(f"w{n}", slots=5) for n, who in enumerate(claimants * 2))
+        taken = [claimed.job.id for answer in await asyncio.gather(*claims) for claimed in answer]
+    assert len(set(taken)) == len(taken) == 12
+    rows = [row for tenant in ("t0", "t1", "t2") for row in await log.jobs(JobQuery(tenant, status=("running",)))]
+    held = Counter((row.job.tenant, row.concurrency_key) for row in rows)
+    assert held == dict.fromkeys([(f"t{n}", f"k{m}") for n in range(3) for m in range(2)], 2)
 
 
 async def test_two_claimants_never_get_the_same_job(log: Log, running: Committing, make_log: MakeLog) -> None:

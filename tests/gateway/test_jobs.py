@@ -16,7 +16,7 @@ from tests.gateway.driving import Answer, Driver, Gateway
 JOB_FIELDS = [
     *("id", "engine", "engine_version", "status", "phase", "progress", "attempt", "failures", "losses"),
     *("max_attempts", "priority", "params", "tags", "seq", "created_at", "started_at", "finished_at", "not_before"),
-    *("rerun_of", "unique_key", "schedule", "stream_url"),
+    *("rerun_of", "unique_key", "concurrency", "schedule", "stream_url"),
 ]
 NEW = {"engine": "fpl", "params": {"team_id": 7}}
 
@@ -108,9 +108,25 @@ async def test_a_submit_that_replaces_cancels_the_job_with_its_unique_key(gatewa
     assert (retried.status, retried.json["type"], retried.json["job_id"]) == (409, TAKEN, new["id"])
 
 
+async def test_a_limit_by_concurrency_key_reaches_the_job_and_its_rerun(gateway: Gateway):
+    job = (await gateway.post("/api/v1/jobs", NEW | {"concurrency": {"key": "site", "limit": 2}})).json
+    rerun = (await gateway.post(f"/api/v1/jobs/{job['id']}/rerun")).json
+    alone = (await gateway.post("/api/v1/jobs", NEW | {"concurrency": {"key": "site"}})).json
+    assert [each["concurrency"] for each in (job, rerun, alone)] == [
+        {"key": "site", "limit": 2},
+        {"key": "site", "limit": 2},
+        {"key": "site", "limit": 1},
+    ]
+    submitted = (await gateway.get(f"/api/v1/jobs/{job['id']}/events")).json["events"][0]
+    assert submitted["concurrency"] == {"key": "site", "limit": 2}
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
+        ({"concurrency": {"key": "site", "limit": 0}}, "concurrency.limit"),
+        ({"concurrency": {"key": "", "limit": 1}}, "concurrency.key"),
+        ({"concurrency": {"limit": 1}}, "concurrency.key"),
         ({"unique_key": ""}, "unique_key"),
         ({"unique_key": "x" * 256}, "unique_key"),
         ({"unique_key": "x", "unique_mode": "share"}, "unique_mode"),

@@ -149,6 +149,7 @@ async def test_a_queue_that_is_full_takes_no_more_until_a_worker_takes_some(
     monkeypatch.setattr(limits, "COUNTED_S", 0.0)
     refused = await gateway.post("/api/v1/jobs", JOB)
     assert (refused.status, int(refused.headers["Retry-After"])) == (429, 5)
+    assert refused.json["limit"] == "queued_jobs"
     await driver.claim()
     assert (await gateway.post("/api/v1/jobs", JOB)).status == 202
 

@@ -27,6 +27,8 @@ async def test_a_schedule_is_made_listed_paused_resumed_and_deleted_and_says_who
         "tags": [],
         "unique_key": None,
         "unique_mode": "return",
+        "webhook": None,
+        "concurrency": None,
     }
     now = await gateway.storage.log.now()
     assert now < parse_instant(made.json["next_at"]) <= now + 8 * 24 * 3600 * 1000
@@ -75,6 +77,7 @@ async def test_a_job_of_a_schedule_names_it(gateway: Gateway):
         ({"job": JOB | {"not_before": "2030-01-01T00:00:00Z"}}, "job.not_before"),
         ({"job": JOB | {"params": {}}}, "job.params.team_id"),
         ({"job": JOB | {"unique_mode": "replace"}}, "job.unique_mode"),
+        ({"job": JOB | {"webhook": "http://127.0.0.1/"}}, "job.webhook"),
     ],
 )
 async def test_a_wrong_field_is_named_and_nothing_is_stored(gateway: Gateway, wrong: dict[str, Any], field: str):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ from events.log import (
 from events.record import Line as EventLine
 from events.record import Recorded
 from events.seal import Envelope, Range, Seal
+from events.shares import chosen, claimable_of
 from tests.simulation.line import Line, Session
 from tests.simulation.loop import PROCESS
 from tests.simulation.store import IMPATIENT_S, PATIENT_S, Database, Leader
@@ -54,6 +56,7 @@ class SimLog:
 
     def __init__(self, database: Database, line: Line | None = None) -> None:
         self.epoch = ""
+        self.running_jobs_max = 0
         self._db = database
         self._line = line or Line()
         self._pools: dict[str, Session] = {}
@@ -112,7 +115,7 @@ class SimLog:
     @contextlib.asynccontextmanager
     async def transaction(self, *, patient: bool = True) -> AsyncIterator[Transaction]:
         session = self._session("writer")
-        tx = SimTransaction(self._db, session, PATIENT_S if patient else IMPATIENT_S)
+        tx = SimTransaction(self._db, session, PATIENT_S if patient else IMPATIENT_S, self.running_jobs_max)
         try:
             try:
                 yield tx
@@ -434,11 +437,14 @@ class SimLog:
     async def due_counts(self) -> dict[tuple[str, int], int]:
         def query() -> dict[tuple[str, int], int]:
             now = self._db.now_ms()
-            counts: dict[tuple[str, int], int] = {}
-            for job in (row.job for row in self._db.rows.values()):
-                if _due(job, now):
-                    counts[job.engine, job.engine_version] = counts.get((job.engine, job.engine_version), 0) + 1
-            return counts
+            running, holding = self._db.loads()
+            due = Counter(
+                (row.job.engine, row.job.engine_version, row.job.tenant, row.concurrency_key, row.concurrency_limit)
+                for row in self._db.rows.values()
+                if _due(row.job, now)
+            )
+            each = [(*one, number) for one, number in due.items()]
+            return claimable_of(each, running, holding, self.running_jobs_max)
 
         return await self._read("due counts", query)
 
@@ -455,8 +461,9 @@ class SimLog:
 class SimTransaction:
     """One READ COMMITTED transaction on the committer's connection."""
 
-    def __init__(self, database: Database, session: Session, lock_s: float) -> None:
+    def __init__(self, database: Database, session: Session, lock_s: float, running_jobs_max: int) -> None:
         self._db = database
+        self._running_jobs_max = running_jobs_max
         self._session = session
         self._lock_s = lock_s
 
@@ -501,12 +508,28 @@ class SimTransaction:
     async def claimable(
         self, worker_ids: Sequence[str], wanted: Mapping[tuple[str, int], int], *, careful: bool
     ) -> Claimable:
-        def query(tx: Any) -> Claimable:
+        def query(tx: Any) -> tuple[Claimable, bool, bool]:
             now = self._db.now_ms()
             live = frozenset(self._db.live_workers(worker_ids, now))
-            return Claimable(now, live, self._db.due(tx, wanted, now, careful=careful) if live else [])
+            several, keyed = self._db.shares(tx)
+            limited = keyed or self._running_jobs_max > 0
+            plain = live and not (several or limited)
+            return (
+                Claimable(now, live, self._db.due(tx, wanted, now, careful=careful) if plain else []),
+                several,
+                limited,
+            )
 
-        return await self._run("claimable", query)
+        found, several, limited = await self._run("claimable", query)
+        if not found.live or not (several or limited):
+            return found
+        if limited:
+            await self._run("claims take turns", self._db.take_turns)
+        candidates = await self._run(
+            "candidates", lambda tx: self._db.candidates(tx, wanted, found.now, careful=careful)
+        )
+        ids = chosen(candidates, wanted, self._running_jobs_max)
+        return replace(found, due=await self._run("take", lambda tx: self._db.take_due(tx, ids, found.now)))
 
 
 def _due(job: Job, now: int) -> bool:

@@ -12,7 +12,7 @@ from tests.simulation.judge import COPY_S, copied, judge
 from tests.simulation.line import Server
 from tests.simulation.loop import Stuck
 from tests.simulation.nemesis import Nemesis
-from tests.simulation.world import Node, World
+from tests.simulation.world import CONCURRENT, Node, World
 
 SETTLE_S = 240.0  # after everything is healed: takeovers, backoffs and timeouts of what was begun
 TAKEOVER_S = 10.0  # from the fault to the next `started`, with default leases, a free slot and a database that answers
@@ -174,6 +174,8 @@ class Scenario:
         }
         if rng.random() < 0.2:
             body |= {"unique_key": rng.choice("abc"), "unique_mode": "replace"}
+        if rng.random() < 0.25:
+            body["concurrency"] = {"key": rng.choice("xy"), "limit": CONCURRENT}
         return Asked(mark, body, f"key {mark}" if rng.random() < 0.7 else None)
 
     # -- ends

@@ -9,6 +9,7 @@ anybody still waits for its answer.
 import asyncio
 import sys
 from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +21,7 @@ from events.log import ROOM_AFTER_LEASES, Artifact, EngineRow, Held, JobRow, Wor
 from events.log_postgres import SERVER_SETTINGS
 from events.record import Recorded
 from events.seal import Envelope, Range, Seal
+from events.shares import Candidate, by_rank
 from tests.simulation.line import Server, Session
 from tests.simulation.loop import OUTSIDE
 
@@ -360,7 +362,60 @@ class Database(Server):
             ][:limit]
         for row in found:
             self._take(tx, row.job.id)
+        return sorted(found, key=by_rank)
+
+    def shares(self, tx: Tx) -> tuple[bool, bool]:
+        """Whether several tenants wait, and whether a concurrency key does."""
+        queued = [row for row in self._all(tx) if row.job.status == "queued"]
+        return len({row.job.tenant for row in queued}) > 1, any(row.concurrency_key is not None for row in queued)
+
+    def take_turns(self, tx: Tx) -> None:
+        """The advisory lock of claims."""
+        self._take(tx, "advisory claims")
+
+    def candidates(self, tx: Tx, wanted: Mapping[tuple[str, int], int], now: int, *, careful: bool) -> list[Candidate]:
+        """Every due job, with what its tenant runs and its key holds, as far as it is committed."""
+        running, holding = self.loads()
+        return [
+            Candidate(
+                *(
+                    job.id,
+                    job.tenant,
+                    job.engine,
+                    job.engine_version,
+                    job.rank,
+                    row.concurrency_key,
+                    row.concurrency_limit,
+                ),
+                running.get(job.tenant, 0),
+                holding.get((job.tenant, row.concurrency_key or ""), 0),
+            )
+            for row in self._all(tx)
+            for job in [row.job]
+            if job.status == "queued"
+            and (job.engine, job.engine_version) in wanted
+            and (job.not_before or 0) <= now
+            and (careful or job.losses < CAREFUL_LOSSES)
+        ]
+
+    def take_due(self, tx: Tx, ids: Sequence[str], now: int) -> list[JobRow]:
+        """Those of them that are still due, SKIP LOCKED."""
+        rows = [row for job_id in ids if (row := self._seen(tx, job_id)) is not None]
+        free = [row for row in rows if self._holders.get(row.job.id, tx) is tx]
+        found = [row for row in free if row.job.status == "queued" and (row.job.not_before or 0) <= now]
+        for row in found:
+            self._take(tx, row.job.id)
         return found
+
+    def loads(self) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+        """What each tenant runs, and each of its concurrency keys."""
+        runs = [row for row in self.rows.values() if row.job.status == "running"]
+        keyed = Counter((row.job.tenant, row.concurrency_key) for row in runs if row.concurrency_key is not None)
+        return dict(Counter(row.job.tenant for row in runs)), dict(keyed)
+
+    def _all(self, tx: Tx) -> list[JobRow]:
+        ids = dict.fromkeys([*self.rows, *tx.inserted])
+        return [row for job_id in ids if (row := self._seen(tx, job_id)) is not None]
 
     # -- what readers ask
 

@@ -34,6 +34,7 @@ from tests.simulation.wire import ClientSide, Port, Refused
 WALL_MS = 1_764_000_000_000  # the database's clock at the start
 RESTART_S = (0.3, 4.0)
 TRACE_MAX = 4000
+CONCURRENT = 2  # jobs with one concurrency key that may run at once
 SILENCE_S = 12.0  # until the others notice a machine that is gone, and another takes its place
 
 
@@ -111,6 +112,7 @@ class World:
         times = {"lease_s": 2.0, "beat_s": 0.5, "sweep_s": 0.5, "leader_s": 1.5, "outage_grace_s": 8.0, "drain_s": 5.0}
         return Settings(
             database_url="postgresql://simulated", rabbitmq_url="amqp://simulated",
+            webhook_places=0,  # what goes out of the installation is not simulated
             slots=self.rng.choice((1, 2, 3)), **(times if short else {"drain_s": 10.0}),  # type: ignore[arg-type]
         )  # fmt: skip
 
@@ -364,6 +366,10 @@ class World:
             if recorded.type == "started":
                 self.workers[recorded.actor.removeprefix("worker:")] = str(tx.session.owner)
         rows = self.database.rows.values()
+        held = Counter(row.concurrency_key for row in rows if row.concurrency_key and row.job.status == "running")
+        for key, times in held.items():
+            if times > CONCURRENT:
+                self.wrong(f"{times} jobs with the concurrency key {key} run at once")
         unfinished = Counter(row.unique_key for row in rows if row.unique_key and not row.job.is_final)
         for key, times in unfinished.items():
             if times > 1:
