@@ -212,7 +212,10 @@ def statements(storage: Storage, naming: str = "") -> Iterator[list[str]]:
             made.append(statement.replace(naming, "?") if naming else statement)
 
     engines = (log._reader.sync_engine, log._writer.sync_engine)
-    committers = [line._connection] if (line := getattr(log, "_line", None)) and log.name == "sqlite" else []
+    line = log._line if log.name == "sqlite" else None
+    committers = (
+        [line._connection] if line is not None and line._connection is not None else []
+    )  # nothing committed yet
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
     for connection in committers:
