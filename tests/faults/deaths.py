@@ -10,7 +10,6 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -341,9 +340,7 @@ async def with_a_tick(scene: Scene, case: Case) -> Wreck:
     await log.declare([EngineRow(case.engine, 1, "", [phase.model_dump() for phase in PHASES], {}, {})])
     tick = parse_instant("2026-01-01T00:00:00Z")
     job = {"engine": case.engine, "params": {}, "timeouts": {}, "tags": []}
-    at = datetime.fromtimestamp(tick // 1000, UTC)
-    once = f"{at.minute} {at.hour} {at.day} {at.month} *"  # the next one comes in a year
-    schedule = Schedule("s1", "default", "yearly", once, "UTC", "all", 1, job, tick, "user:test", tick)
+    schedule = Schedule("s1", "default", "yearly", "0 0 1 1 *", "UTC", "all", 1, job, tick, "user:test", tick)
     assert await log.add_schedule(schedule, ScheduleAct("created", tick, "user:test")) == "made"
     wreck = await _ended(scene.arm(case, "gateway"))
     row = await log.find_key("default", schedule.idempotency(tick).key_sha256)
