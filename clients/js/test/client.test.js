@@ -221,7 +221,8 @@ test("jobs, events as of a sequence, retry, rerun", async () => {
   const job = await finished({ steps: 5, step_s: 0, fail_at: 3 });
   assert.equal(job.status, "failed");
   const tried = await client.retry(job.id);
-  assert.deepEqual([tried.id, tried.status], [job.id, "queued"]);
+  assert.equal(tried.id, job.id);
+  assert.ok(["queued", "running"].includes(tried.status), tried.status); // a free worker is quick
   const again = await client.rerun(job.id, { params: { steps: 2, step_s: 0 } });
   const ended = await client.wait(again.id);
   assert.deepEqual([ended.status, ended.results.steps, ended.rerun_of], ["completed", 2, job.id]);
