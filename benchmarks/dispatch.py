@@ -108,7 +108,10 @@ class Shares(Row):
                 "gateway": [system.gateway],
                 "load generator": [psutil.Process()],
             }
-            return {name: sum(map(_seconds, processes)) for name, processes in parts.items()}
+            seconds = {name: sum(map(_seconds, processes)) for name, processes in parts.items()}
+            ended = worker.cpu_times()  # of engine processes that made room for fresh ones
+            seconds["engine processes"] += ended.children_user + ended.children_system
+            return seconds
 
         async def burst(engine: str) -> dict[str, float]:
             before = spent()
