@@ -4,12 +4,12 @@ from sqlalchemy import insert, select
 
 from events import tables as t
 from events.holds import HoldAct
-from events.keys_sql import WRITE_S, SqlKeys
+from events.sql_part import WRITE_S, SqlPart
 
 _ACT = tuple(t.holds.c[name] for name in HoldAct.__slots__)
 
 
-class SqlHolds(SqlKeys):
+class SqlHolds(SqlPart):
     """See `events/holds.py` for the promises."""
 
     async def hold(self, act: HoldAct) -> None:

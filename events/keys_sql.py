@@ -1,32 +1,18 @@
 """API keys in the log's database, for both dialects: a part of `SqlLog`, whose reads and writes it uses."""
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
 
 from events import tables as t
 from events.keys import SCOPES, ApiKey
 from events.passes import FIRST_USE_MS, LAST_MS, LIVE_MAX, Pass
+from events.sql_part import WRITE_S, SqlPart
 
-WRITE_S = 5.0
 
-
-class SqlKeys:
+class SqlKeys(SqlPart):
     """See `events/keys.py` for the promises."""
-
-    # -- what the log gives
-
-    async def _rows(self, query: Select[Any], tenant: str | None = None) -> Sequence[Row[Any]]:
-        raise NotImplementedError
-
-    def _writing(self, deadline_s: float) -> AbstractAsyncContextManager[AsyncConnection]:
-        raise NotImplementedError
-
-    def _now_sql(self) -> ColumnElement[int]:
-        raise NotImplementedError
 
     # -- keys
 

@@ -39,6 +39,7 @@ from events.catalog import FINAL
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable, WrongRevision
 from events.holds_sql import SqlHolds
 from events.job import CAREFUL_LOSSES, Job
+from events.keys_sql import SqlKeys
 from events.log import (
     FEED_BYTES_MAX,
     PAGE_BYTES_MAX,
@@ -115,7 +116,7 @@ def to_recorded(row: Sequence[Any]) -> Recorded:
     return Recorded(*row)
 
 
-class SqlLog(SqlHolds, SqlWebhooks, SqlSchedules):
+class SqlLog(SqlKeys, SqlHolds, SqlWebhooks, SqlSchedules):
     """Shared half of the SQL adapters. `_reader` serves reads, `_writer` everything that writes."""
 
     name: str
@@ -380,9 +381,6 @@ class SqlLog(SqlHolds, SqlWebhooks, SqlSchedules):
                 await connection.execute(
                     update(e).where(e.c.name == declared.name, e.c.version <= declared.version).values(**values)
                 )
-
-    def _insert_or_ignore(self, table: Any) -> Any:
-        raise NotImplementedError
 
     async def engines(self) -> list[EngineRow]:
         rows = await self._rows(select(t.engines.c.declaration).order_by(t.engines.c.name))

@@ -1,35 +1,19 @@
 """Schedules in the log's database, for both dialects: a part of `SqlLog`, whose reads and writes it uses."""
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, insert, select, update
+from sqlalchemy import Row, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from events import tables as t
 from events.schedules import SCHEDULES_MAX, Schedule, ScheduleAct
+from events.sql_part import WRITE_S, SqlPart
 from events.values import decode, encode
 
-WRITE_S = 5.0
 
-
-class SqlSchedules:
+class SqlSchedules(SqlPart):
     """See `events/schedules.py` for the promises."""
-
-    # -- what the log gives
-
-    async def _rows(self, query: Select[Any], tenant: str | None = None) -> Sequence[Row[Any]]:
-        raise NotImplementedError
-
-    def _writing(self, deadline_s: float) -> AbstractAsyncContextManager[AsyncConnection]:
-        raise NotImplementedError
-
-    def _now_sql(self) -> ColumnElement[int]:
-        raise NotImplementedError
-
-    def _insert_or_ignore(self, table: Any) -> Any:
-        raise NotImplementedError
 
     # -- schedules
 

@@ -1,17 +1,19 @@
 """Webhooks in the log's database, for both dialects: a part of `SqlLog`, whose reads and writes it uses."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import BigInteger, Text, and_, bindparam, delete, insert, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from events import tables as t
-from events.keys_sql import WRITE_S, SqlKeys
+from events.sql_part import WRITE_S, SqlPart
 from events.webhooks import Answer, Attempt, Delivery, Endpoint, Owed, State
 
 _ENDPOINT = tuple(t.webhooks.c[name] for name in Endpoint.__slots__)
 _ATTEMPT = tuple(t.delivery_attempts.c[name] for name in Attempt.__slots__)
+_OWED = tuple(t.deliveries.c[name] for name in Owed.__slots__ if name != "tried")
 # Lane by lane along the index, however much waits in one of them: who is slow to answer hides nobody.
 _LANES = """
     WITH RECURSIVE lanes AS (
@@ -37,10 +39,8 @@ _DUE = {
 }
 
 
-class SqlWebhooks(SqlKeys):
+class SqlWebhooks(SqlPart):
     """See `events/webhooks.py` for the promises."""
-
-    name: str
 
     async def endpoint(self, tenant: str) -> Endpoint | None:
         rows = await self._rows(select(*_ENDPOINT).where(t.webhooks.c.tenant == tenant))
@@ -108,17 +108,13 @@ class SqlWebhooks(SqlKeys):
 
     async def deliveries(self, job_id: str) -> list[Owed]:
         d, a = t.deliveries.c, t.delivery_attempts.c
-        rows = await self._rows(select(t.deliveries).where(d.job_id == job_id).order_by(d.seq))
-        tried: dict[int, list[Attempt]] = {}
-        if rows:
-            attempts = select(a.seq, *_ATTEMPT).where(a.job_id == job_id).order_by(a.seq, a.attempt)
-            for row in await self._rows(attempts):
-                kept = row._asdict()
-                tried.setdefault(kept.pop("seq"), []).append(Attempt(**kept))
-        return [
-            Owed(
-                str(row.job_id), row.seq, row.url, row.state, row.attempts, row.next_at, row.created_at,
-                tuple(tried.get(row.seq, ())),
-            )
-            for row in rows
-        ]  # fmt: skip
+        # One statement: a delivery of before an attempt never stands beside the attempt.
+        both = t.deliveries.outerjoin(t.delivery_attempts, and_(a.job_id == d.job_id, a.seq == d.seq))
+        found = select(*_OWED, *_ATTEMPT).select_from(both).where(d.job_id == job_id).order_by(d.seq, a.attempt)
+        owed: dict[int, Owed] = {}
+        for row in await self._rows(found):
+            kept, tried = row[: len(_OWED)], row[len(_OWED) :]
+            one = owed.setdefault(kept[1], Owed(str(kept[0]), *kept[1:]))
+            if tried[0] is not None:
+                owed[one.seq] = replace(one, tried=(*one.tried, Attempt(*tried)))
+        return list(owed.values())

@@ -1,0 +1,28 @@
+"""What a part of `SqlLog` (keys, webhooks, schedules, holds) is given by the whole: reads, writes and the clock."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+WRITE_S = 5.0
+
+
+class SqlPart:
+    """See `SqlLog`, which fulfils these."""
+
+    name: str
+
+    async def _rows(self, query: Select[Any], tenant: str | None = None) -> Sequence[Row[Any]]:
+        raise NotImplementedError
+
+    def _writing(self, deadline_s: float) -> AbstractAsyncContextManager[AsyncConnection]:
+        raise NotImplementedError
+
+    def _now_sql(self) -> ColumnElement[int]:
+        raise NotImplementedError
+
+    def _insert_or_ignore(self, table: Any) -> Any:
+        raise NotImplementedError
