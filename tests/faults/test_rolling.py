@@ -129,6 +129,7 @@ async def test_a_rollout_loses_and_repeats_nothing(
             lasts = await asyncio.gather(*following)
             ends = [await _ended(http, job_id) for job_id in short]
         heads = {job_id: (await http.events(job_id))[-1]["seq"] for job_id in jobs}
+        counts = await verified(settings, rabbit_url)  # while they run: one of them copies
     assert lasts == [heads[job_id] for job_id in watched]
     assert set(ends) == {"completed"}
     for moments in gone:  # of those each gateway sent away
@@ -139,7 +140,6 @@ async def test_a_rollout_loses_and_repeats_nothing(
                 "seconds": max(moments) - min(moments),
             }
         )
-    counts = await verified(settings, rabbit_url)
     assert counts.jobs == len(jobs) + len(short)
 
 
