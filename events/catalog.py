@@ -277,6 +277,35 @@ class Reopened(Event):
     address: str | None = None
 
 
+ActName = Literal[
+    "key_created",
+    "key_revoked",
+    "schedule_created",
+    "schedule_paused",
+    "schedule_resumed",
+    "schedule_deleted",
+    "webhooks_set",
+    "webhooks_rotated",
+    "webhooks_removed",
+    "hold_placed",
+    "hold_lifted",
+    "payload_erased",
+]
+
+
+class Administered(Event):
+    """An administrative act: of no job, alone in its stream, in the tenant's audit stream. `target` is what it was done to (a
+    key's id, a schedule's name, a job's id, the tenant), `changed` what it made of it, never a secret."""
+
+    omitted = frozenset({"address", "reason"})
+    type: Literal["administered"] = "administered"
+    act: ActName
+    target: str
+    changed: dict[str, Any] = Field(default_factory=dict)
+    address: str | None = None
+    reason: str | None = None
+
+
 AnyEvent = Annotated[
     Submitted
     | Started
@@ -313,6 +342,8 @@ EVENT_TYPES: dict[str, type[Event]] = {
         Reopened,
     )
 }
+ACT = "administered"
+RECORDED_TYPES: dict[str, type[Event]] = EVENT_TYPES | {ACT: Administered}  # of jobs, and acts
 TERMINAL: frozenset[str] = frozenset({"complete", "error", "cancelled"})
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from events.batch import job_row
-from events.catalog import EVENT_TYPES, FINAL, TERMINAL, AnyEvent, Progress, Started, Submitted
+from events.catalog import FINAL, RECORDED_TYPES, TERMINAL, AnyEvent, Progress, Started, Submitted
 from events.cloudevents import cloudevent
 from events.errors import PhaselineError
 from events.job import Job, evolve
@@ -165,6 +165,16 @@ class StreamCheck:
         elif isinstance(event, Progress) and job is not None and event.progress < job.progress:
             said = f"job {self.job_id}: progress falls from {job.progress:g} to {event.progress:g}"
             raise Violation("progress", said, recorded)
+
+
+def hold_act(recorded: Recorded) -> None:
+    """An administrative act (`events/acts.py`): of no job, alone in its stream. Raises `Violation`."""
+    if recorded.seq != 1 or recorded.attempt != 0:
+        raise Violation("I1", f"the act {recorded.job_id} is not the one event of its stream", recorded)
+    try:
+        recorded.act()
+    except ValueError as broken:
+        raise Violation("I5", f"the act {recorded.job_id} is none: {broken}", recorded) from broken
 
 
 def _together(before: str, after: str) -> bool:
@@ -432,9 +442,8 @@ def _identified(message: bytes) -> tuple[Key, dict[str, Any]]:
 
 def _older_version(event: dict[str, Any]) -> bool:
     """Copied by an older build, when its type had a lower version: an equal event in other words."""
-    _, _, tail = str(event.get("dataschema", "")).partition("urn:phaseline:job:")
-    name, _, version = tail.partition(":")
-    known = EVENT_TYPES.get(name)
+    name, _, version = str(event.get("dataschema", "")).removeprefix("urn:phaseline:").partition(":")[2].partition(":")
+    known = RECORDED_TYPES.get(name)
     return known is not None and version.isdecimal() and int(version) < known.version
 
 

@@ -6,6 +6,7 @@ bytes as a viewer. Rules: CloudEvents 1.0.2 core and JSON format; extension name
 
 from urllib.parse import quote
 
+from events.catalog import ACT
 from events.clock import rfc3339
 from events.record import Recorded, upcast
 from events.values import encode
@@ -22,18 +23,19 @@ def event_id(recorded: Recorded) -> str:
 def cloudevent(recorded: Recorded) -> bytes:
     """One structured CloudEvent, the event in its type's current version."""
     current = upcast(recorded)
+    kind = "audit" if current.type == ACT else "job"
     return (
-        f'{{"specversion":"1.0","id":"{event_id(current)}","source":{_source(current.tenant)},'
-        f'"type":"phaseline.job.{current.type}","subject":"{current.job_id}","time":"{rfc3339(current.at)}",'
-        f'"datacontenttype":"application/json","dataschema":"urn:phaseline:job:{current.type}:{current.version}",'
+        f'{{"specversion":"1.0","id":"{event_id(current)}","source":{_source(current.tenant, kind)},'
+        f'"type":"phaseline.{kind}.{current.type}","subject":"{current.job_id}","time":"{rfc3339(current.at)}",'
+        f'"datacontenttype":"application/json","dataschema":"urn:phaseline:{kind}:{current.type}:{current.version}",'
         f'"sequence":"{current.seq:0{SEQUENCE_DIGITS}}","attempt":{current.attempt},"actor":{_text(current.actor)},'
         f'"partitionkey":"{current.job_id}","data":{current.data}}}'
     ).encode()
 
 
-def _source(tenant: str) -> str:
+def _source(tenant: str, kind: str) -> str:
     # A URI reference: whatever a tenant is called, it stays one path segment.
-    return f'"/tenants/{quote(tenant, safe="")}/jobs"'
+    return f'"/tenants/{quote(tenant, safe="")}/{"jobs" if kind == "job" else kind}"'
 
 
 def _text(words: str) -> str:

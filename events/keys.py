@@ -12,6 +12,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+from events.acts import By
+
 Scope = Literal["submit", "read", "cancel", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 DEFAULT_TENANT = "default"
@@ -73,8 +75,8 @@ def draw(
 class Keys(Protocol):
     """Where keys are kept: in the log's database. Every call raises `LogUnavailable` within its deadline."""
 
-    async def add_key(self, key: ApiKey) -> None:
-        """Stores a key that was drawn."""
+    async def add_key(self, key: ApiKey, by: By) -> None:
+        """Stores a key that was drawn. An act: see `events/acts.py`."""
 
     async def find_keys(self, key_ids: Sequence[str]) -> dict[str, ApiKey]:
         """The keys of these ids, whatever their state; unknown ids are absent."""
@@ -85,8 +87,8 @@ class Keys(Protocol):
     async def has_keys(self) -> bool:
         """Whether a key was ever made: from then on keys are asked for."""
 
-    async def revoke_key(self, key_id: str) -> bool:
-        """Makes a key good for nothing, for ever; False when there is none. Twice is once."""
+    async def revoke_key(self, key_id: str, by: By) -> bool:
+        """Makes a key good for nothing, for ever; False when there is none. Twice is once. An act."""
 
     async def touch_keys(self, key_ids: Sequence[str]) -> None:
         """Says that these keys were used within the last minute or so."""

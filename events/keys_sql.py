@@ -6,20 +6,26 @@ from typing import Any
 from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
 
 from events import tables as t
+from events.acts import By
+from events.acts_sql import SqlActs
+from events.clock import rfc3339
 from events.keys import SCOPES, ApiKey
 from events.passes import FIRST_USE_MS, LAST_MS, LIVE_MAX, Pass
-from events.sql_part import WRITE_S, SqlPart
+from events.sql_part import WRITE_S
 
 
-class SqlKeys(SqlPart):
+class SqlKeys(SqlActs):
     """See `events/keys.py` for the promises."""
 
     # -- keys
 
-    async def add_key(self, key: ApiKey) -> None:
+    async def add_key(self, key: ApiKey, by: By) -> None:
         values = {name: getattr(key, name) for name in ApiKey.__slots__} | {"scopes": " ".join(key.scopes)}
-        async with self._writing(WRITE_S) as connection:
-            await connection.execute(insert(t.api_keys).values(**values))
+        expires = None if key.expires_at is None else rfc3339(key.expires_at)
+        made = by.did("key_created", key.id, name=key.name, scopes=list(key.scopes), expires_at=expires)
+        async with self._acting() as acting:
+            await acting.connection.execute(insert(t.api_keys).values(**values))
+            await acting.record(key.tenant, made)
 
     async def find_keys(self, key_ids: Sequence[str]) -> dict[str, ApiKey]:
         rows = await self._rows(select(*_KEY).where(t.api_keys.c.id.in_(list(key_ids))))
@@ -33,12 +39,15 @@ class SqlKeys(SqlPart):
     async def has_keys(self) -> bool:
         return bool(await self._rows(select(t.api_keys.c.id).limit(1)))
 
-    async def revoke_key(self, key_id: str) -> bool:
+    async def revoke_key(self, key_id: str, by: By) -> bool:
         k = t.api_keys
-        async with self._writing(WRITE_S) as connection:
-            revoked_at = func.coalesce(k.c.revoked_at, self._now_sql())
-            found = await connection.execute(update(k).where(k.c.id == key_id).values(revoked_at=revoked_at))
-            return bool(found.rowcount)
+        async with self._acting() as acting:
+            asked = select(k.c.tenant, k.c.name, k.c.revoked_at).where(k.c.id == key_id).with_for_update()
+            found = (await acting.connection.execute(asked)).one_or_none()
+            if found is not None and found.revoked_at is None:
+                await acting.connection.execute(update(k).where(k.c.id == key_id).values(revoked_at=acting.at))
+                await acting.record(found.tenant, by.did("key_revoked", key_id, name=found.name))
+            return found is not None
 
     async def touch_keys(self, key_ids: Sequence[str]) -> None:
         k = t.api_keys

@@ -296,10 +296,16 @@ class Log(Protocol):
         """The `checkpoint` events of a job, in order, without reading the rest of its stream into memory."""
 
     async def feed(
-        self, cursor: str, limit: int, tenant: str | None = None, *, bytes_max: int = FEED_BYTES_MAX
+        self,
+        cursor: str,
+        limit: int,
+        tenant: str | None = None,
+        *,
+        acts: bool = False,
+        bytes_max: int = FEED_BYTES_MAX,
     ) -> FeedPage:
-        """Events of the whole log after `cursor` ("" for the start), at most `limit` and `bytes_max` but always one.
-        Complete: no event appears later below a cursor already returned."""
+        """Events of the whole log after `cursor` ("" for the start), at most `limit` and `bytes_max` but always one. With a
+        tenant its own, and with `acts` its administrative acts. Complete: no event appears later below a cursor already returned."""
 
     async def feed_end(self) -> str:
         """The cursor behind everything `feed` can return now."""

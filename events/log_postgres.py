@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from events import crash_points
 from events import tables as t
+from events.catalog import ACT
 from events.clock import monotonic
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable, WrongRevision
 from events.job import CAREFUL_LOSSES, Job
@@ -232,13 +233,19 @@ class PostgresLog(SqlSealLog):
         return rows
 
     async def feed(
-        self, cursor: str, limit: int, tenant: str | None = None, *, bytes_max: int = FEED_BYTES_MAX
+        self,
+        cursor: str,
+        limit: int,
+        tenant: str | None = None,
+        *,
+        acts: bool = False,
+        bytes_max: int = FEED_BYTES_MAX,
     ) -> FeedPage:
         """Ordered by (epoch, xid, pos) below the oldest running transaction: a plain identity would skip events of a
         transaction that commits late. The text of `xid` has a name of its own: ordered by it, 999 came after 1000.
         Nothing is appended to an earlier epoch any more, and its transaction ids may be another server's: all of it
         counts."""
-        rows, last = await self._behind(_FEED, cursor, limit, tenant, bytes_max)
+        rows, last = await self._behind(_FEED, cursor, limit, tenant, bytes_max, acts=acts)
         cursors = [f"{row[0]}:{row[1]}:{row[2]}" for row in rows]
         return FeedPage([to_recorded(row[3:-1]) for row in rows], cursors, last)
 
@@ -247,18 +254,18 @@ class PostgresLog(SqlSealLog):
         return [to_envelope((*row[3:-1], f"{row[0]}:{row[1]}:{row[2]}")) for row in rows], last
 
     async def _behind(
-        self, sql: str, cursor: str, limit: int, tenant: str | None, bytes_max: int
+        self, sql: str, cursor: str, limit: int, tenant: str | None, bytes_max: int, *, acts: bool = True
     ) -> tuple[Sequence[Any], str]:
         """The rows of `_feed_of` behind a cursor, and the cursor behind them."""
         epoch, xid, pos = map(int, cursor.split(":")) if cursor else (0, 0, 0)
-        asked = (epoch, str(xid), pos, limit, tenant, bytes_max)
+        asked = (epoch, str(xid), pos, limit, tenant, bytes_max, acts)
         found = await self._fetch(sql, *asked, tenant=tenant)
         if found[0]["pos"] is None and found[0]["over"]:
             later = (await self._raw("SELECT min(epoch) FROM events WHERE epoch > $1", epoch))[0][0]
             # What was still being written at the first look is there by now: a later epoch has begun.
             found = await self._fetch(sql, *asked, tenant=tenant)
             if later and found[0]["pos"] is None:
-                return await self._behind(sql, f"{later}:0:-1", limit, tenant, bytes_max)
+                return await self._behind(sql, f"{later}:0:-1", limit, tenant, bytes_max, acts=acts)
         rows = [row for row in found if row["pos"] is not None]
         last = f"{rows[-1][0]}:{rows[-1][1]}:{rows[-1][2]}" if rows else f"{epoch}:{xid}:{pos}"
         return rows, last
@@ -553,7 +560,7 @@ def _feed_of(names: Sequence[str]) -> str:
         "WHERE epoch = $1 AND (xid, pos) > ($2::text::xid8, $3) "
         "AND xid < CASE WHEN $1 < (SELECT epoch FROM log) THEN '18446744073709551615'::xid8 "
         "ELSE pg_snapshot_xmin(pg_current_snapshot()) END "
-        "AND ($5::text IS NULL OR tenant = $5) ORDER BY events.xid, pos LIMIT $4"
+        f"AND ($5::text IS NULL OR tenant = $5 AND ($7::boolean OR type <> '{ACT}')) ORDER BY events.xid, pos LIMIT $4"
         ") p WINDOW w AS (ORDER BY xid, pos)) q ON total <= $6 OR nth = 1 ORDER BY xid, pos"
     )
 

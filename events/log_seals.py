@@ -3,10 +3,24 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Select, and_, func, insert, literal, or_, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from events import tables as t
+from events.catalog import ACT
 from events.errors import Unstorable
 from events.log import FEED_BYTES_MAX
 from events.log_sql import EVENTS_PAGE, JOBS_PAGE, READ_S, SqlLog
@@ -91,14 +105,11 @@ class SqlSealLog(SqlLog):
             page = query.where(tuple_(s.job_id, s.first_seq) > _place(rows[-1].job_id, rows[-1].first_seq))
 
     async def endings(self, job_id: str | None = None) -> AsyncIterator[Ending]:
-        j = t.jobs.c
-        query = select(j.id, j.last_seq, j.status).order_by(j.id).limit(JOBS_PAGE)
-        query = query if job_id is None else query.where(j.id == job_id)
-        page = query
-        while rows := [_ending(row) for row in await self._rows(page)]:
+        after: str | None = None
+        while rows := [_ending(row) for row in await self._rows(_endings(job_id, after))]:
             for row in rows:
                 yield row
-            page = query.where(j.id > rows[-1].job_id)
+            after = rows[-1].job_id
 
     async def erasures(self, job_id: str | None = None) -> AsyncIterator[Erasure]:
         x = t.erasures.c
@@ -137,6 +148,20 @@ class SqlSealLog(SqlLog):
         found = select(*self._envelope(), e.size, e.data)
         joined = found.join(sized, and_(sized.c.job_id == e.job_id, sized.c.seq == e.seq))
         return joined.where(fits).order_by(e.job_id, e.seq)
+
+
+def _endings(job_id: str | None, after: str | None) -> Select[Any]:
+    """A page of jobs and of acts, each along its own index."""
+    parts = []
+    for key, *rest in (
+        (t.jobs.c.id, t.jobs.c.last_seq, t.jobs.c.status),
+        (t.acts.c.job_id, literal(1, BigInteger).label("last_seq"), literal(ACT, Text).label("status")),
+    ):
+        part = select(key.label("id"), *rest).order_by(key).limit(JOBS_PAGE)
+        part = part if job_id is None else part.where(key == job_id)
+        parts.append((part if after is None else part.where(key > after)).subquery().select())
+    page = union_all(*parts).subquery()
+    return select(page).order_by(page.c.id).limit(JOBS_PAGE)
 
 
 def to_envelope(row: Sequence[Any]) -> Envelope:

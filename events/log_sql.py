@@ -157,7 +157,13 @@ class SqlLog(SqlKeys, SqlHolds, SqlWebhooks, SqlSchedules):
         raise NotImplementedError
 
     async def feed(
-        self, cursor: str, limit: int, tenant: str | None = None, *, bytes_max: int = FEED_BYTES_MAX
+        self,
+        cursor: str,
+        limit: int,
+        tenant: str | None = None,
+        *,
+        acts: bool = False,
+        bytes_max: int = FEED_BYTES_MAX,
     ) -> FeedPage:
         """As the port says."""
         raise NotImplementedError

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import StaticPool
 
 from events import tables as t
+from events.catalog import ACT
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable
 from events.log import FEED_BYTES_MAX, FeedPage, Transaction
 from events.log_seals import SqlSealLog, to_envelope
@@ -97,13 +98,21 @@ class SqliteLog(SqlSealLog):
         return int(rows[0][0])
 
     async def feed(
-        self, cursor: str, limit: int, tenant: str | None = None, *, bytes_max: int = FEED_BYTES_MAX
+        self,
+        cursor: str,
+        limit: int,
+        tenant: str | None = None,
+        *,
+        acts: bool = False,
+        bytes_max: int = FEED_BYTES_MAX,
     ) -> FeedPage:
         # One writer: the order of `pos` is the order of commits.
         epoch, after = await self._behind(cursor)
         e = t.events.c
         keys = select(e.pos, e.size).where(e.pos > after).order_by(e.pos).limit(limit)
-        page = (keys if tenant is None else keys.where(e.tenant == tenant)).subquery()
+        if tenant is not None:
+            keys = keys.where(e.tenant == tenant) if acts else keys.where(e.tenant == tenant, e.type != ACT)
+        page = keys.subquery()
         total = func.sum(page.c.size).over(order_by=page.c.pos).label("total")
         sized = select(page.c.pos, total, func.row_number().over(order_by=page.c.pos).label("nth")).subquery()
         fits = or_(sized.c.total <= bytes_max, sized.c.nth == 1)

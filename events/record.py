@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from events.catalog import EVENT_TYPES, EVENTS, AnyEvent, Event
+from events.catalog import EVENTS, RECORDED_TYPES, Administered, AnyEvent, Event
 from events.clock import rfc3339
 from events.errors import Unstorable
 from events.values import decode, encode
@@ -49,10 +49,15 @@ class Recorded:
         return line_of(self.job_id, self.seq, self.type, self.version, self.attempt, self.actor, self.at, self.data)
 
     def event(self) -> AnyEvent:
-        """The typed event. Raises pydantic's `ValidationError` when the row is not what its type says. A field that a
+        """The typed event of a job. Raises pydantic's `ValidationError` when the row is not what its type says. A field that a
         newer build added is left out: during a rollout old processes read what new ones append."""
         recorded = upcast(self)
         return EVENTS.validate_python({"type": recorded.type, **decode(recorded.data)}, extra="ignore")
+
+    def act(self) -> Administered:
+        """The typed administrative act. Raises as `event`."""
+        recorded = upcast(self)
+        return Administered.model_validate({"type": recorded.type, **decode(recorded.data)}, extra="ignore")
 
 
 def encode_event(event: Event) -> str:
@@ -69,7 +74,7 @@ def encode_event(event: Event) -> str:
 
 def line_of(job_id: str, seq: int, kind: str, version: int, attempt: int, actor: str, at: int, data: str) -> bytes:
     """`Recorded.line` of these columns: a replay makes a hundred thousand of them and needs nothing else."""
-    known = EVENT_TYPES.get(kind)
+    known = RECORDED_TYPES.get(kind)
     if known is not None and version < known.version:
         data = _upcast(kind, version, known.version, data)
     head = (
@@ -82,7 +87,7 @@ def line_of(job_id: str, seq: int, kind: str, version: int, attempt: int, actor:
 def upcast(recorded: Recorded) -> Recorded:
     """The event in its type's current version; the same object when it already is, and when it comes from a newer
     build: a type or version unknown here goes out as it is."""
-    known = EVENT_TYPES.get(recorded.type)
+    known = RECORDED_TYPES.get(recorded.type)
     if known is None or recorded.version >= known.version:
         return recorded
     data = _upcast(recorded.type, recorded.version, known.version, recorded.data)

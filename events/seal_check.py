@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from events.catalog import TERMINAL
+from events.catalog import ACT, TERMINAL
 from events.erasure import redacted
 from events.errors import Unstorable
 from events.log import at_or_behind
@@ -100,6 +100,7 @@ class JobCheck:
         self._expected: dict[int, bytes] = {}  # leaves of what is wrong or missing
         self._findings: list[Finding] = []
         self._ended = False  # a terminal event was the last
+        self.is_act = False  # its first event is an administrative act
 
     def cover(self, one: Range) -> None:
         """The next range of this job."""
@@ -124,6 +125,7 @@ class JobCheck:
         if envelope.seq > self.seq + 1:
             self._gone(self.seq + 1, envelope.seq - 1)
         self.seq = envelope.seq
+        self.is_act = self.is_act or (envelope.seq == 1 and envelope.type == ACT)
         one, holds = self._range(envelope.seq)
         if one is None:
             self._take_unsealed(stored)
@@ -144,10 +146,10 @@ class JobCheck:
             found.append(
                 Finding("cut", f"the end is gone: events {self.seq + 1} to {through}", self.job_id, self.seq + 1)
             )
-        if ending is None:
-            found.append(Finding("missing", "the job's row is gone", self.job_id))
+        if ending is None or (ending.status == ACT) != self.is_act:
+            found.append(Finding("missing", f"the {'act' if self.is_act else 'job'}'s row is gone", self.job_id))
         elif self.seq > ending.last_seq:
-            detail = f"the job's row ends at {ending.last_seq}"
+            detail = "an act is one event" if self.is_act else f"the job's row ends at {ending.last_seq}"
             found.append(Finding("added", detail, self.job_id, ending.last_seq + 1))
         return sorted(_once(found), key=lambda finding: finding.seq or 0)
 

@@ -36,7 +36,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What a job's row says of its stream."""
+    """What a job's row says of its stream; an act's (`acts`) has the status `administered`."""
 
     job_id: str
     last_seq: int
@@ -91,7 +91,7 @@ class SealLog(Protocol):
         """Ranges of seals up to `through`, by job id and sequence."""
 
     def endings(self, job_id: str | None = None) -> AsyncIterator[Ending]:
-        """What the rows of all jobs say, in id order."""
+        """What the rows of all jobs and acts say, in id order."""
 
     def erasures(self, job_id: str | None = None) -> AsyncIterator[Erasure]:
         """What was erased, by job id and sequence."""

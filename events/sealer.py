@@ -55,6 +55,10 @@ class Sealer:
         """This process committed something; never waits."""
         self._appended = self._appended or bool(done.events)
 
+    def appended(self) -> None:
+        """This process appended an administrative act; never waits."""
+        self._appended = True
+
     async def run(self) -> None:
         """Seals until cancelled; a failing pass is logged and tried again."""
         while True:

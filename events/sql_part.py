@@ -1,4 +1,4 @@
-"""What a part of `SqlLog` (keys, webhooks, schedules, holds) is given by the whole: reads, writes and the clock."""
+"""What a part of `SqlLog` (keys, webhooks, schedules, holds, acts) is given by the whole: reads, writes and the clock."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -22,6 +22,18 @@ class SqlPart:
         raise NotImplementedError
 
     def _now_sql(self) -> ColumnElement[int]:
+        raise NotImplementedError
+
+    async def now(self) -> int:
+        """The database's time in ms."""
+        raise NotImplementedError
+
+    async def accepts(self, job_id: str) -> bool:
+        """As `Log`."""
+        raise NotImplementedError
+
+    async def make_partitions(self) -> None:
+        """As `Log`."""
         raise NotImplementedError
 
     def _insert_or_ignore(self, table: Any) -> Any:

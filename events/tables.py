@@ -409,6 +409,15 @@ holds = Table(
     Index("ix_holds_job_id", "job_id", "no"),
 )
 
+# Which streams of `events` are administrative acts, and whose: what an act has instead of a job's row. Append-only.
+acts = Table(
+    "acts",
+    metadata,
+    Column("job_id", Id, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Index("ix_acts_tenant", "tenant", "job_id"),
+)
+
 # One row: which lineage of the log this is. A restore raises `epoch`.
 log = Table(
     "log",
@@ -421,4 +430,4 @@ log = Table(
 # One row: the oldest revision whose code may go on with this schema. A migration that takes something away raises it.
 compatible = Table("compatible", metadata, Column("since", Text, primary_key=True))
 
-REVISION = "0019"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0021"  # the schema this code needs; a test holds it against `migrations.head()`

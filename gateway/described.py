@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from events.catalog import EVENT_TYPES
+from events.catalog import RECORDED_TYPES
 
 REF = "#/components/schemas/{model}"
 Schema = dict[str, Any]
@@ -36,11 +36,11 @@ def schemas_of(models: Iterable[type[BaseModel]]) -> dict[str, Schema]:
 
 def event_schemas() -> dict[str, Schema]:
     """Every event as it is on any wire, `event_<type>` by type, and `Event`, any of them."""
-    schemas = schemas_of(EVENT_TYPES.values())
-    named = {cls.__name__: name for name, cls in EVENT_TYPES.items()}
+    schemas = schemas_of(RECORDED_TYPES.values())
+    named = {cls.__name__: name for name, cls in RECORDED_TYPES.items()}
     made: dict[str, Schema] = {name: schema for name, schema in schemas.items() if name not in named}
     for cls_name, name in named.items():
-        cls, own = EVENT_TYPES[name], schemas[cls_name]
+        cls, own = RECORDED_TYPES[name], schemas[cls_name]
         fields = {field: schema for field, schema in own["properties"].items() if field != "type"}
         always = [field for field in fields if field not in cls.omitted | _MAYBE]
         made[f"event_{name}"] = {
@@ -52,10 +52,10 @@ def event_schemas() -> dict[str, Schema]:
         }
     made["Event"] = {
         "description": "Any event. New types may appear: ignore what you do not know.",
-        "oneOf": [ref(f"event_{name}") for name in EVENT_TYPES],
+        "oneOf": [ref(f"event_{name}") for name in RECORDED_TYPES],
         "discriminator": {
             "propertyName": "type",
-            "mapping": {name: REF.format(model=f"event_{name}") for name in EVENT_TYPES},
+            "mapping": {name: REF.format(model=f"event_{name}") for name in RECORDED_TYPES},
         },
     }
     return made

@@ -27,6 +27,8 @@ RETRY_S = (0.1, 2.0)  # while the log does not answer
 READS_MAX = 4  # at once
 KNOWN_MAX = 1000  # cursors known to be at the end
 
+_Key = tuple[str, str, bool]  # tenant, cursor, whether acts are shown
+
 _SHAPES = {"postgresql": r"\d{1,9}:\d{1,19}:(-1|\d{1,18})", "sqlite": r"\d{1,9}:\d{1,18}"}
 
 
@@ -46,19 +48,19 @@ class Feed:
         self.reads_total = 0
         self._store = store
         self._spawn = spawn
-        self._reading: dict[tuple[str, str], _Reading] = {}
-        self._nothing_at: dict[tuple[str, str], float] = {}  # readers that are up to date, few different cursors
+        self._reading: dict[_Key, _Reading] = {}
+        self._nothing_at: dict[_Key, float] = {}  # readers that are up to date, few different cursors
         self._waiters: set[asyncio.Future[None]] = set()
         self._stirred = False
         self._readers = 0
         self._turns = asyncio.Semaphore(READS_MAX)
 
     @contextmanager
-    def reader(self, tenant: str, cursor: str) -> "Iterator[FeedReader]":
-        """A reader behind this cursor of the log, for the block."""
+    def reader(self, tenant: str, cursor: str, *, acts: bool) -> "Iterator[FeedReader]":
+        """A reader behind this cursor of the log, for the block; with `acts`, for operators, shown administrative acts."""
         self._readers += 1
         try:
-            yield FeedReader(self, tenant, cursor)
+            yield FeedReader(self, tenant, cursor, acts=acts)
         finally:
             self._readers -= 1
 
@@ -105,10 +107,10 @@ class Feed:
         finally:
             self._waiters.discard(waiter)
 
-    def after(self, tenant: str, cursor: str, since: float) -> asyncio.Future[Chunk | None]:
+    def after(self, tenant: str, cursor: str, since: float, *, acts: bool) -> asyncio.Future[Chunk | None]:
         """What followed a cursor at this moment of the loop's time or later: at most 63 KiB or one event; None when the
         log does not answer. Many may wait for the same future; none may cancel it."""
-        key = (tenant, cursor)
+        key = (tenant, cursor, acts)
         reading = self._reading.get(key)
         if reading is not None and reading.began >= since:
             return reading.future
@@ -121,14 +123,14 @@ class Feed:
             self._spawn(self._read(key, reading))
         return future
 
-    async def _read(self, key: tuple[str, str], reading: "_Reading") -> None:
+    async def _read(self, key: "_Key", reading: "_Reading") -> None:
         chunk: Chunk | None = None
-        tenant, cursor = key
+        tenant, cursor, acts = key
         try:
             async with self._turns:
                 reading.began = asyncio.get_running_loop().time()
                 self.reads_total += 1
-                page = await self._store.feed(cursor, PAGE_EVENTS, tenant, bytes_max=PAGE_BYTES)
+                page = await self._store.feed(cursor, PAGE_EVENTS, tenant, acts=acts, bytes_max=PAGE_BYTES)
             chunk = Chunk([event.line() for event in page.events], page.cursors, page.cursor)
             if not page.events:
                 if len(self._nothing_at) >= KNOWN_MAX:
@@ -154,11 +156,12 @@ class _Reading:
 class FeedReader:
     """One reader's place: `cursor` is the log's, behind the last event it was given."""
 
-    def __init__(self, feed: Feed, tenant: str, cursor: str) -> None:
+    def __init__(self, feed: Feed, tenant: str, cursor: str, *, acts: bool) -> None:
         self.cursor = cursor
         self.caught_up = False  # everything there was when this reader came was given
         self._feed = feed
         self._tenant = tenant
+        self._acts = acts
         self._pause_s = RETRY_S[0]
         self._look_at = 0.0
         self._came = asyncio.get_running_loop().time()
@@ -174,7 +177,7 @@ class FeedReader:
 
     async def read(self) -> Chunk | None:
         """What follows now, nothing at the end; None when the log does not answer."""
-        reading = self._feed.after(self._tenant, self.cursor, self._came)
+        reading = self._feed.after(self._tenant, self.cursor, self._came, acts=self._acts)
         await asyncio.wait({reading})  # others wait for the same one: it must not be cancelled with this reader
         return self._taken(reading.result())
 
@@ -185,7 +188,7 @@ class FeedReader:
         if self.caught_up and self._look_at > loop.time():
             await self._feed.news(min(self._look_at - loop.time(), wait_s))
         since = loop.time() - FRESH_S if self.caught_up else self._came
-        reading = self._feed.after(self._tenant, self.cursor, since)
+        reading = self._feed.after(self._tenant, self.cursor, since, acts=self._acts)
         await asyncio.wait({reading}, timeout=max(until - loop.time(), 0.0))
         if not reading.done():
             return None

@@ -36,7 +36,8 @@ async def events(request: web.Request) -> web.StreamResponse:
         return await _ndjson(request, await _start(request, query.text("cursor")))
     limit = query.number("limit", PAGE_DEFAULT, least=1, most=PAGE_MAX)
     cursor = await _start(request, query.text("cursor"))
-    page = await request.app[DEPS].log.feed(cursor, limit, identify(request).tenant)
+    who = identify(request)
+    page = await request.app[DEPS].log.feed(cursor, limit, who.tenant, acts=who.may("admin"))
     tail = b'],"next_cursor":%s}' % encode(request.app[HUB].feed.cursor_out(page.cursor))
     return answer(b'{"events":[' + b",".join(event.line() for event in page.events) + tail)
 
@@ -54,10 +55,11 @@ async def _start(request: web.Request, text: str | None) -> str:
 async def _ndjson(request: web.Request, cursor: str) -> web.StreamResponse:
     """Up to the end at the time of the call, which `Next-Cursor` names: true once the whole of it arrived."""
     deps, sockets, feed = request.app[DEPS], request.app[SOCKETS], request.app[HUB].feed
+    who = identify(request)
     if sockets.full:
         sockets.refused("connections")
         raise crowded()
-    with sockets.counted("ndjson"), feed.reader(identify(request).tenant, cursor) as reader:
+    with sockets.counted("ndjson"), feed.reader(who.tenant, cursor, acts=who.may("admin")) as reader:
         end = await deps.log.feed_end()
         following = cursor if cursor and at_or_behind(cursor, end) else end
         packing = Packing(request)
@@ -97,6 +99,7 @@ def _up_to(chunk: Chunk, end: str) -> list[bytes]:
 
 async def _event_stream(request: web.Request) -> web.StreamResponse:
     deps, sockets, hub = request.app[DEPS], request.app[SOCKETS], request.app[HUB]
+    who = identify(request)
     query = Query(request, "cursor", "heartbeat")
     asked_s = query.number("heartbeat", 0, least=HEARTBEAT_S[0], most=HEARTBEAT_S[1])
     text = request.headers.get(LAST_EVENT_ID) or query.text("cursor")
@@ -116,7 +119,8 @@ async def _event_stream(request: web.Request) -> web.StreamResponse:
             return await unserved(request, Problem(503, "unavailable", str(outage)))
         except Problem as problem:
             return await unserved(request, problem)
-        with hub.feed.reader(identify(request).tenant, cursor) as reader, hub.departures.announced() as departure:
+        reading = hub.feed.reader(who.tenant, cursor, acts=who.may("admin"))
+        with reading as reader, hub.departures.announced() as departure:
             stream = FeedEvents(reader, deps, departure, float(asked_s or deps.heartbeat_s), resumed=bool(text))
             return await pour(request, stream.talk, retry_ms=reconnect_ms())
 

@@ -306,7 +306,7 @@ class ManyStream:
             heartbeat_s=self._query.heartbeat_s,
             now_ms=self._deps.clock.now_ms(),
         )
-        with feed.reader(self._who.tenant, start) as reader:
+        with feed.reader(self._who.tenant, start, acts=self._who.may("admin")) as reader:
             await self._say(subscription, hello)
             await self._follow_reader(reader, subscription)
 

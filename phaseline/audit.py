@@ -22,6 +22,7 @@ class Report:
     """What an audit saw. `oldest_unsealed_ms` is the age of the oldest event that no seal covers yet."""
 
     jobs: int = 0
+    acts: int = 0  # administrative ones
     events: int = 0
     seals: int = 0
     unsealed: int = 0
@@ -132,7 +133,10 @@ class _Audit:
     def _add(self, check: JobCheck, ending: Ending | None) -> None:
         for finding in check.end(ending):
             self.report.add(finding)
-        self.report.jobs += 1
+        if check.is_act:
+            self.report.acts += 1
+        else:
+            self.report.jobs += 1
         self.report.unsealed += check.unsealed
         self.report.erased += check.erased
         if check.oldest_unsealed is not None:

@@ -209,7 +209,12 @@ def tail(cursor: str | None, follow: bool, everything: bool, shape: str, timeout
 
 def line(event: Mapping[str, Any]) -> str:
     """One event as a line of an audit: when, who, from where, what, to which job, why."""
-    what = event["type"] + (f" {event['engine']}" if event["type"] == "submitted" else "")
+    from phaseline.watched import deed
+
+    if event["type"] == "administered":
+        what = deed(event)
+    else:
+        what = event["type"] + (f" {event['engine']}" if event["type"] == "submitted" else "")
     where = event.get("address") or "-"
     why = event.get("reason")
     said = f"  {json.dumps(why, ensure_ascii=False)}" if why else ""
@@ -225,7 +230,7 @@ def _exported(events: int) -> None:
 
 
 def _summary(report: "Report") -> str:
-    parts = [f"{report.jobs} jobs, {report.events} events, {report.seals} seals"]
+    parts = [f"{report.jobs} jobs, {report.acts} acts, {report.events} events, {report.seals} seals"]
     if report.oldest_unsealed_ms is not None:
         parts.append(
             f"{report.unsealed} events not sealed yet, the oldest {report.oldest_unsealed_ms / 1000:.1f} s old"

@@ -1,11 +1,14 @@
 """Commands for API keys. They work on the database itself, as `phaseline db` does: who may reach that may make keys."""
 
+import getpass
 import json
+import os
 from dataclasses import fields
 from typing import Any
 
 import click
 
+from events.acts import ACTOR_CHARS_MAX, REASON_CHARS_MAX, By
 from events.clock import rfc3339
 from events.keys import DEFAULT_TENANT, NAME_CHARS_MAX, SCOPES, TENANT, ApiKey
 from phaseline.cli_options import Failure, both, closing, settings_of
@@ -13,6 +16,37 @@ from phaseline.cli_server import ON_DATABASE, data_dir_option, database_url_opti
 
 _CODES = "\b\nExit codes: 0 done, 1 error, 2 usage.\n"
 _database = both(database_url_option, data_dir_option)
+
+
+def _said(value: str | None, most: int) -> str | None:
+    if value is not None and not (0 < len(value) <= most and value.isprintable()):
+        raise click.BadParameter(f"1 to {most} printable characters")
+    return value
+
+
+def _system_user() -> str:
+    try:
+        return f"user:{getpass.getuser()}"
+    except (OSError, KeyError):  # no name is known here for whoever runs this
+        return f"user:{os.getuid()}"
+
+
+# Who does it and why, for the act that tells of it.
+who_and_why = both(
+    click.option(
+        "--by",
+        "actor",
+        default=_system_user,
+        callback=lambda _, __, value: _said(value, ACTOR_CHARS_MAX),
+        show_default="user:, and who runs this",
+        help="Who, as in events.",
+    ),
+    click.option(
+        "--reason",
+        callback=lambda _, __, value: _said(value, REASON_CHARS_MAX),
+        help="Why, for whoever reads the audit.",
+    ),
+)
 _as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
 
 
@@ -55,13 +89,24 @@ def _name(_: click.Context, __: click.Parameter, value: str) -> str:
     "--days", type=click.FloatRange(min=0, min_open=True, max=36500), help="It expires after so many days; else never."
 )
 @_as_json
+@who_and_why
 @_database
-def create(tenant: str, scopes: tuple[Any, ...], name: str, days: float | None, as_json: bool, **given: Any) -> None:
-    """Makes a key and prints it, once: only its SHA-256 is stored. Gateways know it within seconds."""
+def create(
+    tenant: str,
+    scopes: tuple[Any, ...],
+    name: str,
+    days: float | None,
+    as_json: bool,
+    actor: str,
+    reason: str | None,
+    **given: Any,
+) -> None:
+    """Makes a key and prints it, once: only its SHA-256 is stored. Gateways know it within seconds. An administrative act:
+    who made it and why stands in the audit."""
     settings = settings_of(given)
     from phaseline import compose
 
-    key, text = compose.keys_create(settings, tenant, name, scopes, days)
+    key, text = compose.keys_create(settings, tenant, name, scopes, days, By(actor, None, reason))
     if as_json:
         click.echo(json.dumps(_shown(key) | {"key": text}))
     else:
@@ -92,13 +137,15 @@ def list_(tenant: str | None, as_json: bool, **given: Any) -> None:
 
 @keys.command(epilog=closing(f"phaseline keys revoke 3f0c9a51d2e47b88 {ON_DATABASE}", codes=_CODES))
 @click.argument("key_id")
+@who_and_why
 @_database
-def revoke(key_id: str, **given: Any) -> None:
-    """Makes a key good for nothing, for ever. Requests are refused and open streams closed within ten seconds."""
+def revoke(key_id: str, actor: str, reason: str | None, **given: Any) -> None:
+    """Makes a key good for nothing, for ever. Requests are refused and open streams closed within ten seconds. An
+    administrative act."""
     settings = settings_of(given)
     from phaseline import compose
 
-    if not compose.keys_revoke(settings, key_id):
+    if not compose.keys_revoke(settings, key_id, By(actor, None, reason)):
         raise Failure(f"there is no key {key_id}; `phaseline keys list` shows those there are")
     click.echo(f"key {key_id} is revoked")
 

@@ -24,6 +24,7 @@ from aiohttp import web
 
 from engine_worker.supervisor import Supervisor, WorkerOptions
 from events import crash_points
+from events.acts import By
 from events.announce import Announcer
 from events.batch import Committed
 from events.bus import Bus
@@ -141,10 +142,10 @@ def db_rebuild(settings: Settings) -> int:
 
 
 def keys_create(
-    settings: Settings, tenant: str, name: str, scopes: Sequence[Scope], days: float | None
+    settings: Settings, tenant: str, name: str, scopes: Sequence[Scope], days: float | None, by: By
 ) -> tuple[ApiKey, str]:
     """Makes an API key; its text is not stored and cannot be had again."""
-    return asyncio.run(database.create_key(settings, tenant, name, scopes, days))
+    return asyncio.run(database.create_key(settings, tenant, name, scopes, days, by))
 
 
 def keys_list(settings: Settings, tenant: str | None) -> list[ApiKey]:
@@ -152,9 +153,9 @@ def keys_list(settings: Settings, tenant: str | None) -> list[ApiKey]:
     return asyncio.run(database.list_keys(settings, tenant))
 
 
-def keys_revoke(settings: Settings, key_id: str) -> bool:
+def keys_revoke(settings: Settings, key_id: str, by: By) -> bool:
     """Makes a key good for nothing; False when there is none of this id."""
-    return asyncio.run(database.revoke_key(settings, key_id))
+    return asyncio.run(database.revoke_key(settings, key_id, by))
 
 
 def webhooks_set(settings: Settings, tenant: str, url: str | None) -> Endpoint:
@@ -281,6 +282,7 @@ async def _spine(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Spin
     holder = str(uuid.uuid4())
     sealer = Sealer(log, log, holder, SealerOptions(settings.seal_s), on_sealed=_anchors(settings, log))
     told: list[Callable[[Committed], None]] = [announcer, sealer.committed]
+    log.on_act = sealer.appended
 
     def committed(done: Committed) -> None:
         for tell in told:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from events import crash_points, tables
+from events.acts import By
 from events.batch import job_row
 from events.catalog import Submitted
 from events.clock import Clock
@@ -123,14 +124,14 @@ async def _opened(settings: Settings) -> AsyncIterator[PostgresLog | SqliteLog]:
 
 
 async def create_key(
-    settings: Settings, tenant: str, name: str, scopes: Sequence[Scope], days: float | None
+    settings: Settings, tenant: str, name: str, scopes: Sequence[Scope], days: float | None, by: By
 ) -> tuple[ApiKey, str]:
     """Makes an API key that is good for so many days, or for ever. Its text is nowhere else."""
     async with _opened(settings) as log:
         now_ms = await log.now()
         expires_at = None if days is None else now_ms + int(days * DAY_MS)
         key, text = draw(tenant, name, scopes, now_ms=now_ms, expires_at=expires_at)
-        await log.add_key(key)
+        await log.add_key(key, by)
         return key, text
 
 
@@ -140,10 +141,10 @@ async def list_keys(settings: Settings, tenant: str | None) -> list[ApiKey]:
         return await log.keys(tenant)
 
 
-async def revoke_key(settings: Settings, key_id: str) -> bool:
+async def revoke_key(settings: Settings, key_id: str, by: By) -> bool:
     """Makes a key good for nothing; False when there is none of this id."""
     async with _opened(settings) as log:
-        return await log.revoke_key(key_id)
+        return await log.revoke_key(key_id, by)
 
 
 async def hold(settings: Settings, job_id: str, *, held: bool, actor: str, reason: str) -> None:

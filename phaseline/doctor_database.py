@@ -35,6 +35,7 @@ RIGHTS = {
     "sealed": "SELECT INSERT",
     "erasures": "SELECT",
     "holds": "SELECT INSERT",
+    "acts": "SELECT INSERT",
     "webhooks": "SELECT",
     "deliveries": "SELECT UPDATE",
     "delivery_attempts": "SELECT INSERT",
@@ -44,10 +45,10 @@ RIGHTS = {
     "api_keys": "SELECT",  # and UPDATE of one column: a gateway notes their use, and can make none
 }
 SEQUENCES = ("events_pos_seq", "schedule_acts_no_seq", "holds_no_seq")
-_KEPT = ("events", "seals", "sealed", "erasures", "delivery_attempts", "holds")  # append-only
+_KEPT = ("events", "seals", "sealed", "erasures", "delivery_attempts", "holds", "acts")  # append-only
 _WALLED = (  # behind row level security
     "jobs", "events", "job_tags", "artifacts", "stream_passes", "schedules", "webhooks", "deliveries", "delivery_attempts",
-    "holds",
+    "holds", "acts",
 )  # fmt: skip
 _TRIGGERS = {
     "postgresql": tuple(f"{table}_no_{what}" for table in _KEPT for what in ("change", "truncate")),
@@ -149,7 +150,7 @@ def _append_only(connection: Connection) -> Finding:
             connection,
             "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D' AND tgrelid IN (to_regclass('events'), "
             "to_regclass('seals'), to_regclass('sealed'), to_regclass('erasures'), to_regclass('delivery_attempts'), "
-            "to_regclass('holds'))",
+            "to_regclass('holds'), to_regclass('acts'))",
         )
     else:
         rows = _all(connection, "SELECT name FROM sqlite_master WHERE type = 'trigger'")

@@ -228,6 +228,33 @@ class Reopened(Envelope):
     address: NotRequired[str]
 
 
+ActName = Literal[
+    "key_created",
+    "key_revoked",
+    "schedule_created",
+    "schedule_paused",
+    "schedule_resumed",
+    "schedule_deleted",
+    "webhooks_set",
+    "webhooks_rotated",
+    "webhooks_removed",
+    "hold_placed",
+    "hold_lifted",
+    "payload_erased",
+]
+
+
+class Administered(Envelope):
+    """An administrative act, of no job; only the feed shows it, and only to the scope `admin`."""
+
+    type: Literal["administered"]
+    act: ActName
+    target: str
+    changed: dict[str, Any]
+    address: NotRequired[str]
+    reason: NotRequired[str]
+
+
 Event = (
     Submitted
     | Started
@@ -242,4 +269,5 @@ Event = (
     | Error
     | Cancelled
     | Reopened
+    | Administered
 )

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from events.bus import Bus
-from events.checker import CopyCheck, RecordingCheck, RunCheck, StreamCheck, Violation
+from events.catalog import ACT
+from events.checker import CopyCheck, RecordingCheck, RunCheck, StreamCheck, Violation, hold_act
 from events.errors import BusUnavailable
 from events.log import PAGE_EVENTS_MAX, JobRow, Log
 from events.record import Recorded
@@ -79,6 +80,10 @@ class _Streams:
         self._row = await anext(self._rows, None)
         check: StreamCheck | None = None
         async for recorded in self._log.all_events():
+            if recorded.type == ACT and (check is None or check.job_id != recorded.job_id):
+                hold_act(recorded)
+                self._count(recorded)
+                continue
             if check is None or check.job_id != recorded.job_id:
                 if check is not None:
                     await self._over(check)
@@ -94,6 +99,9 @@ class _Streams:
         check.take(recorded)
         if recorded.seq == 1:
             self._run.take(recorded)
+        self._count(recorded)
+
+    def _count(self, recorded: Recorded) -> None:
         if self._copy is not None:
             self._copy.logged(recorded)
         self._events += 1

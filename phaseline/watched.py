@@ -159,8 +159,17 @@ def _words(event: Event) -> str:
             return f"{event['error']['message']}; attempt {event['next_attempt']} not before {event['not_before']}"
         case "error":
             return f"{event['code']}: {event['message']}"
+        case "administered":
+            why = f": {event['reason']}" if event.get("reason") else ""
+            return f"{deed(event)}{why}"
         case _:
             return str(event.get("reason") or event.get("mode") or "")
+
+
+def deed(event: Mapping[str, Any]) -> str:
+    """What an administrative act did: its name, to what, and what it made of it."""
+    made = brief({name: value for name, value in event["changed"].items() if value not in (None, "")})
+    return f"{event['act']} {event['target']}" + (f" ({made})" if made else "")
 
 
 def brief(value: Any, chars_max: int = 120) -> str:

@@ -43,7 +43,7 @@ export interface Event {
   seq: number;
   type:
     | "submitted" | "started" | "progress" | "checkpoint" | "partial" | "log" | "retry" | "interrupted"
-    | "cancel_requested" | "complete" | "error" | "cancelled" | "reopened";
+    | "cancel_requested" | "complete" | "error" | "cancelled" | "reopened" | "administered";
   attempt: number;
   timestamp: string;
   actor: string;

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
+from events.acts import By
 from phaseline import database
 from phaseline.settings import Settings
 from tests.browser.browsing import chromium
@@ -116,7 +117,7 @@ class Operator:
 @pytest_asyncio.fixture(loop_scope="module")
 async def text(folder: Path) -> str:
     settings = Settings(data_dir=folder, database_url=None)
-    return (await database.create_key(settings, "default", "", ["admin"], None))[1]
+    return (await database.create_key(settings, "default", "", ["admin"], None, By("user:test")))[1]
 
 
 @pytest_asyncio.fixture(loop_scope="module")

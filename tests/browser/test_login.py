@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
+from events.acts import By
 from phaseline import database
 from phaseline.settings import Settings
 from tests.browser.watching import at_least
@@ -32,7 +33,7 @@ async def test_a_key_opens_the_pages_and_their_streams_until_it_is_given_back(
     page: Page, phaseline: Installation, folder: Path
 ):
     settings = Settings(data_dir=folder, database_url=None)
-    _, text = await database.create_key(settings, "default", "", ["submit", "read"], None)
+    _, text = await database.create_key(settings, "default", "", ["submit", "read"], None, By("user:test"))
     headers = {"Authorization": f"Bearer {text}"}
     body = {"engine": "countdown", "params": {"steps": 1000, "step_s": 0.1}}
     async with (

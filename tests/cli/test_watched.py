@@ -2,7 +2,7 @@
 
 import pytest
 
-from events.catalog import EVENT_TYPES
+from events.catalog import RECORDED_TYPES
 from phaseline.live import picture
 from phaseline.render import console
 from phaseline.watched import Watched, brief, line
@@ -84,11 +84,15 @@ def test_every_type_of_event_has_a_line_and_a_picture():
         an_event(11, "error", code="lost", message="gone", failures=0, losses=3),
         an_event(12, "cancelled", reason="enough", forced=False),
         an_event(13, "reopened", reason=None),
+        an_event(
+            14, "administered", act="key_created", target="3f0c", changed={"name": "", "scopes": ["read"]}, reason="new"
+        ),
     ]
-    assert {event["type"] for event in events} == set(EVENT_TYPES)
+    assert {event["type"] for event in events} == set(RECORDED_TYPES)
     shown = [line(event) for event in events]
-    assert [int(text.split()[0]) for text in shown] == list(range(1, 14))
+    assert [int(text.split()[0]) for text in shown] == list(range(1, 15))
     assert not any("\n" in text for text in shown)
+    assert shown[13].endswith("key_created 3f0c (scopes read): new")
     assert "12.5 %  counting  on the way" in shown[2]
     seen, screen = Watched("j"), console()
     with screen.capture() as drawn:

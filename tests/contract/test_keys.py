@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
+from events.acts import By
 from events.keys import ApiKey, draw, token_of
 from events.log import Log
 from events.passes import FIRST_USE_MS, LAST_MS, Pass, digest_of, drawn
 
 pytestmark = pytest.mark.parametrize("store", ["sqlite", "postgres", "postgres_18"], indirect=True)
+
+BY = By("user:ada", "203.0.113.9", "for the tests")
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ async def test_a_key_comes_back_as_it_was_made_and_is_the_first_there_was(keys: 
     assert not await keys.has_keys()
     key, eternal = a_key(expires_at=5000), a_key(now_ms=2000)
     for each in (eternal, key):
-        await keys.add_key(each)
+        await keys.add_key(each, BY)
     assert await keys.find_keys([key.id, "unknown", eternal.id]) == {key.id: key, eternal.id: eternal}
     assert await keys.keys() == await keys.keys("acme") == [key, eternal]
     assert await keys.keys("other") == []
@@ -41,14 +44,14 @@ async def test_a_key_comes_back_as_it_was_made_and_is_the_first_there_was(keys: 
 
 async def test_a_revoked_key_stays_revoked_since_then(keys: Any):
     key, other = a_key(), a_key()
-    await keys.add_key(key)
-    await keys.add_key(other)
-    assert await keys.revoke_key(key.id)
+    await keys.add_key(key, BY)
+    await keys.add_key(other, BY)
+    assert await keys.revoke_key(key.id, BY)
     [revoked] = (await keys.find_keys([key.id])).values()
     assert revoked.over(0) == "revoked"
-    assert await keys.revoke_key(key.id)
+    assert await keys.revoke_key(key.id, BY)
     assert (await keys.find_keys([key.id]))[key.id].revoked_at == revoked.revoked_at
-    assert not await keys.revoke_key("unknown")
+    assert not await keys.revoke_key("unknown", BY)
     assert (await keys.find_keys([other.id]))[other.id].over(0) is None
     assert await keys.has_keys()  # a door once closed stays closed
 
@@ -56,7 +59,7 @@ async def test_a_revoked_key_stays_revoked_since_then(keys: Any):
 async def test_use_is_noted_for_those_that_were_used(keys: Any):
     key, idle = a_key(), a_key()
     for each in (key, idle):
-        await keys.add_key(each)
+        await keys.add_key(each, BY)
     await keys.touch_keys([key.id])
     used = await keys.find_keys([key.id, idle.id])
     assert abs(used[key.id].used_at - await keys.now()) < 60_000
@@ -65,7 +68,7 @@ async def test_use_is_noted_for_those_that_were_used(keys: Any):
 
 async def test_nothing_stored_makes_the_key_again(keys: Any):
     key, text = draw("acme", "", ["read"], now_ms=0)
-    await keys.add_key(key)
+    await keys.add_key(key, BY)
     [stored] = await keys.keys()
     secret = text.split("_", 2)[2]
     assert secret not in repr(stored)

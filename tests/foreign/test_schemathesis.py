@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from events.acts import By
 from phaseline import database
 from phaseline.settings import Settings
 from tests.installation import embedded, running
@@ -43,7 +44,7 @@ async def test_nothing_made_up_from_the_description_breaks_the_api(tmp_path: Pat
         sent: dict[str, str] = {}
         if who == "an operator":
             settings = Settings(data_dir=tmp_path, database_url=None)
-            _, key = await database.create_key(settings, "default", "", ["admin"], None)
+            _, key = await database.create_key(settings, "default", "", ["admin"], None, By("user:test"))
             sent = {"Authorization": f"Bearer {key}"}
             header = ["--header", f"Authorization: Bearer {key}"]
         if who != "a stranger":

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+from events.acts import By
 from events.clock import Clock
 from events.keys import SCOPES, Scope, draw
 from tests.gateway.driving import Storage
 
 WRONG_SECRET = "A" * 43
+BY = By("user:ada")
 UNKNOWN_KEY = f"pl_{'0' * 16}_{WRONG_SECRET}"
 # What never opens anything; the first two must not be told apart.
 BAD = ("wrong secret", "unknown id", "malformed", "empty", "revoked", "expired")
@@ -36,7 +38,7 @@ class Credential:
 async def make(storage: Storage, *scopes: Scope, tenant: str = "default", expires_at: int | None = None) -> Credential:
     """A key that was just made."""
     key, text = draw(tenant, "", scopes, now_ms=Clock().now_ms(), expires_at=expires_at)
-    await keys_of(storage).add_key(key)
+    await keys_of(storage).add_key(key, BY)
     return Credential(text, frozenset(scopes), tenant)
 
 
@@ -49,7 +51,7 @@ async def every_kind(storage: Storage) -> dict[str, Credential]:
     """By name: one key a scope, an operator's of another tenant, and what is no good."""
     good = await make(storage, *SCOPES)
     revoked = await make(storage, *SCOPES)
-    assert await keys_of(storage).revoke_key(revoked.id)
+    assert await keys_of(storage).revoke_key(revoked.id, BY)
     expired = await make(storage, *SCOPES, expires_at=Clock().now_ms() - 1)
     scoped: dict[str, Credential] = {scope: await make(storage, scope) for scope in SCOPES}
     return {

@@ -27,7 +27,7 @@ from gateway.limits import Limits
 from gateway.tokens import Accepted, Tokens
 from tests.gateway.driving import WAIT_S, Answer, Driver, Gateway, Storage, Stream, seen
 from tests.gateway.issuing import AUDIENCE, Issuer, every_kind_of_token, issuing
-from tests.gateway.keyring import BAD, UNKNOWN_KEY, Credential, every_kind, keys_of, make
+from tests.gateway.keyring import BAD, BY, UNKNOWN_KEY, Credential, every_kind, keys_of, make
 from tests.gateway.listening import listening
 
 UNKNOWN = "01a20cae-f0fd-7c5c-90af-8d1914daffc9"
@@ -405,7 +405,7 @@ async def test_an_open_socket_is_closed_when_its_key_is_revoked(
     ):
         for stream in (reader, other, listener):
             await stream.until("caught_up")
-        await keys_of(gateway.storage).revoke_key(keys["read"].id)
+        await keys_of(gateway.storage).revoke_key(keys["read"].id, BY)
         await gateway.app[ACCESS].look()
         assert await reader.rest() == ([], 4401)
         assert await many.rest() == ([], 4401)
@@ -546,7 +546,7 @@ class TestPasses:
         async with gateway.stream(url + used) as long, gateway.stream(url + orphan) as of_revoked:
             await long.until("caught_up")
             await of_revoked.until("caught_up")
-            await keys_of(gateway.storage).revoke_key(keys["admin"].id)
+            await keys_of(gateway.storage).revoke_key(keys["admin"].id, BY)
             await gateway.app[ACCESS].look()
             assert await of_revoked.rest() == ([], 4401)
             assert await opened(gateway, url + orphan, "none", None) == ([], 4401)
@@ -749,7 +749,7 @@ class TestOpenDoor:
             assert (await gateway.get("/api/v1/jobs")).status == 401
             assert (await gateway.get("/api/v1/jobs", headers=key.header)).status == 200
             assert await stream.rest() == ([], 4401)
-        await keys_of(gateway.storage).revoke_key(key.id)
+        await keys_of(gateway.storage).revoke_key(key.id, BY)
         await gateway.app[ACCESS].look()
         assert (await gateway.get("/api/v1/jobs")).status == 401  # a door once closed stays closed
 
@@ -771,3 +771,75 @@ class TestOpenDoor:
         answer = await called(gateway, "POST", path, job_id, {"Origin": origin})
         assert (answer.status, answer.json["errors"][0]["field"]) == (403, "Origin")
         assert (await driver.log.head(job_id), await jobs_made(driver)) == before
+
+
+class TestActs:
+    """Administrative acts are in the feed of operators, and nowhere else."""
+
+    async def made(self, storage: Storage, gateway: Gateway, admin: Credential) -> str:
+        """The stream id of an act, as an operator sees it."""
+        key = await make(storage, "read")
+        page = (await gateway.get("/api/v1/events?limit=500", headers=admin.header)).json["events"]
+        return next(event["job_id"] for event in page if event["type"] == "administered" and event["target"] == key.id)
+
+    async def test_pages_lines_and_event_streams_show_acts_to_operators_only(
+        self, gateway: Gateway, driver: Driver, storage: Storage, keys: dict[str, Credential]
+    ):
+        job_id = await driver.submit()
+        act_id = await self.made(storage, gateway, keys["admin"])
+        last = await driver.submit()
+        for name, sees in (("admin", True), ("read", False)):
+            header = keys[name].header
+            page = (await gateway.get("/api/v1/events?limit=500", headers=header)).json["events"]
+            lines = await gateway.get("/api/v1/events", headers=header | {"Accept": "application/x-ndjson"})
+            rows = [json.loads(line) for line in lines.body.splitlines()]
+            async with listening(gateway, "/api/v1/events", headers=header) as listener:
+                streamed = []
+                while (frame := await listener.frame())["type"] != "caught_up":
+                    streamed.append(frame)
+            for shown in (page, rows, streamed):
+                assert (act_id in [event.get("job_id") for event in shown]) is sees
+                assert {job_id, last} <= {event.get("job_id") for event in shown}
+                assert any(event["type"] == "administered" for event in shown) is sees
+        other = (await gateway.get("/api/v1/events?limit=500", headers=keys["other tenant"].header)).json["events"]
+        assert {event["type"] for event in other} == {"administered"}  # its own key's
+        assert act_id not in [event["job_id"] for event in other]
+
+    async def test_sockets_and_passes_show_acts_to_operators_only(
+        self, gateway: Gateway, driver: Driver, storage: Storage, keys: dict[str, Credential]
+    ):
+        await driver.submit()
+        await self.made(storage, gateway, keys["admin"])
+        text = (await gateway.post("/api/v1/passes", {"feed": True}, headers=keys["admin"].header)).json["pass"]
+        for query, header, sees in (
+            ("", keys["admin"].header, True),
+            ("", keys["read"].header, False),
+            (f"?pass={text}", {}, False),  # whoever asked for it
+        ):
+            async with gateway.stream(f"/api/v1/stream{query}", headers=header) as stream:
+                await stream.socket.send_json({"op": "subscribe", "feed": True})
+                types: set[str] = set()
+                while (frame := await stream.frame())["type"] != "caught_up":
+                    types |= {event["type"] for event in frame.get("events", ())}
+            assert "submitted" in types
+            assert ("administered" in types) is sees
+
+    async def test_an_act_is_as_unknown_as_a_job_that_never_was(
+        self, gateway: Gateway, storage: Storage, keys: dict[str, Credential]
+    ):
+        act_id = await self.made(storage, gateway, keys["admin"])
+        header = keys["admin"].header
+        for path in JOBS_ROUTES:
+            if ("GET", path) in EXPECTED and EXPECTED["GET", path] != "stream":
+                answer = await gateway.get(filled(path, act_id), headers=header)
+                unknown = await gateway.get(filled(path, UNKNOWN), headers=header)
+                assert (answer.status, answer.json) == (404, unknown.json)
+        assert (await gateway.get("/api/v1/jobs", headers=header)).json["jobs"] == []
+
+    async def test_a_socket_that_shows_acts_goes_on_with_no_lesser_key(
+        self, gateway: Gateway, keys: dict[str, Credential]
+    ):
+        async with gateway.stream("/api/v1/stream", headers=keys["admin"].header) as stream:
+            await stream.socket.send_json({"op": "auth", "token": keys["read"].text})
+            await stream.rest()
+            assert stream.socket.close_code == 4403

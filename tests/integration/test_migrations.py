@@ -123,7 +123,7 @@ async def test_migrations_keep_the_triggers_that_make_events_append_only(setting
         else {
             *(
                 f"{table}_no_{change}"
-                for table in ("events", "seals", "sealed", "erasures", "delivery_attempts", "holds")
+                for table in ("events", "seals", "sealed", "erasures", "delivery_attempts", "holds", "acts")
                 for change in ("update", "delete")
             ),
             *(f"jobs_tags_{change}" for change in ("insert", "update", "delete")),

@@ -188,8 +188,15 @@ class SimLog:
         )
 
     async def feed(
-        self, cursor: str, limit: int, tenant: str | None = None, *, bytes_max: int = FEED_BYTES_MAX
+        self,
+        cursor: str,
+        limit: int,
+        tenant: str | None = None,
+        *,
+        acts: bool = False,
+        bytes_max: int = FEED_BYTES_MAX,
     ) -> FeedPage:
+        del acts  # nobody administers here
         _, xid, pos = map(int, cursor.split(":")) if cursor else (1, 0, 0)
         rows = await self._read("feed", lambda: self._db.feed((xid, pos), limit, tenant, bytes_max))
         cursors = [f"1:{xid}:{pos}" for (xid, pos), _ in rows]

@@ -7,7 +7,7 @@ from datetime import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.catalog import EVENT_TYPES, Progress
+from events.catalog import RECORDED_TYPES, Progress
 from events.cloudevents import cloudevent, event_id
 from events.record import Recorded, encode_event
 
@@ -24,7 +24,7 @@ def recorded(
         job_id=JOB,
         seq=seq,
         type=kind,
-        version=EVENT_TYPES[kind].version,
+        version=RECORDED_TYPES[kind].version,
         attempt=2,
         actor=actor,
         tenant=tenant,
@@ -98,3 +98,10 @@ def test_whatever_actors_and_tenants_are_called_it_stays_valid(actor: str, tenan
 
 def test_events_without_fields_have_an_empty_object_as_data() -> None:
     assert json.loads(cloudevent(recorded(kind="reopened", data="{}")))["data"] == {}
+
+
+def test_an_administrative_act_is_of_the_audit_and_of_no_job() -> None:
+    event = json.loads(cloudevent(recorded(1, kind="administered", data='{"act":"key_revoked"}')))
+    check(event)
+    assert (event["type"], event["source"]) == ("phaseline.audit.administered", "/tenants/default/audit")
+    assert event["dataschema"] == "urn:phaseline:audit:administered:1"

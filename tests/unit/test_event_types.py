@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 import pytest
 from pydantic import Field, TypeAdapter
 
-from events.catalog import EVENT_TYPES
+from events.catalog import RECORDED_TYPES
 from phaseline import event_types
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -15,11 +15,11 @@ EVENTS: TypeAdapter[event_types.Event] = TypeAdapter(Annotated[event_types.Event
 LARGE = {"checkpoint": {"output", "output_ref"}, "complete": {"results", "results_ref"}}  # one of the two
 
 
-@pytest.mark.parametrize("kind", EVENT_TYPES)
+@pytest.mark.parametrize("kind", RECORDED_TYPES)
 def test_an_event_has_the_fields_that_are_recorded(kind: str) -> None:
     recorded, typed = (
-        EVENT_TYPES[kind],
-        next(t for t in get_args(event_types.Event) if t.__name__ == EVENT_TYPES[kind].__name__),
+        RECORDED_TYPES[kind],
+        next(t for t in get_args(event_types.Event) if t.__name__ == RECORDED_TYPES[kind].__name__),
     )
     envelope = set(event_types.Envelope.__annotations__)
     assert typed.__required_keys__ | typed.__optional_keys__ == set(recorded.model_fields) | envelope

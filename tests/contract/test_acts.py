@@ -1,0 +1,104 @@
+"""What administrative acts promise, on SQLite and on each PostgreSQL."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from events.acts import By
+from events.catalog import Administered
+from events.errors import PhaselineError
+from events.keys import draw
+from events.record import Recorded
+from tests.builders import committing
+
+pytestmark = pytest.mark.parametrize("store", ["sqlite", "postgres", "postgres_18"], indirect=True)
+
+ADA = By("user:ada", "203.0.113.9", "a new colleague")
+
+
+async def made(log: Any, *, tenant: str = "acme", by: By = ADA) -> str:
+    """The id of a new key."""
+    key, _ = draw(tenant, "CI", ["read"], now_ms=await log.now(), expires_at=1_900_000_000_000)
+    await log.add_key(key, by)
+    return key.id
+
+
+async def the_feed(log: Any, tenant: str | None, *, acts: bool) -> list[Recorded]:
+    found: list[Recorded] = []
+    cursor = ""
+    async with asyncio.timeout(20):  # on PostgreSQL other transactions on the server hold the feed back a little
+        while page := await log.feed(cursor, 1, tenant, acts=acts):
+            if not page.events:
+                return found
+            found += page.events
+            cursor = page.cursor
+    raise AssertionError
+
+
+async def test_a_key_made_and_revoked_is_two_events_with_actor_address_and_reason(log: Any):
+    key_id = await made(log)
+    assert await log.revoke_key(key_id, By("user:bob"))
+    assert await log.revoke_key(key_id, By("user:eve"))  # revoked already: nothing was done
+    assert not await log.revoke_key("unknown", ADA)
+    revoked, created = await log.acts("acme", None, 10)
+    assert (created.seq, created.type, created.attempt, created.tenant) == (1, "administered", 0, "acme")
+    assert (created.actor, revoked.actor) == ("user:ada", "user:bob")
+    assert created.act() == Administered(
+        act="key_created",
+        target=key_id,
+        changed={"name": "CI", "scopes": ["read"], "expires_at": "2030-03-17T17:46:40.000Z"},
+        address="203.0.113.9",
+        reason="a new colleague",
+    )
+    assert revoked.act() == Administered(act="key_revoked", target=key_id, changed={"name": "CI"})
+    assert abs(created.at - await log.now()) < 60_000
+
+
+async def test_acts_are_paged_newest_first_and_are_a_tenants_own(log: Any):
+    keys = [await made(log) for _ in range(3)]
+    await made(log, tenant="other")
+    first = await log.acts("acme", None, 2)
+    rest = await log.acts("acme", first[-1].job_id, 2)
+    assert [one.act().target for one in (*first, *rest)] == keys[::-1]
+    assert [one.tenant for one in await log.acts("other", None, 9)] == ["other"]
+    assert await log.acts("nobody", None, 9) == []
+
+
+async def test_nothing_of_a_key_is_kept_when_its_act_cannot_be(log: Any):
+    key, _ = draw("acme", "", ["read"], now_ms=0)
+    with pytest.raises(PhaselineError):
+        await log.add_key(key, By("user:ada", None, "\ud800"))
+    assert await log.keys() == []
+    assert await log.acts("acme", None, 9) == []
+
+
+async def test_the_feed_shows_acts_only_where_they_are_asked_for(log: Any):
+    async with committing(log) as running:
+        before = (await running.started()).job.id
+        key_id = await made(log, tenant="default")
+        after = (await running.started()).job.id
+    all_of_it = await the_feed(log, None, acts=False)  # whoever copies the log
+    assert [recorded.act().target for recorded in all_of_it if recorded.type == "administered"] == [key_id]
+    assert await the_feed(log, "default", acts=True) == all_of_it
+    jobs_only = await the_feed(log, "default", acts=False)
+    assert {recorded.job_id for recorded in jobs_only} == {before, after}
+    assert jobs_only == [recorded for recorded in all_of_it if recorded.type != "administered"]
+
+
+async def test_an_act_is_no_job(log: Any):
+    await made(log, tenant="default")
+    [act] = await log.acts("default", None, 9)
+    assert await log.head(act.job_id) is None
+    assert await log.job(act.job_id, "default") is None
+    assert [row async for row in log.all_jobs()] == []
+
+
+async def test_whoever_hears_of_acts_hears_after_the_commit(log: Any):
+    heard: list[None] = []
+    log.on_act = lambda: heard.append(None)
+    with pytest.raises(PhaselineError):
+        await made(log, by=By("user:ada", None, "\ud800"))
+    assert heard == []
+    await made(log)
+    assert heard == [None]
