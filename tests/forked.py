@@ -47,12 +47,17 @@ class Forked:
 
     async def ended(self, within_s: float = 60.0) -> int:
         """Waits for its end; the exit code, negative for a signal. Raises `TimeoutError`."""
-        await asyncio.to_thread(self._process.join, within_s)
+        await self._over(within_s)
         if self._process.exitcode is None:
             self.signal(SIGUSR1)  # it says where every task stands
-            await asyncio.to_thread(self._process.join, TELL_S)
+            await self._over(TELL_S)
             raise TimeoutError(f"still running after {within_s:g} s: {self.said[-20000:]}")
         return self._process.exitcode
+
+    async def _over(self, within_s: float) -> None:
+        """Waits for the end in a thread and asks for the exit code here: of two threads that ask at once, the second
+        finds it read and takes it for 255."""
+        await asyncio.to_thread(multiprocessing.connection.wait, [self._process.sentinel], within_s)
 
     async def kill(self) -> None:
         """SIGKILL, unless it has ended."""
