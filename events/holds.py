@@ -27,7 +27,8 @@ class Holds(Protocol):
     """Where they are kept: in the log's database. Every call raises `LogUnavailable` within its deadline."""
 
     async def hold(self, act: HoldAct) -> None:
-        """Keeps an act, at the database's time. Waits for an erasure of the job that is under way."""
+        """Keeps an act, at the database's time, also in the tenant's audit stream (`events/acts.py`). Waits for an erasure of
+        the job that is under way."""
 
     async def hold_acts(self, job_id: str) -> list[HoldAct]:
         """A job's, the oldest first."""

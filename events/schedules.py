@@ -120,7 +120,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleAct:
-    """Something that was done with a schedule, or by it: when, by whom, from where, and what of it is to be known."""
+    """Something that was done with a schedule, or by it: when, by whom, from where, and what of it is to be known, such as why."""
 
     act: Act
     at: int
@@ -155,7 +155,7 @@ def _cron(expression: str, at: datetime) -> Iterator[datetime]:
 
 class Schedules(Protocol):
     """Where schedules are kept: in the log's database. Every call raises `LogUnavailable` within its deadline. A change is
-    recorded in the same transaction."""
+    recorded in the same transaction: with the schedule, and what somebody did also in the audit (`events/acts.py`)."""
 
     async def add_schedule(self, schedule: Schedule, recorded: ScheduleAct) -> Literal["made", "taken", "full"]:
         """Stores a new one, unless the tenant has one of that name, or too many."""

@@ -7,12 +7,16 @@ from sqlalchemy import Row, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from events import tables as t
+from events.acts import By, Deed
+from events.acts_sql import Acting, SqlActs
+from events.catalog import ActName
+from events.clock import rfc3339
 from events.schedules import SCHEDULES_MAX, Schedule, ScheduleAct
-from events.sql_part import WRITE_S, SqlPart
+from events.sql_part import WRITE_S
 from events.values import decode, encode
 
 
-class SqlSchedules(SqlPart):
+class SqlSchedules(SqlActs):
     """See `events/schedules.py` for the promises."""
 
     # -- schedules
@@ -21,14 +25,16 @@ class SqlSchedules(SqlPart):
         s = t.schedules
         values = {name: getattr(schedule, name) for name in Schedule.__slots__}
         values["job"] = encode(dict(schedule.job)).decode()
-        async with self._writing(WRITE_S) as connection:
+        changed = {"cron": schedule.cron, "timezone": schedule.timezone, "engine": schedule.job["engine"]}
+        async with self._acting() as acting:
             of_tenant = select(func.count()).select_from(s).where(s.c.tenant == schedule.tenant)
-            if (await connection.execute(of_tenant)).scalar_one() >= SCHEDULES_MAX:
+            if (await acting.connection.execute(of_tenant)).scalar_one() >= SCHEDULES_MAX:
                 return "full"
-            made = await connection.execute(self._insert_or_ignore(s).values(**values))
+            made = await acting.connection.execute(self._insert_or_ignore(s).values(**values))
             if not made.rowcount:
                 return "taken"
-            await _record(connection, schedule.id, [recorded])
+            await _record(acting.connection, schedule.id, [recorded])
+            await acting.record(schedule.tenant, _deed(recorded, schedule.name, **changed))
             return "made"
 
     async def schedules(self, tenant: str) -> list[Schedule]:
@@ -43,13 +49,15 @@ class SqlSchedules(SqlPart):
 
     async def set_schedule(self, schedule_id: str, next_at: int | None, recorded: ScheduleAct) -> bool:
         s = t.schedules
-        return await self._change(
-            schedule_id, update(s).where(s.c.id == schedule_id).values(next_at=next_at), [recorded]
-        )
+        changed = {} if next_at is None else {"next_at": rfc3339(next_at)}
+        async with self._acting() as acting:
+            moved = update(s).where(s.c.id == schedule_id).values(next_at=next_at)
+            return await _administer(acting, schedule_id, moved, recorded, **changed)
 
     async def drop_schedule(self, schedule_id: str, recorded: ScheduleAct) -> bool:
         s = t.schedules
-        return await self._change(schedule_id, delete(s).where(s.c.id == schedule_id), [recorded])
+        async with self._acting() as acting:
+            return await _administer(acting, schedule_id, delete(s).where(s.c.id == schedule_id), recorded)
 
     async def schedule_acts(self, schedule_id: str, limit: int) -> list[ScheduleAct]:
         a = t.schedule_acts.c
@@ -65,14 +73,29 @@ class SqlSchedules(SqlPart):
         s = t.schedules
         moved = {"next_at": next_at, "last_at": done.last_at, "last_job_id": done.last_job_id}
         mine = and_(s.c.id == done.id, s.c.next_at == done.next_at)
-        return await self._change(done.id, update(s).where(mine).values(**moved), recorded)
-
-    async def _change(self, schedule_id: str, statement: Any, recorded: Sequence[ScheduleAct]) -> bool:
         async with self._writing(WRITE_S) as connection:
-            if not (await connection.execute(statement)).rowcount:
+            if not (await connection.execute(update(s).where(mine).values(**moved))).rowcount:
                 return False
-            await _record(connection, schedule_id, recorded)
+            await _record(connection, done.id, recorded)
             return True
+
+
+async def _administer(acting: Acting, schedule_id: str, statement: Any, recorded: ScheduleAct, **changed: Any) -> bool:
+    """What somebody does with a schedule, told to it and to the audit. False when it is gone."""
+    s = t.schedules.c
+    named = select(s.tenant, s.name).where(s.id == schedule_id).with_for_update()
+    found = (await acting.connection.execute(named)).one_or_none()
+    if found is None:
+        return False
+    await acting.connection.execute(statement)
+    await _record(acting.connection, schedule_id, [recorded])
+    await acting.record(found.tenant, _deed(recorded, found.name, **changed))
+    return True
+
+
+def _deed(recorded: ScheduleAct, name: str, **changed: Any) -> Deed:
+    act: ActName = _ACTS[recorded.act]
+    return By(recorded.actor, recorded.address, recorded.detail).did(act, name, **changed)
 
 
 async def _record(connection: AsyncConnection, schedule_id: str, recorded: Sequence[ScheduleAct]) -> None:
@@ -81,6 +104,12 @@ async def _record(connection: AsyncConnection, schedule_id: str, recorded: Seque
         await connection.execute(insert(t.schedule_acts).values(schedule_id=schedule_id, **values))
 
 
+_ACTS: dict[str, ActName] = {
+    "created": "schedule_created",
+    "paused": "schedule_paused",
+    "resumed": "schedule_resumed",
+    "deleted": "schedule_deleted",
+}
 _SCHEDULE = tuple(t.schedules.c[name] for name in Schedule.__slots__)
 _ACT = tuple(t.schedule_acts.c[name] for name in ScheduleAct.__slots__)
 

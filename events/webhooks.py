@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, Protocol
+from urllib.parse import urlsplit
 
 from standardwebhooks import Webhook
 
+from events.acts import By
 from events.clock import rfc3339
 from events.log import JobRow
 from events.record import Recorded
@@ -124,11 +126,12 @@ class Webhooks(Protocol):
     async def endpoints(self) -> list[Endpoint]:
         """Every tenant's."""
 
-    async def keep_endpoint(self, endpoint: Endpoint) -> None:
-        """Makes or replaces a tenant's."""
+    async def keep_endpoint(self, endpoint: Endpoint, by: By, *, rotated: bool = False) -> None:
+        """Gives a tenant webhooks, or changes them; `rotated` says that the secret is new. An act: see `events/acts.py`, which
+        is told of the URL its origin only, since paths are often secrets."""
 
-    async def drop_endpoint(self, tenant: str) -> bool:
-        """Ends a tenant's webhooks and abandons what is owed. False when it has none."""
+    async def drop_endpoint(self, tenant: str, by: By) -> bool:
+        """Ends a tenant's webhooks and abandons what is owed. False when it has none. An act."""
 
     async def due_deliveries(self, after: str, lanes: int, each: int) -> list[tuple[str, str, int]]:
         """(lane, job, seq) of what may be tried now: of so many lanes behind `after`, so many each, the oldest first."""
@@ -141,6 +144,12 @@ class Webhooks(Protocol):
 
     async def deliveries(self, job_id: str) -> list[Owed]:
         """All of a job's, with every attempt, the oldest first."""
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL that may be one of a webhook."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def new_secret() -> str:

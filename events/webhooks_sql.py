@@ -8,8 +8,10 @@ from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from events import tables as t
-from events.sql_part import WRITE_S, SqlPart
-from events.webhooks import Answer, Attempt, Delivery, Endpoint, Owed, State
+from events.acts import By
+from events.acts_sql import SqlActs
+from events.sql_part import WRITE_S
+from events.webhooks import Answer, Attempt, Delivery, Endpoint, Owed, State, origin_of
 
 _ENDPOINT = tuple(t.webhooks.c[name] for name in Endpoint.__slots__)
 _ATTEMPT = tuple(t.delivery_attempts.c[name] for name in Attempt.__slots__)
@@ -39,7 +41,7 @@ _DUE = {
 }
 
 
-class SqlWebhooks(SqlPart):
+class SqlWebhooks(SqlActs):
     """See `events/webhooks.py` for the promises."""
 
     async def endpoint(self, tenant: str) -> Endpoint | None:
@@ -50,17 +52,25 @@ class SqlWebhooks(SqlPart):
         rows = await self._rows(select(*_ENDPOINT).order_by(t.webhooks.c.tenant))
         return [Endpoint(**row._asdict()) for row in rows]
 
-    async def keep_endpoint(self, endpoint: Endpoint) -> None:
+    async def keep_endpoint(self, endpoint: Endpoint, by: By, *, rotated: bool = False) -> None:
         values = {name: getattr(endpoint, name) for name in Endpoint.__slots__}
         made = (postgres_insert if self.name == "postgresql" else sqlite_insert)(t.webhooks).values(**values)
-        async with self._writing(WRITE_S) as connection:
-            await connection.execute(made.on_conflict_do_update(index_elements=["tenant"], set_=values))
+        where = None if endpoint.url is None else origin_of(endpoint.url)
+        if rotated:
+            deed = by.did("webhooks_rotated", endpoint.tenant)
+        else:
+            deed = by.did("webhooks_set", endpoint.tenant, origin=where)
+        async with self._acting() as acting:
+            await acting.connection.execute(made.on_conflict_do_update(index_elements=["tenant"], set_=values))
+            await acting.record(endpoint.tenant, deed)
 
-    async def drop_endpoint(self, tenant: str) -> bool:
-        async with self._writing(WRITE_S) as connection:
-            found = await connection.execute(delete(t.webhooks).where(t.webhooks.c.tenant == tenant))
+    async def drop_endpoint(self, tenant: str, by: By) -> bool:
+        async with self._acting() as acting:
+            found = await acting.connection.execute(delete(t.webhooks).where(t.webhooks.c.tenant == tenant))
             owed = and_(t.deliveries.c.tenant == tenant, t.deliveries.c.state == "pending")
-            await connection.execute(update(t.deliveries).where(owed).values(state="abandoned"))
+            await acting.connection.execute(update(t.deliveries).where(owed).values(state="abandoned"))
+            if found.rowcount:
+                await acting.record(tenant, by.did("webhooks_removed", tenant))
             return bool(found.rowcount)
 
     async def due_deliveries(self, after: str, lanes: int, each: int) -> list[tuple[str, str, int]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from events.acts import REASON_CHARS_MAX
 from gateway import answers as a
 from gateway.bodies import KEY_CHARS_MAX
 from gateway.described import Schema, event_schemas, ref, schemas_of
@@ -15,7 +16,7 @@ from gateway.jobs import LIST_MAX
 from gateway.outlet import EVENT_STREAM
 from gateway.passes import NewPass
 from gateway.queries import SEQ_MAX
-from gateway.schedules import NewSchedule, NothingMore
+from gateway.schedules import NewSchedule, Why
 from gateway.schemas import BulkBody, CancelBody, NewJob, RerunBody, RetryBody
 from gateway.search import STATUSES
 from gateway.sessions import Login
@@ -260,7 +261,7 @@ ROUTES = (
         f"POST {SCHEDULE}/pause",
         "Makes no jobs until it is resumed.",
         _ok("The schedule.", model(a.ScheduleShown)),
-        body=NothingMore,
+        body=Why,
         body_optional=True,
         fails=(400, 404, 413, 422),
     ),
@@ -268,11 +269,21 @@ ROUTES = (
         f"POST {SCHEDULE}/resume",
         "Goes on with its next tick.",
         _ok("The schedule.", model(a.ScheduleShown)),
-        body=NothingMore,
+        body=Why,
         body_optional=True,
         fails=(400, 404, 413, 422),
     ),
-    Route(f"DELETE {SCHEDULE}", "Removes it; its jobs stay.", _ok("As it was.", model(a.Schedule)), fails=(400, 404)),
+    Route(
+        f"DELETE {SCHEDULE}",
+        "Removes it; its jobs stay.",
+        _ok("As it was.", model(a.Schedule)),
+        (
+            Parameter(
+                "reason", "Why, for the audit.", {"type": "string", "minLength": 1, "maxLength": REASON_CHARS_MAX}
+            ),
+        ),
+        fails=(400, 404),
+    ),
     Route("GET /api/v1/engines", "What can run.", _ok("Every engine.", model(a.Engines)), fails=(400,)),
     Route("GET /api/v1/workers", "Who runs what.", _ok("Every worker.", model(a.Workers)), fails=(400,)),
     Route("GET /api/v1/stats", "Counts.", _ok("Counts.", model(a.Stats)), fails=(400,)),

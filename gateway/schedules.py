@@ -7,6 +7,7 @@ from aiohttp import web
 from pydantic import Field, StringConstraints
 from uuid_utils import uuid7
 
+from events.acts import REASON_CHARS_MAX
 from events.clock import rfc3339
 from events.schedules import (
     CATCH_UP_MAX,
@@ -28,9 +29,9 @@ from gateway.addresses import address_of
 from gateway.bodies import checked, read_object
 from gateway.deps import DEPS, ENGINES, identify
 from gateway.jobs import answer
-from gateway.problems import Problem, invalid
+from gateway.problems import Problem, bad_parameter, invalid
 from gateway.queries import Query
-from gateway.schemas import Body, JobTemplate
+from gateway.schemas import Body, JobTemplate, Reason
 from gateway.webhooks import allowed_webhook
 
 ACTS_SHOWN = 50
@@ -46,10 +47,13 @@ class NewSchedule(Body):
     catch_up: CatchUp = "last"
     catch_up_max: Annotated[int, Field(ge=1, le=CATCH_UP_MAX)] = 10
     job: JobTemplate
+    reason: Reason | None = None
 
 
-class NothingMore(Body):
-    """An empty body."""
+class Why(Body):
+    """`POST …/pause` and `…/resume`, which may be empty."""
+
+    reason: Reason | None = None
 
 
 async def create(request: web.Request) -> web.Response:
@@ -82,7 +86,7 @@ async def create(request: web.Request) -> web.Response:
         schedule = first_tick(schedule, now)
     except BadSchedule as wrong:
         raise invalid([(wrong.field, str(wrong))]) from None
-    match await _store(request).add_schedule(schedule, _by(request, "created", now)):
+    match await _store(request).add_schedule(schedule, _by(request, "created", now, new.reason)):
         case "taken":
             detail = f"There is a schedule {new.name!r} already; delete it first, or choose another name."
             raise Problem(409, "schedule_exists", detail, errors=[("name", "is taken")])
@@ -109,35 +113,38 @@ async def show(request: web.Request) -> web.Response:
 
 async def pause(request: web.Request) -> web.Response:
     """`POST …/pause`: no jobs until it is resumed. Twice is once."""
-    checked(NothingMore, await read_object(request, optional=True))
+    why = checked(Why, await read_object(request, optional=True))
     schedule = await _named(request)
     if not schedule.paused:
-        await _set(request, schedule, None, "paused")
+        await _set(request, schedule, None, "paused", why.reason)
     return answer(encode(await _document(request, await _named(request))))
 
 
 async def resume(request: web.Request) -> web.Response:
     """`POST …/resume`: it goes on with its next tick; what it missed while it was paused is not made up."""
-    checked(NothingMore, await read_object(request, optional=True))
+    why = checked(Why, await read_object(request, optional=True))
     schedule = await _named(request)
     if schedule.paused:
-        await _set(request, schedule, schedule.after(await request.app[DEPS].log.now()), "resumed")
+        next_at = schedule.after(await request.app[DEPS].log.now())
+        await _set(request, schedule, next_at, "resumed", why.reason)
     return answer(encode(await _document(request, await _named(request))))
 
 
 async def delete(request: web.Request) -> web.Response:
     """`DELETE /api/v1/schedules/{name}`: the jobs it made stay, and what was recorded of it."""
-    Query(request)
+    reason = Query(request, "reason").text("reason")
+    if reason is not None and (not 1 <= len(reason) <= REASON_CHARS_MAX or "\0" in reason):
+        raise bad_parameter("reason", f"must be 1 to {REASON_CHARS_MAX} characters")
     schedule = await _named(request)
     now = await request.app[DEPS].log.now()
-    if not await _store(request).drop_schedule(schedule.id, _by(request, "deleted", now)):
+    if not await _store(request).drop_schedule(schedule.id, _by(request, "deleted", now, reason)):
         raise _unknown()
     return answer(encode(_fields(schedule)))
 
 
-async def _set(request: web.Request, schedule: Schedule, next_at: int | None, act: Act) -> None:
+async def _set(request: web.Request, schedule: Schedule, next_at: int | None, act: Act, reason: str | None) -> None:
     now = await request.app[DEPS].log.now()
-    if not await _store(request).set_schedule(schedule.id, next_at, _by(request, act, now)):
+    if not await _store(request).set_schedule(schedule.id, next_at, _by(request, act, now, reason)):
         raise _unknown()
 
 
@@ -160,8 +167,8 @@ def _unknown() -> Problem:
     return Problem(404, "unknown_schedule", "There is no such schedule.")
 
 
-def _by(request: web.Request, act: Act, now: int) -> ScheduleAct:
-    return ScheduleAct(act, now, identify(request).actor, address_of(request))
+def _by(request: web.Request, act: Act, now: int, reason: str | None) -> ScheduleAct:
+    return ScheduleAct(act, now, identify(request).actor, address_of(request), reason)
 
 
 async def _document(request: web.Request, schedule: Schedule) -> dict[str, Any]:

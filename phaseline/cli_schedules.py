@@ -20,6 +20,7 @@ from phaseline.cli_options import (
 if TYPE_CHECKING:
     from phaseline.client import Client
 
+_why = click.option("--reason", help="Why, for whoever reads the audit.")
 _CODES = "\b\nExit codes: 0 done, 1 error, 2 usage.\n"
 
 
@@ -52,6 +53,7 @@ def schedules() -> None:
 @click.option("--unique-key", metavar="WORD", help="While a job with this key has not ended, make no other.")
 @click.option("--unique-mode", type=click.Choice(["return", "refuse", "replace"]), help="As for `phaseline submit`.")
 @concurrency_options
+@_why
 @server_options
 def create(
     name: str,
@@ -65,14 +67,14 @@ def create(
     **job: Any,
 ) -> None:
     """Makes a schedule NAME of jobs for ENGINE (see `phaseline engines`)."""
-    params = params_of(job.pop("pairs"), job.pop("params"))
+    params, reason = params_of(job.pop("pairs"), job.pop("params")), job.pop("reason")
     if limit := concurrency_of(job):
         job["concurrency"] = {"key": limit[0], "limit": limit[1]}
     asked = {"engine": engine, "params": params or {}, **job, "tags": list(job["tags"])}
 
     async def work(client: "Client") -> dict[str, Any]:
         return await client.create_schedule(
-            name, cron, asked, timezone=timezone, catch_up=catch_up, catch_up_max=catch_up_max
+            name, cron, asked, timezone=timezone, catch_up=catch_up, catch_up_max=catch_up_max, reason=reason
         )
 
     show(shape, talk(url, work), lambda schedule: click.echo(f"{schedule['name']}: next at {schedule['next_at']}"))
@@ -96,15 +98,19 @@ def get(name: str, shape: Shape, url: str) -> None:
 
 
 def _changing(name: str, text: str) -> click.Command:
-    async def work(client: "Client", schedule: str) -> dict[str, Any]:
-        changed: dict[str, Any] = await getattr(client, f"{name}_schedule")(schedule)
+    async def work(client: "Client", schedule: str, reason: str | None) -> dict[str, Any]:
+        changed: dict[str, Any] = await getattr(client, f"{name}_schedule")(schedule, reason)
         return changed
 
     @click.command(name, help=text, epilog=closing(f"phaseline schedules {name} nightly", codes=_CODES))
     @click.argument("schedule", metavar="NAME")
-    @both(server_options)
-    def change(schedule: str, shape: Shape, url: str) -> None:
-        show(shape, talk(url, lambda client: work(client, schedule)), lambda it: _lines([it], gone=name == "delete"))
+    @both(_why, server_options)
+    def change(schedule: str, reason: str | None, shape: Shape, url: str) -> None:
+        show(
+            shape,
+            talk(url, lambda client: work(client, schedule, reason)),
+            lambda it: _lines([it], gone=name == "delete"),
+        )
 
     return change
 

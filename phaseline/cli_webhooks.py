@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 
+from events.acts import By
 from events.clock import rfc3339
 from events.keys import DEFAULT_TENANT
-from phaseline.cli_keys import tenant_name
+from phaseline.cli_keys import tenant_name, who_and_why
 from phaseline.cli_options import Failure, both, closing, settings_of
 from phaseline.cli_server import ON_DATABASE, data_dir_option, database_url_option
 
@@ -34,26 +35,29 @@ def webhooks() -> None:
 )
 @_tenant
 @click.option("--url", help="For jobs that name none; without it they are told to nobody.")
+@who_and_why
 @_database
-def set_(tenant: str, url: str | None, **given: Any) -> None:
-    """Gives a tenant webhooks and prints the secret that signs them. Again: changes the URL; the secret stays."""
+def set_(tenant: str, url: str | None, actor: str, reason: str | None, **given: Any) -> None:
+    """Gives a tenant webhooks and prints the secret that signs them. Again: changes the URL; the secret stays.
+    An administrative act, as rotating and removing: who did it and why stands in the audit."""
     settings = settings_of(given)
     from phaseline import compose
 
-    endpoint = compose.webhooks_set(settings, tenant, url)
+    endpoint = compose.webhooks_set(settings, tenant, url, By(actor, None, reason))
     click.echo(endpoint.secret)
     click.echo(f"webhooks of tenant {tenant} go to {endpoint.url or 'the URL each job names'}", err=True)
 
 
 @webhooks.command(epilog=closing(f"phaseline webhooks rotate --tenant acme {ON_DATABASE}", codes=_CODES))
 @_tenant
+@who_and_why
 @_database
-def rotate(tenant: str, **given: Any) -> None:
+def rotate(tenant: str, actor: str, reason: str | None, **given: Any) -> None:
     """Makes a new secret and prints it. For 24 hours the one before signs too: receivers may take either."""
     settings = settings_of(given)
     from phaseline import compose
 
-    endpoint = compose.webhooks_rotate(settings, tenant)
+    endpoint = compose.webhooks_rotate(settings, tenant, By(actor, None, reason))
     if endpoint is None:
         raise _has_none(tenant)
     click.echo(endpoint.secret)
@@ -82,13 +86,14 @@ def list_(as_json: bool, **given: Any) -> None:
 
 @webhooks.command(epilog=closing(f"phaseline webhooks remove --tenant acme {ON_DATABASE}", codes=_CODES))
 @_tenant
+@who_and_why
 @_database
-def remove(tenant: str, **given: Any) -> None:
+def remove(tenant: str, actor: str, reason: str | None, **given: Any) -> None:
     """Ends a tenant's webhooks. What is still owed is given up."""
     settings = settings_of(given)
     from phaseline import compose
 
-    if not compose.webhooks_remove(settings, tenant):
+    if not compose.webhooks_remove(settings, tenant, By(actor, None, reason)):
         raise _has_none(tenant)
     click.echo(f"tenant {tenant} has no webhooks any more")
 

@@ -186,27 +186,29 @@ class Client:
         timezone: str | None = None,
         catch_up: Literal["skip", "last", "all"] | None = None,
         catch_up_max: int | None = None,
+        reason: str | None = None,
     ) -> dict[str, Any]:
         """Makes `job` (what `submit` sends: engine, params, …) at every tick of `cron`, five fields, in `timezone` (UTC).
 
         Of ticks missed in an outage `catch_up` makes none, the last (default) or all, of which the newest `catch_up_max`.
-        Raises `Conflict` for a name that is taken, `Invalid` naming the field.
+        `reason` is for the audit. Raises `Conflict` for a name that is taken, `Invalid` naming the field.
         """
-        asked = {"timezone": timezone, "catch_up": catch_up, "catch_up_max": catch_up_max}
+        asked = {"timezone": timezone, "catch_up": catch_up, "catch_up_max": catch_up_max, "reason": reason}
         body = {"name": name, "cron": cron, "job": given(job)} | given(asked)
         return await self._calls.object("POST", "/api/v1/schedules", body=body, repeatable=False)
 
-    async def pause_schedule(self, name: str) -> dict[str, Any]:
+    async def pause_schedule(self, name: str, reason: str | None = None) -> dict[str, Any]:
         """No jobs until it is resumed."""
-        return await self._calls.object("POST", _schedule(name, "pause"), body={})
+        return await self._calls.object("POST", _schedule(name, "pause"), body=given({"reason": reason}))
 
-    async def resume_schedule(self, name: str) -> dict[str, Any]:
+    async def resume_schedule(self, name: str, reason: str | None = None) -> dict[str, Any]:
         """Goes on with its next tick; what was missed meanwhile is not made up."""
-        return await self._calls.object("POST", _schedule(name, "resume"), body={})
+        return await self._calls.object("POST", _schedule(name, "resume"), body=given({"reason": reason}))
 
-    async def delete_schedule(self, name: str) -> dict[str, Any]:
+    async def delete_schedule(self, name: str, reason: str | None = None) -> dict[str, Any]:
         """Removes it and returns it as it was; the jobs it made stay."""
-        return await self._calls.object("DELETE", _schedule(name), repeatable=False)
+        query = given({"reason": reason})
+        return await self._calls.object("DELETE", _schedule(name), query=query, repeatable=False)
 
     async def engines(self) -> list[Engine]:
         """What can run: name, version, summary, phases, JSON Schemas of params and result."""

@@ -158,18 +158,18 @@ def keys_revoke(settings: Settings, key_id: str, by: By) -> bool:
     return asyncio.run(database.revoke_key(settings, key_id, by))
 
 
-def webhooks_set(settings: Settings, tenant: str, url: str | None) -> Endpoint:
+def webhooks_set(settings: Settings, tenant: str, url: str | None, by: By) -> Endpoint:
     """Gives a tenant webhooks; `url` is for jobs that name none. Raises `Misconfigured` for one that may not be."""
     try:
         checked = None if url is None else webhook_rules(settings).checked(url)
     except ValueError as problem:
         raise Misconfigured(f"the URL {problem}") from problem
-    return asyncio.run(database.set_webhooks(settings, tenant, checked))
+    return asyncio.run(database.set_webhooks(settings, tenant, checked, by))
 
 
-def webhooks_rotate(settings: Settings, tenant: str) -> Endpoint | None:
+def webhooks_rotate(settings: Settings, tenant: str, by: By) -> Endpoint | None:
     """A new secret; the old one signs beside it for a day."""
-    return asyncio.run(database.rotate_webhooks(settings, tenant))
+    return asyncio.run(database.rotate_webhooks(settings, tenant, by))
 
 
 def webhooks_list(settings: Settings) -> list[Endpoint]:
@@ -177,9 +177,9 @@ def webhooks_list(settings: Settings) -> list[Endpoint]:
     return asyncio.run(database.list_webhooks(settings))
 
 
-def webhooks_remove(settings: Settings, tenant: str) -> bool:
+def webhooks_remove(settings: Settings, tenant: str, by: By) -> bool:
     """Ends a tenant's webhooks; False when it has none."""
-    return asyncio.run(database.remove_webhooks(settings, tenant))
+    return asyncio.run(database.remove_webhooks(settings, tenant, by))
 
 
 def verify_run(settings: Settings, recordings: Sequence[Path], *, settled: bool) -> verify.Counts:

@@ -156,24 +156,24 @@ async def hold(settings: Settings, job_id: str, *, held: bool, actor: str, reaso
         await log.hold(HoldAct(job_id, row.job.tenant, held, 0, actor, None, reason))
 
 
-async def set_webhooks(settings: Settings, tenant: str, url: str | None) -> Endpoint:
+async def set_webhooks(settings: Settings, tenant: str, url: str | None, by: By) -> Endpoint:
     """Gives a tenant webhooks, or changes where they go; its secret stays."""
     async with _opened(settings) as log:
         now_ms = await log.now()
         known = await log.endpoint(tenant) or Endpoint(tenant, new_secret(), None, None, url, now_ms)
         changed = replace(known, url=url, changed_at=now_ms)
-        await log.keep_endpoint(changed)
+        await log.keep_endpoint(changed, by)
         return changed
 
 
-async def rotate_webhooks(settings: Settings, tenant: str) -> Endpoint | None:
+async def rotate_webhooks(settings: Settings, tenant: str, by: By) -> Endpoint | None:
     """A new secret; the old one signs beside it for a day. None when the tenant has no webhooks."""
     async with _opened(settings) as log:
         known = await log.endpoint(tenant)
         if known is None:
             return None
         changed = known.rotated(await log.now())
-        await log.keep_endpoint(changed)
+        await log.keep_endpoint(changed, by, rotated=True)
         return changed
 
 
@@ -183,10 +183,10 @@ async def list_webhooks(settings: Settings) -> list[Endpoint]:
         return await log.endpoints()
 
 
-async def remove_webhooks(settings: Settings, tenant: str) -> bool:
+async def remove_webhooks(settings: Settings, tenant: str, by: By) -> bool:
     """Ends a tenant's webhooks; False when it has none."""
     async with _opened(settings) as log:
-        return await log.drop_endpoint(tenant)
+        return await log.drop_endpoint(tenant, by)
 
 
 async def check(settings: Settings) -> list[str]:

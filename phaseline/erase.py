@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, insert, text, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from events import tables as t
+from events.acts import By, recorded_act
+from events.acts_sql import act_statements
 from events.clock import Clock
 from events.erasure import redacted
 from events.errors import PhaselineError, Refused, UnknownJob
@@ -36,8 +38,10 @@ async def erase(settings: Settings, job_id: str, *, actor: str, reason: str) -> 
             raise Refused("the job is held: `phaseline db unhold` lets it go")
         events = await database.whole_stream(log, job_id)
         texts = [redacted(recorded) for recorded in events]
+        place, tenant = await log.act_place(), row.job.tenant
+        told = recorded_act(*place, tenant, By(actor, None, reason).did("payload_erased", job_id, events=len(events)))
         await database.on_connection(
-            settings, lambda connection: _erase(connection, events, texts, actor=actor, reason=reason)
+            settings, lambda connection: _erase(connection, events, texts, told, actor=actor, reason=reason)
         )
         await database.rewrite(log, job_id)
         return len(events)
@@ -48,20 +52,42 @@ async def erase(settings: Settings, job_id: str, *, actor: str, reason: str) -> 
 
 
 def _erase(
-    connection: Connection, events: Sequence[Recorded], texts: Sequence[str], *, actor: str, reason: str
+    connection: Connection,
+    events: Sequence[Recorded],
+    texts: Sequence[str],
+    told: Recorded,
+    *,
+    actor: str,
+    reason: str,
 ) -> None:
+    """One transaction, the act that tells of it included, unless it was told before."""
     job_id, seqs = events[0].job_id, [recorded.seq for recorded in events]
     if connection.dialect.name == "postgresql":
         with connection.begin():
+            anew = not _is_erased(connection, job_id, seqs[-1])
             said = {"job": job_id, "seqs": seqs, "texts": list(texts), "actor": actor, "reason": reason}
             connection.execute(_ERASE, said)
+            if anew:
+                _tell(connection, told)
         return
     connection.execute(text("PRAGMA secure_delete = ON"))  # what is freed is overwritten
     e, erasures = t.events, t.erasures
     record = {"job_id": job_id, "through_seq": seqs[-1], "at": Clock().now_ms(), "actor": actor, "reason": reason}
-    connection.execute(insert(erasures).prefix_with("OR IGNORE").values(**record))
+    if not _is_erased(connection, job_id, seqs[-1]):
+        connection.execute(insert(erasures).values(**record))
+        _tell(connection, told)
     for seq, kept in zip(seqs, texts, strict=True):
         changed = update(e).where(e.c.job_id == job_id, e.c.seq == seq, e.c.data != kept)
         connection.execute(changed.values(data=kept, size=len(kept)))
     connection.execute(delete(t.artifacts).where(t.artifacts.c.job_id == job_id))
     connection.commit()
+
+
+def _is_erased(connection: Connection, job_id: str, through: int) -> bool:
+    x = t.erasures.c
+    return connection.execute(select(x.job_id).where(x.job_id == job_id, x.through_seq == through)).first() is not None
+
+
+def _tell(connection: Connection, told: Recorded) -> None:
+    for statement in act_statements(told):
+        connection.execute(statement)

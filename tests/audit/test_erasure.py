@@ -56,6 +56,9 @@ async def test_an_erased_job_has_no_payload_and_the_chain_holds(scene: Scene) ->
     assert await scene.log.artifact(job_id, digest_of(f'["{SECRET}"]'.encode())) is None
     assert await database.differences(scene.log, job_id) == []
     assert SECRET in repr(await whole_stream(scene.log, other))
+    [told] = await scene.log.acts("default", None, 9)
+    act = told.act()
+    assert (told.actor, act.act, act.target, act.reason) == (ACTOR, "payload_erased", job_id, REASON)
     report = await scene.verify()
     assert report.findings == []
     assert report.erased > 0

@@ -1,6 +1,7 @@
 """What administrative acts promise, on SQLite and on each PostgreSQL."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,8 +9,11 @@ import pytest
 from events.acts import By
 from events.catalog import Administered
 from events.errors import PhaselineError
+from events.holds import HoldAct
 from events.keys import draw
 from events.record import Recorded
+from events.schedules import Schedule, ScheduleAct
+from events.webhooks import Endpoint, new_secret
 from tests.builders import committing
 
 pytestmark = pytest.mark.parametrize("store", ["sqlite", "postgres", "postgres_18"], indirect=True)
@@ -53,6 +57,59 @@ async def test_a_key_made_and_revoked_is_two_events_with_actor_address_and_reaso
     )
     assert revoked.act() == Administered(act="key_revoked", target=key_id, changed={"name": "CI"})
     assert abs(created.at - await log.now()) < 60_000
+
+
+async def told(log: Any, tenant: str = "acme") -> list[tuple[str, str, str, dict[str, Any], str | None, str | None]]:
+    """A tenant's acts, oldest first: act, actor, target, what was changed, address, reason."""
+    acts = [(recorded, recorded.act()) for recorded in reversed(await log.acts(tenant, None, 50))]
+    return [(act.act, at.actor, act.target, act.changed, act.address, act.reason) for at, act in acts]
+
+
+async def test_what_is_done_with_a_schedule_is_told_and_its_ticks_are_not(log: Any):
+    job = {"engine": "fpl", "params": {"secret": "x"}}
+    schedule = Schedule("s1", "acme", "weekly", "0 6 * * FRI", "UTC", "last", 10, job, 1, "user:ada", 5000)
+    created = ScheduleAct("created", 1, "user:ada", "203.0.113.9", "as agreed")
+    assert await log.add_schedule(schedule, created) == "made"
+    assert await log.add_schedule(replace(schedule, id="s2"), created) == "taken"
+    assert await log.advance_schedule(
+        replace(schedule, last_at=5000), 9000, [ScheduleAct("skipped", 2, "system:schedules")]
+    )
+    assert await log.set_schedule("s1", None, ScheduleAct("paused", 3, "key:k"))
+    assert await log.set_schedule("s1", 9000, ScheduleAct("resumed", 4, "key:k", None, "again"))
+    assert await log.drop_schedule("s1", ScheduleAct("deleted", 5, "key:k"))
+    assert not await log.drop_schedule("s1", ScheduleAct("deleted", 6, "key:k"))
+    assert not await log.set_schedule("s1", None, ScheduleAct("paused", 7, "key:k"))
+    changed = {"cron": "0 6 * * FRI", "timezone": "UTC", "engine": "fpl"}
+    assert await told(log) == [
+        ("schedule_created", "user:ada", "weekly", changed, "203.0.113.9", "as agreed"),
+        ("schedule_paused", "key:k", "weekly", {}, None, None),
+        ("schedule_resumed", "key:k", "weekly", {"next_at": "1970-01-01T00:00:09.000Z"}, None, "again"),
+        ("schedule_deleted", "key:k", "weekly", {}, None, None),
+    ]
+
+
+async def test_webhooks_are_told_without_secret_and_without_what_may_be_one(log: Any):
+    secret = new_secret()
+    endpoint = Endpoint("acme", secret, None, None, "https://u:p@hooks.example:8443/T0/s3cret?key=s3cret", 0)
+    await log.keep_endpoint(endpoint, ADA)
+    await log.keep_endpoint(endpoint.rotated(await log.now()), By("user:bob"), rotated=True)
+    assert await log.drop_endpoint("acme", By("user:bob"))
+    assert not await log.drop_endpoint("acme", By("user:bob"))
+    assert await told(log) == [
+        ("webhooks_set", "user:ada", "acme", {"origin": "https://hooks.example:8443"}, ADA.address, ADA.reason),
+        ("webhooks_rotated", "user:bob", "acme", {}, None, None),
+        ("webhooks_removed", "user:bob", "acme", {}, None, None),
+    ]
+
+
+async def test_a_hold_is_told_when_it_is_placed_and_when_it_is_lifted(log: Any):
+    async with committing(log) as running:
+        job_id = (await running.started()).job.id
+    for held in (True, False):
+        await log.hold(HoldAct(job_id, "acme", held, 0, "user:counsel", "203.0.113.9", "case 4711"))
+    assert await told(log) == [
+        (act, "user:counsel", job_id, {}, "203.0.113.9", "case 4711") for act in ("hold_placed", "hold_lifted")
+    ]
 
 
 async def test_acts_are_paged_newest_first_and_are_a_tenants_own(log: Any):

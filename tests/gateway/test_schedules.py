@@ -49,6 +49,24 @@ async def test_a_schedule_is_made_listed_paused_resumed_and_deleted_and_says_who
     assert (await gateway.get(PATH)).json == {"schedules": []}
 
 
+async def test_why_something_is_done_with_a_schedule_is_shown_and_told_to_the_audit(gateway: Gateway):
+    assert (await gateway.post(PATH, NEW | {"reason": "as agreed"})).status == 201
+    await gateway.post(f"{PATH}/weekly/pause", {"reason": "the season is over"})
+    assert (await gateway.post(f"{PATH}/weekly/resume", {"reason": ""})).status == 422
+    shown = (await gateway.get(f"{PATH}/weekly")).json["acts"]
+    assert [act["detail"] for act in shown] == ["the season is over", "as agreed"]
+    for wrong in ("", "x" * 1001, "%00"):
+        refused = await gateway.call("DELETE", f"{PATH}/weekly?reason={wrong}")
+        assert (refused.status, refused.json["errors"][0]["field"]) == (400, "reason")
+    assert (await gateway.call("DELETE", f"{PATH}/weekly?reason=for+good")).status == 200
+    acts = await gateway.storage.log.acts("default", None, 9)  # type: ignore[attr-defined]
+    assert [(one.act().act, one.act().reason, one.act().address) for one in acts] == [
+        ("schedule_deleted", "for good", "127.0.0.1"),
+        ("schedule_paused", "the season is over", "127.0.0.1"),
+        ("schedule_created", "as agreed", "127.0.0.1"),
+    ]
+
+
 async def test_a_job_of_a_schedule_names_it(gateway: Gateway):
     await gateway.post(PATH, NEW | {"cron": "* * * * *"})
     log: Any = gateway.storage.log

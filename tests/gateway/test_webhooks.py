@@ -5,6 +5,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from events.acts import By
 from events.webhook_url import Rules, networks
 from events.webhooks import Endpoint
 from gateway.openapi import Description
@@ -21,7 +22,7 @@ async def settings(storage: Storage) -> dict[str, Any]:
 
 async def sign(gateway: Gateway) -> None:
     log: Any = gateway.storage.log
-    await log.keep_endpoint(Endpoint("default", "whsec_b2xk", None, None, None, 0))
+    await log.keep_endpoint(Endpoint("default", "whsec_b2xk", None, None, None, 0), By("user:test"))
 
 
 def a_job(webhook: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from events.acts import By
 from events.deliverer import Deliverer, DelivererOptions
 from events.telemetry import Telemetry
 from events.webhook_sender import sender
@@ -32,7 +33,7 @@ class Scene:
 
     async def sign(self, url: str | None = None, tenant: str = "default") -> None:
         """Gives a tenant webhooks."""
-        await self.log.keep_endpoint(Endpoint(tenant, self.secret, None, None, url, 0))
+        await self.log.keep_endpoint(Endpoint(tenant, self.secret, None, None, url, 0), By("user:test"))
 
     async def completed(self, webhook: str | None = None, **fields: Any) -> str:
         claimed = await self.running.started(webhook=webhook, **fields)

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from events.acts import By
 from events.log import Log
 from events.values import decode
 from events.webhook_url import Rules, networks
@@ -225,7 +226,7 @@ async def test_during_a_rotation_either_secret_verifies(scene: Scene):
     before = await scene.log.endpoint("default")
     assert isinstance(before, Endpoint)
     after = before.rotated(await scene.log.now())
-    await scene.log.keep_endpoint(after)
+    await scene.log.keep_endpoint(after, By("user:test"), rotated=True)
     async with receiving() as receiver, scene.delivering():
         await scene.settled(await scene.completed(receiver.url))
     assert receiver.verified(before.secret) == receiver.verified(after.secret)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from events.acts import By
 from phaseline import database
 from tests.installation import Installation, api, embedded, on_servers
 from tests.stores import postgres_settings, sqlite_settings
@@ -74,4 +75,4 @@ async def test_with_servers_another_process_delivers_what_a_killed_one_owed(tmp_
 
 async def _signed(settings: Any) -> Any:
     await database.migrate(settings)
-    return await database.set_webhooks(settings, "default", None)
+    return await database.set_webhooks(settings, "default", None, By("user:test"))
