@@ -1,4 +1,4 @@
-"""Holds stored events against their seals and names what is wrong. PURE; `phaseline/audit.py` feeds it.
+"""Holds stored events against their seals and names what is wrong. PURE; `events/audit.py` feeds it.
 
 Ranges and events of a job are taken in order; what is wrong is judged at the job's end, when it can be told whether an
 event was changed or is another one that was moved there.

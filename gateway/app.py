@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway import (
     analyze,
+    audit,
     bulk,
     deliveries,
     descriptions,
@@ -55,6 +56,7 @@ def make_app(deps: Deps) -> web.Application:
     app[LIMITER] = Limiter(deps.limits, deps.log, deps.telemetry.gateway, address_of)
     app[ACCESS] = Access(deps, app[LIMITER])
     app[GATE] = Gate()
+    app[audit.TURN] = asyncio.Lock()
     app.cleanup_ctx.append(_run_hub)
     app.cleanup_ctx.append(_run_access)
     app.on_shutdown.append(_say_goodbye)
@@ -116,6 +118,9 @@ def _routes() -> dict[Need, list[web.RouteDef]]:
         ],
         "admin": [  # what is not of one tenant alone, and what outranks everybody's wish
             web.post("/api/v1/jobs/{job_id}/hold", holds.change),
+            web.get("/api/v1/audit", audit.acts),
+            web.get("/api/v1/audit/check", audit.check),
+            web.get("/api/v1/audit/export", audit.export),
             web.get("/api/v1/workers", fleet.workers),
             web.get("/api/v1/gateway", itself.show),
             web.get("/metrics", fleet.metrics),

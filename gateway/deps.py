@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from events.audit import AuditedLog
 from events.bus import Bus
 from events.clock import Clock
 from events.committer import Committer
@@ -38,6 +39,7 @@ class Deps:
     keys: Doors | None = None  # without them nobody is ever asked for one
     tokens: Tokens | None = None  # of an issuer: with it everybody is asked
     holds: Holds | None = None
+    audit: AuditedLog | None = None
     webhooks: Webhooks | None = None  # without them no job may name one
     webhook_rules: Rules = field(default_factory=Rules)
     asks: bool = False  # for a key, from the start; otherwise as soon as there is one

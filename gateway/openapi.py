@@ -285,6 +285,29 @@ ROUTES = (
         fails=(400, 404),
     ),
     Route("GET /api/v1/engines", "What can run.", _ok("Every engine.", model(a.Engines)), fails=(400,)),
+    Route(
+        "GET /api/v1/audit",
+        "The tenant's administrative acts, newest first.",
+        _ok("A page.", {JSON: ref("ActPage")}),
+        (
+            CURSOR,
+            Parameter("limit", "Acts a page.", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": 50}),
+        ),
+        fails=(400,),
+    ),
+    Route(
+        "GET /api/v1/audit/check",
+        "Holds the tenant's stored events against their seals.",
+        _ok("Progress and findings, one a line; the last line is `done`.", {NDJSON: TEXT}),
+        (Parameter("cursor", "Where to go on, from the `done` of the check before.", TEXT),),
+        fails=(400,),
+    ),
+    Route(
+        "GET /api/v1/audit/export",
+        "Every event of the tenant with its exact data, and what seals it.",
+        _ok("One a line; the last line is the `end`.", {NDJSON: TEXT}),
+        fails=(400,),
+    ),
     Route("GET /api/v1/workers", "Who runs what.", _ok("Every worker.", model(a.Workers)), fails=(400,)),
     Route("GET /api/v1/stats", "Counts.", _ok("Counts.", model(a.Stats)), fails=(400,)),
     Route("GET /api/v1/gateway", "The gateway that answers.", _ok("It.", model(a.GatewayState)), fails=(400,)),
@@ -384,6 +407,7 @@ class Description:
             **event_schemas(),
             "EventPage": _page_schema({"job_id": TEXT, "head_seq": SEQ, "next_after": SEQ}),
             "FeedPage": _page_schema({"next_cursor": TEXT}),
+            "ActPage": _page_schema({"next_cursor": {"type": ["string", "null"]}}),
             "AnalysisParams": {
                 "type": "object",
                 "description": "The params of the engine `fpl`: see `GET /api/v1/engines`.",

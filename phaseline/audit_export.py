@@ -7,10 +7,10 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from events.audit import event_line, seal_line
 from events.errors import PhaselineError
 from events.seal_log import SealLog
 from events.values import encode
@@ -65,8 +65,7 @@ async def _write(path: Path, rows: AsyncIterator[dict[str, Any]]) -> dict[str, A
 async def _events(log: SealLog, job_id: str | None, progress: Callable[[int], None]) -> AsyncIterator[dict[str, Any]]:
     count = 0
     async for stored in log.stored(job_id):
-        envelope = stored.envelope
-        yield {**_hex(asdict(envelope)), "leaf": envelope.leaf.hex(), "data": stored.data}
+        yield event_line(stored)
         count += 1
         if count % PROGRESS_EVENTS == 0:
             progress(count)
@@ -74,13 +73,9 @@ async def _events(log: SealLog, job_id: str | None, progress: Callable[[int], No
 
 async def _ranges(log: SealLog, through: int, job_id: str | None) -> AsyncIterator[dict[str, Any]]:
     async for one in log.ranges(through, job_id):
-        yield _hex(asdict(one))
+        yield seal_line(one)
 
 
 async def _seals(log: SealLog, through: int) -> AsyncIterator[dict[str, Any]]:
     async for seal in log.bare_seals(0, through):
-        yield _hex(asdict(seal))
-
-
-def _hex(columns: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.hex() if isinstance(value, bytes) else value for name, value in columns.items()}
+        yield seal_line(seal)

@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from events import audit
 from events.errors import PhaselineError
 from events.seal_log import SealLog
 from events.sealer import Sealer
-from phaseline import anchors, audit, audit_export, database
+from phaseline import anchors, audit_export, database
 from phaseline.settings import Settings
 
 

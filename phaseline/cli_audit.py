@@ -27,7 +27,7 @@ from phaseline.cli_server import data_dir_option, database_url_option
 from phaseline.client_errors import TimedOut
 
 if TYPE_CHECKING:
-    from phaseline.audit import Report
+    from events.audit import Report
     from phaseline.client import Client
 
 _CODES = "\b\nExit codes: 0 {}, 1 {} or an error, 2 usage.\n"

@@ -26,6 +26,7 @@ from engine_worker.supervisor import Supervisor, WorkerOptions
 from events import crash_points
 from events.acts import By
 from events.announce import Announcer
+from events.audit import AuditedLog
 from events.batch import Committed
 from events.bus import Bus
 from events.bus_memory import MemoryBus
@@ -80,6 +81,7 @@ class Spine:
     schedules: Schedules
     webhooks: Webhooks
     holds: Holds
+    audit: AuditedLog
     committer: Committer
     engines: Mapping[str, Engine]
     telemetry: Telemetry
@@ -301,7 +303,7 @@ async def _spine(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Spin
             _background(sealer.run()),
             _delivering(settings, log, told, telemetry),
         ):
-            yield Spine(log, bus, log, log, log, log, committer, _engines(settings), telemetry)
+            yield Spine(log, bus, log, log, log, log, log, committer, _engines(settings), telemetry)
     finally:
         await bus.close()
         await log.close()
@@ -364,6 +366,7 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         schedules=parts.schedules,
         webhooks=parts.webhooks,
         holds=parts.holds,
+        audit=parts.audit,
         webhook_rules=webhook_rules(settings),
         asks=asks,
         trusted_proxies=_networks(settings),

@@ -11,6 +11,7 @@ const VIEWS = [
   [/^\/submit(?:\/([^/]+))?\/?$/, "submit", () => import("./submit.js")],
   [/^\/workers\/?$/, "workers", () => import("./workers.js")],
   [/^\/live\/?$/, "live", () => import("./live.js")],
+  [/^\/audit\/?$/, "audit", () => import("./audit.js")],
 ];
 const CONNECTIONS = { live: "live", catching_up: "catching up", waiting: "waiting for the server", ended: "complete" };
 const AGES_MS = 1000;

@@ -6,12 +6,13 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from events import audit
 from events.catalog import Log as LogEvent
 from events.log_postgres import asyncpg_url
 from events.log_sqlite import sqlite_engine
 from events.seal_check import Finding
 from events.sealer import Sealer
-from phaseline import audit, database
+from phaseline import database
 from phaseline.settings import Settings
 from tests.builders import Committing, a_cancel, a_failure, a_finish, a_reopen, a_report, progress
 

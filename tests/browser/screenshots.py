@@ -34,6 +34,7 @@ async def run(url: str, folder: Path, only: str) -> None:
         "submit": "/submit/fpl",
         "workers": "/workers",
         "live": "/live",
+        "audit": "/audit",
         "docs": "/docs",
     }
     async with chromium() as browser:

@@ -53,5 +53,7 @@ async def test_a_key_opens_the_pages_and_their_streams_until_it_is_given_back(
     assert text not in await page.evaluate("document.cookie + JSON.stringify({ ...localStorage, ...sessionStorage })")
     await page.goto("/workers")
     await expect(page.get_by_text("it needs the scope admin")).to_be_visible()
+    await page.goto("/audit")
+    await expect(page.get_by_text("it needs the scope admin")).to_be_visible()
     await page.get_by_role("button", name="Log out").click()
     await expect(page.get_by_role("heading", name="A key is needed")).to_be_visible()

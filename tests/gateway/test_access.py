@@ -33,13 +33,13 @@ from tests.gateway.listening import listening
 UNKNOWN = "01a20cae-f0fd-7c5c-90af-8d1914daffc9"
 # Beside the four scopes: "nobody" is asked, "any key" will do, a "stream" closes with a code and wants `read`.
 NEEDS = {
-    "nobody": "/ /jobs /jobs/{job_id} /submit /submit/{engine} /workers /live /web/{name} /client/{name} /healthz /readyz "
+    "nobody": "/ /jobs /jobs/{job_id} /submit /submit/{engine} /workers /live /audit /web/{name} /client/{name} /healthz /readyz "
     "/openapi.json /asyncapi.json /docs /api/v1/session",
     "any key": "/api/v1/engines",
     "read": "/api/v1/jobs /api/v1/jobs/{job_id} /api/v1/jobs/{job_id}/results /api/v1/jobs/{job_id}/artifacts/{sha256} "
     "/api/v1/jobs/{job_id}/events /api/v1/jobs/{job_id}/deliveries /api/v1/jobs/{job_id}/hold /api/v1/analyze/{job_id} /api/v1/events /api/v1/stats "
     "/api/v1/schedules /api/v1/schedules/{name}",
-    "admin": "/api/v1/workers /api/v1/gateway /metrics",
+    "admin": "/api/v1/audit /api/v1/audit/check /api/v1/audit/export /api/v1/workers /api/v1/gateway /metrics",
     "stream": "/api/v1/jobs/{job_id}/stream /api/v1/analyze/{job_id}/stream /api/v1/stream",
 }
 POSTS = {
@@ -74,7 +74,14 @@ async def issuer() -> AsyncIterator[Issuer]:
 @pytest.fixture
 async def settings(storage: Storage, issuer: Issuer) -> dict[str, Any]:
     tokens = Tokens(Source(issuer.url), Accepted(AUDIENCE, tenant_claim="tenant"), Clock())
-    return {"keys": keys_of(storage), "tokens": tokens, "asks": True, "holds": storage.log, "webhooks": storage.log}
+    return {
+        "keys": keys_of(storage),
+        "tokens": tokens,
+        "asks": True,
+        "holds": storage.log,
+        "audit": storage.log,
+        "webhooks": storage.log,
+    }
 
 
 @pytest.fixture
@@ -271,7 +278,9 @@ async def test_lists_counts_and_the_feed_show_a_tenants_own(
         assert foreign not in body
         assert (mine in body) == (path in ("/api/v1/jobs", "/api/v1/events"))
     ndjson = await gateway.get("/api/v1/events", headers={**other, "Accept": "application/x-ndjson"})
-    assert {json.loads(line)["job_id"] for line in ndjson.body.splitlines()} == {mine}
+    rows = [json.loads(line) for line in ndjson.body.splitlines()]
+    assert {row["job_id"] for row in rows if row["type"] != "administered"} == {mine}
+    assert {row["target"] for row in rows if row["type"] == "administered"} == {keys["other tenant"].id}
     assert (await gateway.get("/api/v1/stats", headers=other)).json["jobs"] == {"queued": 1}
 
 

@@ -1,13 +1,14 @@
-"""`phaseline audit verify`: reads seals and events and holds them against each other (`events/seal_check.py`).
+"""What `phaseline audit verify` and the page of the audit do: reads seals and events and holds them against each other (`events/seal_check.py`).
 
 Three streams in id order, merged: memory holds one job's wrong events, not the log. The log may be written meanwhile:
 only seals that were there at the start count, and their events were committed before them.
 """
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
+from events.acts import Acts
 from events.seal import Range, Seal
 from events.seal_check import ChainCheck, Finding, JobCheck
 from events.seal_log import Ending, Erasure, SealLog, Stored
@@ -15,6 +16,10 @@ from events.seal_log import Ending, Erasure, SealLog, Stored
 FINDINGS_MAX = 1000  # kept of one run
 PROGRESS_EVENTS = 10_000  # between two calls of `progress`
 _T = TypeVar("_T", bound=Range | Ending | Stored | Erasure)
+
+
+class AuditedLog(SealLog, Acts, Protocol):
+    """All that an audit reads."""
 
 
 @dataclass(slots=True)
@@ -41,6 +46,20 @@ class Report:
             self.findings.append(finding)
         else:
             self.more += 1
+
+
+def event_line(stored: Stored) -> dict[str, Any]:
+    """An event as an export has it: the columns its leaf covers, the leaf, and its exact data as text."""
+    return {**_hex(asdict(stored.envelope)), "leaf": stored.envelope.leaf.hex(), "data": stored.data}
+
+
+def seal_line(one: Range | Seal) -> dict[str, Any]:
+    """A range or a seal as an export has it."""
+    return _hex(asdict(one))
+
+
+def _hex(columns: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in columns.items()}
 
 
 async def verify(
