@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from events.acts import Acts
+from events.retention import Archived
 from events.seal import Range, Seal
 from events.seal_check import ChainCheck, Finding, JobCheck
 from events.seal_log import Ending, Erasure, SealLog, Stored
 
 FINDINGS_MAX = 1000  # kept of one run
 PROGRESS_EVENTS = 10_000  # between two calls of `progress`
-_T = TypeVar("_T", bound=Range | Ending | Stored | Erasure)
+_T = TypeVar("_T", bound=Range | Ending | Stored | Erasure | Archived)
 
 
 class AuditedLog(SealLog, Acts, Protocol):
@@ -32,6 +33,9 @@ class Report:
     seals: int = 0
     unsealed: int = 0
     erased: int = 0  # events whose payload was erased, as recorded
+    archived: int = 0  # jobs read from the archive
+    discarded: int = 0  # jobs retention discarded: only their chains are left
+    unread: int = 0  # jobs in an archive nobody named
     oldest_unsealed_ms: int | None = None
     anchors: int | None = None  # None: none were given
     anchored_seal: int | None = None  # the newest seal an anchor that holds has signed
@@ -105,6 +109,7 @@ class _Audit:
         endings = await _Ahead.over(self._log.endings(self._job_id))
         events = await _Ahead.over(self._log.stored(self._job_id))
         erasures = await _Ahead.over(self._log.erasures(self._job_id))
+        archived = await _Ahead.over(self._log.all_archived(self._job_id))
         seen: set[str] = set()
         while job_id := min((key for key in (ranges.key, endings.key, events.key) if key is not None), default=None):
             erased_to = 0
@@ -125,7 +130,15 @@ class _Audit:
             if endings.key == job_id:
                 ending = endings.item
                 await endings.on()
-            await self._end(check, ending)
+            gone = None
+            while archived.item is not None and archived.item.job_id <= job_id:
+                gone = archived.item if archived.key == job_id else gone
+                await archived.on()
+            if gone is not None and check.seq == 0 and ending is None:
+                self._taken_out(check, gone)
+            else:
+                self.report.archived += gone is not None
+                await self._end(check, ending)
             if job_id in self._chain.lost:
                 seen.add(job_id)
         for job_id in self._chain.lost.keys() - seen:
@@ -148,6 +161,13 @@ class _Audit:
                         self._take(check, stored)
                         ending = await anext(self._log.endings(check.job_id), None) or ending
         self._add(check, ending)
+
+    def _taken_out(self, check: JobCheck, gone: Archived) -> None:
+        for finding in check.taken_out(gone.last_seq):
+            self.report.add(finding)
+        self.report.jobs += 1
+        self.report.discarded += gone.place is None
+        self.report.unread += gone.place is not None
 
     def _add(self, check: JobCheck, ending: Ending | None) -> None:
         for finding in check.end(ending):

@@ -79,6 +79,10 @@ POINTS: dict[str, str] = {
     "migration.committed": "the schema is up to date; the lock is still held",
     "epoch.before_commit": "the epoch is raised in an open transaction",
     "epoch.committed": "the epoch is raised, nobody has noticed",
+    # -- retention (events/archiver.py)
+    "retention.written": "jobs and their manifest lie in the archive; the database still has them",
+    "retention.taken_out": "jobs went from the database; their events are still there",
+    "retention.part_dropped": "a part of the events of archived jobs is deleted",
 }
 
 on_reached: Callable[[str], None] | None = None

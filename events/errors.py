@@ -4,6 +4,7 @@ PhaselineError
 ├── Refused                  the command changed nothing
 │   ├── UnknownJob           404
 │   ├── WrongStatus          409
+│   │   └── JobArchived      409
 │   ├── LeaseLost            the worker's attempt is over, whatever it still thinks
 │   ├── StillAlive           an expiry came too early
 │   ├── KeyReused            422
@@ -41,6 +42,10 @@ class WrongStatus(Refused):
     def __init__(self, message: str | None = None, *, status: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class JobArchived(WrongStatus):
+    """The job is archived: it can be read, and changed no more. Rerun it, or submit its params again."""
 
 
 class LeaseLost(Refused):

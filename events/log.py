@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from events.job import Job
 from events.record import Line, Recorded
+from events.retention import Archived
 
 PAGE_BYTES_MAX = 256 * 1024
 PAGE_EVENTS_MAX = 500
@@ -330,6 +331,9 @@ class Log(Protocol):
     def all_events(self) -> AsyncIterator[Recorded]:
         """Every event: jobs in id order, each job's events in sequence, read in bounded pages. What is appended
         meanwhile may or may not be among them."""
+
+    async def archived(self, job_ids: Sequence[str]) -> dict[str, Archived]:
+        """Those of these jobs that retention took out: `job` and `read` know them only where there is an archive."""
 
     async def find_key(self, tenant: str, key_sha256: str) -> JobRow | None:
         """The job made with this idempotency key."""

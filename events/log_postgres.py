@@ -8,6 +8,7 @@ are, since its transactions are short and many and SQLAlchemy's share of them wa
 import asyncio
 import contextlib
 import hashlib
+import logging
 import re
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -58,6 +59,8 @@ from events.log_sql import (
     winners,
 )
 from events.record import Line, Recorded, line_of
+from events.retention import Archived
+from events.retention_sql import TAKE_OUT_S
 from events.seal import Envelope, Range
 from events.shares import AHEAD, LIMITED_MAX, SPARE, Candidate, by_rank, chosen
 from events.values import encode
@@ -89,8 +92,10 @@ CONNECT_ARGUMENTS: dict[str, Any] = {
     "server_settings": SERVER_SETTINGS,
 }
 TENANT = "phaseline.tenant"  # the setting the policies of migration 0012 read; unset, every tenant is seen
+_TAKE_OUT = "SELECT phaseline_archive($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[])"
 _CLAIMS = 0x7068_6173_636C  # the advisory lock of claims where there are limits
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_log = logging.getLogger(__name__)
 _CONTENDED = {"40P01", "40001", "55P03"}
 # SQLAlchemy prepares a new connection outside of its own error handling: when the server ends it just then, the
 # driver's errors arrive as they are.
@@ -346,12 +351,48 @@ class PostgresLog(SqlSealLog):
         crash_points.reached("partitions.made")
         await self._load_weeks()
 
+    # -- retention
+
+    async def put_archived(self, went: Sequence[Archived]) -> set[str]:
+        names = ("job_id", "last_seq", "place", "start", "length")
+        columns = [[getattr(one, name) for one in went] for name in names]
+        _, at = await self.act_place()
+        async with self._writing(TAKE_OUT_S) as connection:
+            gone = {str(row[0]) for row in await _patient(connection, _TAKE_OUT, *columns)}
+            await self._tell(connection, at, [one for one in went if one.job_id in gone])
+        if self.on_act is not None:
+            self.on_act()
+        return gone
+
+    async def drop_archived(self) -> int:
+        await self._load_weeks()
+        dropped = 0
+        for week in sorted(self._weeks):
+            try:
+                async with self._writing_alone(TAKE_OUT_S) as connection:
+                    drop = await _patient(connection, "SELECT phaseline_drop_partition($1)", week)
+                dropped += bool(drop[0][0])
+            except Contended:  # somebody reads the log; another pass will find a moment
+                _log.info("partition events_w%d is in use and is dropped later", week)
+            else:
+                crash_points.reached("retention.part_dropped")
+        await self._load_weeks()
+        return dropped
+
     async def _load_weeks(self) -> None:
         rows = await self._raw(
             "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
             "WHERE i.inhparent = 'events'::regclass"
         )
         self._weeks = frozenset(int(found[1]) for row in rows if (found := re.fullmatch(r"events_w(\d+)", row[0])))
+
+
+async def _patient(connection: AsyncConnection, sql: str, *parameters: Any) -> Sequence[Any]:
+    """One statement that may take longer than any other."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    rows: Sequence[Any] = await driver.fetch(sql, *parameters, timeout=TAKE_OUT_S)
+    return rows
 
 
 class _Line:

@@ -24,6 +24,7 @@ from events.catalog import ACT
 from events.errors import Unstorable
 from events.log import FEED_BYTES_MAX
 from events.log_sql import EVENTS_PAGE, JOBS_PAGE, READ_S, SqlLog
+from events.retention_sql import in_database
 from events.seal import Envelope, Range, Seal
 from events.seal_log import Ending, Erasure, Stored
 
@@ -135,7 +136,8 @@ class SqlSealLog(SqlLog):
         """The next page: the keys first, so that bodies are read only of what fits."""
         e = t.events.c
         length = func.length(e.data)  # what `size` says may be wrong, which is to be found
-        keys = select(e.job_id, e.seq, length.label("size")).order_by(e.job_id, e.seq).limit(EVENTS_PAGE)
+        keys = select(e.job_id, e.seq, length.label("size")).where(in_database(e.job_id))
+        keys = keys.order_by(e.job_id, e.seq).limit(EVENTS_PAGE)
         if job_id is not None:
             keys = keys.where(e.job_id == job_id)
         if after is not None:

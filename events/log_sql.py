@@ -59,6 +59,7 @@ from events.log import (
     makes_room,
 )
 from events.record import Line, Recorded
+from events.retention_sql import SqlRetention, in_database
 from events.schedules_sql import SqlSchedules
 from events.shares import claimable_of
 from events.values import decode, encode
@@ -116,7 +117,7 @@ def to_recorded(row: Sequence[Any]) -> Recorded:
     return Recorded(*row)
 
 
-class SqlLog(SqlKeys, SqlHolds, SqlWebhooks, SqlSchedules):
+class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
     """Shared half of the SQL adapters. `_reader` serves reads, `_writer` everything that writes."""
 
     name: str
@@ -544,7 +545,7 @@ def event_columns(recorded: Recorded) -> dict[str, Any]:
 def _events_after(after: tuple[str, int] | None) -> Select[Any]:
     """The next page of all events by job and sequence: the keys first, so that bodies are read only of what fits."""
     e = t.events.c
-    keys = select(e.job_id, e.seq, e.size).order_by(e.job_id, e.seq).limit(EVENTS_PAGE)
+    keys = select(e.job_id, e.seq, e.size).where(in_database(e.job_id)).order_by(e.job_id, e.seq).limit(EVENTS_PAGE)
     if after is not None:
         keys = keys.where(tuple_(e.job_id, e.seq) > tuple_(literal(after[0], t.Id), literal(after[1], BigInteger)))
     page = keys.subquery()

@@ -7,27 +7,44 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
-from sqlalchemy import ColumnElement, event, func, literal, literal_column, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    delete,
+    event,
+    exists,
+    func,
+    insert,
+    literal,
+    literal_column,
+    not_,
+    or_,
+    select,
+)
 from sqlalchemy import Integer as SqlInteger
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
+from events import crash_points
 from events import tables as t
 from events.catalog import ACT
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable
 from events.log import FEED_BYTES_MAX, FeedPage, Transaction
 from events.log_seals import SqlSealLog, to_envelope
 from events.log_sql import RECORDED, first_line, to_recorded
+from events.retention import STATUSES, Archived
+from events.retention_sql import TAKE_OUT_S, kept
 from events.seal import Envelope
 from events.sqlite_line import PRAGMAS, SqliteLine
 
 READERS = 4
+DROPPED_AT_ONCE = 2000  # events of archived jobs in one transaction
 
 
 class SqliteLog(SqlSealLog):
@@ -136,6 +153,37 @@ class SqliteLog(SqlSealLog):
         rows = await self._rows(select(*self._envelope()).where(e.pos > after).order_by(e.pos).limit(limit))
         found = [to_envelope(row) for row in rows]
         return found, found[-1].place if found else cursor
+
+    async def put_archived(self, went: Sequence[Archived]) -> set[str]:
+        j, gone = t.jobs.c, set[str]()
+        _, at = await self.act_place()
+        async with self._writing(TAKE_OUT_S) as connection:
+            for one in went:
+                as_found = and_(j.id == one.job_id, j.last_seq == one.last_seq, j.status.in_(STATUSES))
+                if (await connection.execute(delete(t.jobs).where(as_found, not_(kept())))).rowcount:
+                    columns = {name: getattr(one, name) for name in Archived.__slots__} | {"at": self._now_sql()}
+                    await connection.execute(insert(t.archived).values(**columns))
+                    await connection.execute(delete(t.artifacts).where(t.artifacts.c.job_id == one.job_id))
+                    gone.add(one.job_id)
+            await self._tell(connection, at, [one for one in went if one.job_id in gone])
+        if self.on_act is not None:
+            self.on_act()
+        return gone
+
+    async def drop_archived(self) -> int:
+        e = t.events.c
+        left = select(t.archived.c.job_id).where(exists().where(e.job_id == t.archived.c.job_id))
+        jobs = [row.job_id for row in await self._rows(left)]
+        for job_id in jobs:
+            # From the end, so that readers find a beginning and take the rest from the archive; a few at a time, so
+            # that appends come between.
+            last = select(e.pos).where(e.job_id == job_id).order_by(e.seq.desc()).limit(DROPPED_AT_ONCE)
+            deleted = DROPPED_AT_ONCE
+            while deleted == DROPPED_AT_ONCE:
+                async with self._writing(TAKE_OUT_S) as connection:
+                    deleted = (await connection.execute(delete(t.events).where(e.pos.in_(last)))).rowcount
+                crash_points.reached("retention.part_dropped")
+        return len(jobs)
 
     def _place_sql(self) -> ColumnElement[str]:
         return literal_column("events.epoch || ':' || events.pos")

@@ -153,6 +153,13 @@ class JobCheck:
             found.append(Finding("added", detail, self.job_id, ending.last_seq + 1))
         return sorted(_once(found), key=lambda finding: finding.seq or 0)
 
+    def taken_out(self, last_seq: int) -> list[Finding]:
+        """Instead of `end`, of a job whose events retention took out and nobody can read any more: its chain is left."""
+        if self.sealed_to == last_seq or self._is_lost(last_seq):
+            return _once(self._findings)
+        detail = f"retention took out {last_seq} events, of which {self.sealed_to} are sealed"
+        return [*_once(self._findings), Finding("missing", detail, self.job_id, self.sealed_to + 1)]
+
     def _take_unsealed(self, stored: Stored) -> None:
         envelope = stored.envelope
         if self._is_lost(envelope.seq):

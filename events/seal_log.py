@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from events.record import Recorded
+from events.retention import Archived
 from events.seal import Envelope, Range, Seal
 
 SEAL_EVENTS_MAX = 500
@@ -92,6 +93,10 @@ class SealLog(Protocol):
 
     def endings(self, job_id: str | None = None) -> AsyncIterator[Ending]:
         """What the rows of all jobs and acts say, in id order."""
+
+    def all_archived(self, job_id: str | None = None) -> AsyncIterator[Archived]:
+        """Every job retention took out, in id order; or one. Where there is an archive, `stored` and `endings` have those
+        that are not discarded."""
 
     def erasures(self, job_id: str | None = None) -> AsyncIterator[Erasure]:
         """What was erased, by job id and sequence."""

@@ -418,6 +418,35 @@ acts = Table(
     Index("ix_acts_tenant", "tenant", "job_id"),
 )
 
+# Jobs that retention took out, and where they are (events/archive.py); of one that was discarded there is no place.
+archived = Table(
+    "archived",
+    metadata,
+    Column("job_id", Id, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("finished_at", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("place", Text),
+    Column("start", BigInteger, nullable=False),
+    Column("length", BigInteger, nullable=False),
+    Index("ix_archived_tenant", "tenant", "job_id"),
+)
+
+# Jobs that retention leaves alone (events/retention.py).
+pins = Table(
+    "pins",
+    metadata,
+    Column("job_id", Id, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("address", Text),
+    Column("reason", Text, nullable=False),
+)
+
 # One row: which lineage of the log this is. A restore raises `epoch`.
 log = Table(
     "log",
@@ -430,4 +459,4 @@ log = Table(
 # One row: the oldest revision whose code may go on with this schema. A migration that takes something away raises it.
 compatible = Table("compatible", metadata, Column("since", Text, primary_key=True))
 
-REVISION = "0021"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0022"  # the schema this code needs; a test holds it against `migrations.head()`

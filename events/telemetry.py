@@ -91,6 +91,7 @@ class Telemetry:
         self.bus = BusMetrics(page)
         self.gateway = GatewayMetrics(page)
         self.webhooks = WebhookMetrics(page)
+        self.retention = RetentionMetrics(page)
         tasks = page.gauge("asyncio_tasks", "Tasks of this process's event loop that have not ended.")
         tasks.set_function(_tasks)
 
@@ -201,6 +202,12 @@ class WebhookMetrics:
         self.attempts = page.counter("webhooks", "Attempts to deliver a webhook.", "outcome", DELIVERIES)
         self.answer_s = page.histogram("webhook_seconds", "From the begin of an attempt to its outcome.", COMMIT_S)
         self.sending = page.gauge("webhooks_sending", "Attempts under way.")
+
+
+class RetentionMetrics:
+    def __init__(self, page: "_Page") -> None:
+        self.jobs = page.counter("retention_jobs", "Jobs retention took out.", "to", ("archived", "discarded"))
+        self.failed = page.counter("retention_failed", "Passes of retention that failed.")
 
 
 def refusal_of(error: PhaselineError) -> str:

@@ -213,6 +213,16 @@ class Hold(Answer):
     acts: list[HoldAct]
 
 
+class Pin(Answer):
+    """Whether retention leaves the job alone, and who wanted it."""
+
+    pinned: bool
+    at: Instant | None
+    actor: str | None
+    address: str | None
+    reason: str | None
+
+
 class PhaseInfo(Answer):
     """A phase and the percent it ends at."""
 

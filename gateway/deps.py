@@ -16,6 +16,7 @@ from events.holds import Holds
 from events.keys import DEFAULT_TENANT, SCOPES, Scope
 from events.log import Log
 from events.passes import Doors
+from events.retention import RetentionLog
 from events.schedules import Schedules
 from events.telemetry import Telemetry
 from events.webhook_url import Rules
@@ -40,6 +41,7 @@ class Deps:
     tokens: Tokens | None = None  # of an issuer: with it everybody is asked
     holds: Holds | None = None
     audit: AuditedLog | None = None
+    retention: RetentionLog | None = None
     webhooks: Webhooks | None = None  # without them no job may name one
     webhook_rules: Rules = field(default_factory=Rules)
     asks: bool = False  # for a key, from the start; otherwise as soon as there is one

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from events.catalog import FINAL, Cancel, Concurrency, Reopen, Timeouts
+from events.catalog import FINAL, AnyCommand, Cancel, Concurrency, Reopen, Timeouts
 from events.committer import new_command_id
-from events.errors import UnknownJob
+from events.errors import JobArchived, UnknownJob
 from events.job import Job, evolve
 from events.log import JobRow, Log
 from events.record import Recorded
@@ -300,7 +300,19 @@ async def _cancel(request: web.Request, body: CancelBody) -> None:
         reason=body.reason,
         address=address_of(request),
     )
-    await request.app[DEPS].committer.execute(job_id_in(request), command, tenant=who.tenant)
+    await execute(request, command)
+
+
+async def execute(request: web.Request, command: AnyCommand) -> None:
+    """Runs a command on the job the path names. Raises what refuses it; `JobArchived` for one that went."""
+    deps, job_id, tenant = request.app[DEPS], job_id_in(request), identify(request).tenant
+    try:
+        await deps.committer.execute(job_id, command, tenant=tenant)
+    except UnknownJob:
+        gone = (await deps.log.archived([job_id])).get(job_id)
+        if gone is None or gone.place is None or gone.tenant != tenant:
+            raise
+        raise JobArchived(status=gone.status) from None
 
 
 async def _ended(log: Log, job_id: str) -> None:
@@ -316,5 +328,5 @@ async def retry(request: web.Request) -> web.Response:
     body = checked(RetryBody, await read_object(request, optional=True))
     who = identify(request)
     command = Reopen(command_id=new_command_id(), actor=who.actor, reason=body.reason, address=address_of(request))
-    await request.app[DEPS].committer.execute(job_id_in(request), command, tenant=who.tenant)
+    await execute(request, command)
     return answer(await document(request.app[DEPS].log, await row_of(request)), status=202)

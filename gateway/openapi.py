@@ -15,6 +15,7 @@ from gateway.job_events import NDJSON, PAGE_DEFAULT, PAGE_MAX
 from gateway.jobs import LIST_MAX
 from gateway.outlet import EVENT_STREAM
 from gateway.passes import NewPass
+from gateway.pins import PinBody
 from gateway.queries import SEQ_MAX
 from gateway.schedules import NewSchedule, Why
 from gateway.schemas import BulkBody, CancelBody, NewJob, RerunBody, RetryBody
@@ -151,6 +152,14 @@ ROUTES = (
         _ok("Recorded.", model(a.Hold)),
         body=HoldBody,
         fails=(400, 404, 413, 422),
+    ),
+    Route(f"GET {ID}/pin", "Whether retention leaves the job alone.", _ok("It.", model(a.Pin)), fails=(400, 404)),
+    Route(
+        f"POST {ID}/pin",
+        "Keeps the job whatever retention says, or no longer.",
+        _ok("Done.", model(a.Pin)),
+        body=PinBody,
+        fails=(400, 404, 409, 413, 422),
     ),
     Route(f"GET {ID}/results", "The result's exact bytes.", _ok("JSON.", ANY_JSON), fails=(400, 404, 409)),
     Route(
@@ -419,7 +428,7 @@ class Description:
 
 ANSWERS: tuple[type[BaseModel], ...] = (
     a.Problem, a.Job, a.Analysis, a.AnalysisMade, a.JobPage, a.BulkCounted, a.BulkDone, a.Engines, a.Workers, a.Stats, a.GatewayState, a.Session, a.PassMade,
-    a.Ready, a.Alive, a.Schedule, a.ScheduleShown, a.Schedules, a.Deliveries, a.Hold,
+    a.Ready, a.Alive, a.Schedule, a.ScheduleShown, a.Schedules, a.Deliveries, a.Hold, a.Pin,
 )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ async def again(request: web.Request, row: JobRow, body: RerunBody, ask: Asked) 
         concurrency=source.concurrency,
         rerun_of=row.job.id,
         from_phase=body.from_phase,
-        reused=tuple(_moved(checkpoint, job_id) for checkpoint in await _recorded(log, row.job.id, before)),
+        reused=tuple(_moved(checkpoint, job_id) for checkpoint in await _reusable(log, row.job.id, before)),
         job_id=job_id,
     )
     return await accept(request, engine, draft, ask)
@@ -77,6 +77,14 @@ async def _submitted(log: Log, job_id: str) -> Submitted:
     if not isinstance(event, Submitted):
         raise UnknownJob
     return event
+
+
+async def _reusable(log: Log, job_id: str, phases: tuple[str, ...]) -> tuple[Checkpoint, ...]:
+    """Large outputs of an archived job are not at hand for a new one: those phases are computed again."""
+    found = await _recorded(log, job_id, phases)
+    if any(checkpoint.output_ref for checkpoint in found) and await log.archived([job_id]):
+        return tuple(checkpoint for checkpoint in found if checkpoint.output_ref is None)
+    return found
 
 
 async def _recorded(log: Log, job_id: str, phases: tuple[str, ...]) -> tuple[Checkpoint, ...]:

@@ -12,6 +12,7 @@ from phaseline.cli_fpl import fpl
 from phaseline.cli_jobs import jobs
 from phaseline.cli_keys import keys
 from phaseline.cli_options import EXIT_CODES, FrontDoor, closing, exit_with
+from phaseline.cli_retention import retention
 from phaseline.cli_schedules import schedules
 from phaseline.cli_server import db, doctor, gateway, up, verify, worker
 from phaseline.cli_watch import follow, submit
@@ -61,6 +62,7 @@ for command in (
     db,
     keys,
     webhooks,
+    retention,
     verify,
     audit,
     doctor,

@@ -237,6 +237,12 @@ def _summary(report: "Report") -> str:
         )
     if report.erased:
         parts.append(f"{report.erased} events erased")
+    if report.archived:
+        parts.append(f"{report.archived} jobs read from the archive")
+    if report.discarded:
+        parts.append(f"{report.discarded} jobs discarded by retention, of which only the chain is left")
+    if report.unread:
+        parts.append(f"{report.unread} jobs archived and not read: say where with PHASELINE_ARCHIVE")
     if report.anchors is not None:
         held = f"up to seal {report.anchored_seal}" if report.anchored_seal else "none"
         parts.append(f"{report.anchors} anchors hold, {held}")

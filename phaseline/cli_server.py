@@ -172,7 +172,7 @@ def erase(job: Any, reason: str, actor: str, **given: Any) -> None:
 
 
 _HOLD_CODES = "\b\nExit codes: 0 recorded, 1 no such job, or an error, 2 usage.\n"
-_who_and_why = both(
+who_and_why = both(
     click.argument("job", type=click.UUID),
     click.option("--reason", required=True, help="Why, for whoever reads the audit."),
     click.option("--by", "actor", required=True, help="Who, as in events: user:ada."),
@@ -182,7 +182,7 @@ _who_and_why = both(
 @db.command(
     epilog=closing(f"phaseline db hold JOB --reason 'case 4711' --by user:ada {ON_DATABASE}", codes=_HOLD_CODES)
 )
-@both(_who_and_why, database_url_option, data_dir_option)
+@both(who_and_why, database_url_option, data_dir_option)
 def hold(job: Any, reason: str, actor: str, **given: Any) -> None:
     """Holds JOB: nothing of it may go until it is let go, an erasure is refused. Recorded for ever."""
     settings = settings_of(given)
@@ -195,7 +195,7 @@ def hold(job: Any, reason: str, actor: str, **given: Any) -> None:
 @db.command(
     epilog=closing(f"phaseline db unhold JOB --reason 'case closed' --by user:ada {ON_DATABASE}", codes=_HOLD_CODES)
 )
-@both(_who_and_why, database_url_option, data_dir_option)
+@both(who_and_why, database_url_option, data_dir_option)
 def unhold(job: Any, reason: str, actor: str, **given: Any) -> None:
     """Lets JOB go that was held. Recorded for ever."""
     settings = settings_of(given)

@@ -26,6 +26,7 @@ from engine_worker.supervisor import Supervisor, WorkerOptions
 from events import crash_points
 from events.acts import By
 from events.announce import Announcer
+from events.archiver import Archiver
 from events.audit import AuditedLog
 from events.batch import Committed
 from events.bus import Bus
@@ -41,6 +42,7 @@ from events.log import Log
 from events.log_postgres import PostgresLog
 from events.log_sqlite import SqliteLog
 from events.passes import Doors
+from events.retention import RetentionLog
 from events.schedules import Schedules
 from events.seal import Seal
 from events.seal_log import SealLog
@@ -57,7 +59,7 @@ from gateway.addresses import Network, networks
 from gateway.app import make_app
 from gateway.deps import Deps
 from gateway.limits import Limits
-from phaseline import database, logs, oidc, verify
+from phaseline import archives, database, logs, oidc, verify
 from phaseline.settings import OTHER_FILES, Misconfigured, Settings, words
 
 BOOT_WAIT_S = 60.0  # how long a process waits for its database at boot before it gives up
@@ -82,6 +84,7 @@ class Spine:
     webhooks: Webhooks
     holds: Holds
     audit: AuditedLog
+    retention: RetentionLog
     committer: Committer
     engines: Mapping[str, Engine]
     telemetry: Telemetry
@@ -107,14 +110,14 @@ def run_worker(settings: Settings) -> int:
 
 def db_migrate(settings: Settings) -> None:
     """Brings the schema up to date; waits for its turn when another process migrates."""
-    _arm(settings)
+    arm(settings)
     asyncio.run(_waiting_for_database(lambda: database.migrate(settings)))
 
 
 def db_restored(settings: Settings) -> str:
     """Begins a new epoch of a log that was restored from a backup and has it copied again; returns the epoch. Processes
     on it may be running, but for `phaseline up`."""
-    _arm(settings)
+    arm(settings)
     with _only_one(settings):
         return asyncio.run(_restored(settings))
 
@@ -302,8 +305,9 @@ async def _spine(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Spin
             _background(sweeper.run()),
             _background(sealer.run()),
             _delivering(settings, log, told, telemetry),
+            _archiving(settings, log, holder, telemetry),
         ):
-            yield Spine(log, bus, log, log, log, log, log, committer, _engines(settings), telemetry)
+            yield Spine(log, bus, log, log, log, log, log, log, committer, _engines(settings), telemetry)
     finally:
         await bus.close()
         await log.close()
@@ -326,6 +330,21 @@ async def _delivering(
         told.append(deliverer.committed)
         async with _background(deliverer.run()):
             yield
+
+
+@contextlib.asynccontextmanager
+async def _archiving(
+    settings: Settings, log: PostgresLog | SqliteLog, holder: str, telemetry: Telemetry
+) -> AsyncIterator[None]:
+    """Retention goes on while the block lasts, where there are rules."""
+    rules = archives.rules(settings)
+    if not rules:
+        yield
+        return
+    store = archives.make_store(settings)
+    archiver = Archiver(log, store, rules, holder, settings.retention_every_s, telemetry)
+    async with _background(archiver.run()):
+        yield
 
 
 def webhook_rules(settings: Settings) -> Rules:
@@ -367,6 +386,7 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         webhooks=parts.webhooks,
         holds=parts.holds,
         audit=parts.audit,
+        retention=parts.retention,
         webhook_rules=webhook_rules(settings),
         asks=asks,
         trusted_proxies=_networks(settings),
@@ -608,12 +628,13 @@ def _signals() -> Iterator[asyncio.Semaphore]:
 
 def _run(process: Coroutine[Any, Any, None], settings: Settings) -> int:
     logs.configure(settings)
-    _arm(settings)
+    arm(settings)
     asyncio.run(_ended_in_peace(process))
     return 0
 
 
-def _arm(settings: Settings) -> None:
+def arm(settings: Settings) -> None:
+    """For tests: this process kills itself where they want it."""
     if settings.crash_at:
         try:
             crash_points.arm(settings.crash_at)

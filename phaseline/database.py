@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from events import crash_points, tables
 from events.acts import By
+from events.archive import Archive
 from events.batch import job_row
 from events.catalog import Submitted
 from events.clock import Clock
@@ -22,10 +23,12 @@ from events.holds import HoldAct
 from events.job import fold
 from events.keys import ApiKey, Scope, draw
 from events.log import JobRow, Log, differing
+from events.log_archived import WithArchive
 from events.log_postgres import BEGIN_EPOCH, DRIVER_FAILURES, PostgresLog, asyncpg_url, unreachable
 from events.log_sqlite import SqliteLog, sqlite_engine
 from events.record import Recorded
 from events.webhooks import Endpoint, new_secret
+from phaseline import archives
 from phaseline.settings import Settings
 
 EPOCH_WAIT_S = 10  # a restore's command waits this long for the transactions under way
@@ -46,10 +49,24 @@ def sqlite_path(settings: Settings) -> Path:
 
 
 def make_log(settings: Settings) -> PostgresLog | SqliteLog:
-    """The log these settings name, not yet open."""
-    log = PostgresLog(settings.database_url) if settings.database_url else SqliteLog(sqlite_path(settings))
+    """The log these settings name, not yet open. Raises `Misconfigured`."""
+    store = archives.make_store(settings)
+    log: PostgresLog | SqliteLog
+    if store is None:
+        log = PostgresLog(settings.database_url) if settings.database_url else SqliteLog(sqlite_path(settings))
+    else:
+        log = _Postgres(settings.database_url) if settings.database_url else _Sqlite(sqlite_path(settings))
+        log.archive = Archive(store)
     log.running_jobs_max = settings.running_jobs_max
     return log
+
+
+class _Postgres(WithArchive, PostgresLog):
+    pass
+
+
+class _Sqlite(WithArchive, SqliteLog):
+    pass
 
 
 async def migrate(settings: Settings, revision: str = "head") -> None:
@@ -114,7 +131,8 @@ def _raise_epoch(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[PostgresLog | SqliteLog]:
+async def opened(settings: Settings) -> AsyncIterator[PostgresLog | SqliteLog]:
+    """The log, open for the block."""
     log = make_log(settings)
     await log.open()
     try:
@@ -127,7 +145,7 @@ async def create_key(
     settings: Settings, tenant: str, name: str, scopes: Sequence[Scope], days: float | None, by: By
 ) -> tuple[ApiKey, str]:
     """Makes an API key that is good for so many days, or for ever. Its text is nowhere else."""
-    async with _opened(settings) as log:
+    async with opened(settings) as log:
         now_ms = await log.now()
         expires_at = None if days is None else now_ms + int(days * DAY_MS)
         key, text = draw(tenant, name, scopes, now_ms=now_ms, expires_at=expires_at)
@@ -137,19 +155,19 @@ async def create_key(
 
 async def list_keys(settings: Settings, tenant: str | None) -> list[ApiKey]:
     """Every key, of one tenant when given."""
-    async with _opened(settings) as log:
+    async with opened(settings) as log:
         return await log.keys(tenant)
 
 
 async def revoke_key(settings: Settings, key_id: str, by: By) -> bool:
     """Makes a key good for nothing; False when there is none of this id."""
-    async with _opened(settings) as log:
+    async with opened(settings) as log:
         return await log.revoke_key(key_id, by)
 
 
 async def hold(settings: Settings, job_id: str, *, held: bool, actor: str, reason: str) -> None:
     """Holds a job, or lets it go. Raises `UnknownJob`."""
-    async with _opened(settings) as log:
+    async with opened(settings) as log:
         row = await log.job(job_id)
         if row is None:
             raise UnknownJob
@@ -158,7 +176,7 @@ async def hold(settings: Settings, job_id: str, *, held: bool, actor: str, reaso
 
 async def set_webhooks(settings: Settings, tenant: str, url: str | None, by: By) -> Endpoint:
     """Gives a tenant webhooks, or changes where they go; its secret stays."""
-    async with _opened(settings) as log:
+    async with opened(settings) as log:
         now_ms = await log.now()
         known = await log.endpoint(tenant) or Endpoint(tenant, new_secret(), None, None, url, now_ms)
         changed = replace(known, url=url, changed_at=now_ms)
@@ -168,7 +186,7 @@ async def set_webhooks(settings: Settings, tenant: str, url: str | None, by: By)
 
 async def rotate_webhooks(settings: Settings, tenant: str, by: By) -> Endpoint | None:
     """A new secret; the old one signs beside it for a day. None when the tenant has no webhooks."""
-    async with _opened(settings) as log:
+    async with opened(settings) as log:
         known = await log.endpoint(tenant)
         if known is None:
             return None
@@ -179,19 +197,19 @@ async def rotate_webhooks(settings: Settings, tenant: str, by: By) -> Endpoint |
 
 async def list_webhooks(settings: Settings) -> list[Endpoint]:
     """Every tenant that has webhooks."""
-    async with _opened(settings) as log:
+    async with opened(settings) as log:
         return await log.endpoints()
 
 
 async def remove_webhooks(settings: Settings, tenant: str, by: By) -> bool:
     """Ends a tenant's webhooks; False when it has none."""
-    async with _opened(settings) as log:
+    async with opened(settings) as log:
         return await log.drop_endpoint(tenant, by)
 
 
 async def check(settings: Settings) -> list[str]:
     """Every difference between a job's row and the fold of its events, one sentence each; none is good."""
-    async with _opened(settings) as log:
+    async with opened(settings) as log:
         return [problem async for row in log.all_jobs() for problem in await differences(log, row.job.id)]
 
 

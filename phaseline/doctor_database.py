@@ -36,6 +36,8 @@ RIGHTS = {
     "erasures": "SELECT",
     "holds": "SELECT INSERT",
     "acts": "SELECT INSERT",
+    "archived": "SELECT",
+    "pins": "SELECT INSERT DELETE",
     "webhooks": "SELECT",
     "deliveries": "SELECT UPDATE",
     "delivery_attempts": "SELECT INSERT",
@@ -48,7 +50,7 @@ SEQUENCES = ("events_pos_seq", "schedule_acts_no_seq", "holds_no_seq")
 _KEPT = ("events", "seals", "sealed", "erasures", "delivery_attempts", "holds", "acts")  # append-only
 _WALLED = (  # behind row level security
     "jobs", "events", "job_tags", "artifacts", "stream_passes", "schedules", "webhooks", "deliveries", "delivery_attempts",
-    "holds", "acts",
+    "holds", "acts", "archived", "pins",
 )  # fmt: skip
 _TRIGGERS = {
     "postgresql": tuple(f"{table}_no_{what}" for table in _KEPT for what in ("change", "truncate")),

@@ -63,6 +63,15 @@ class Settings(BaseSettings):
     )
     anchors_dir: Path | None = Field(None, description="folder anchors are written to, to be carried off the machine")
     anchor_every_s: float = Field(3600.0, gt=0, description="how often an anchor is written when there are new events")
+    retention: str = Field(
+        "",
+        description="how long jobs are kept after their end, by outcome and engine: completed=30d, failed=180d, "
+        "fpl.completed=365d; what is not named is kept for ever",
+    )
+    archive: str = Field(
+        "", description="where jobs go then and are read from: a folder, s3://bucket/prefix, or `discard` for nowhere"
+    )
+    retention_every_s: float = Field(3600.0, gt=0, description="how often retention looks for jobs that may go")
     drain_s: float = Field(30.0, ge=0, description="after SIGTERM running engines get this long")
     outage_grace_s: float = Field(30.0, ge=0, description="engines go on this long without a database")
     event_partitions: int = Field(1, ge=1, le=1024, description="routing keys of the hints, for sharding gateways")

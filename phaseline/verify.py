@@ -207,6 +207,8 @@ async def _read(log: Log, bus: Bus, copy: CopyCheck) -> None:
         copy.copied(message)
     for (job_id, seq), message in copy.beyond.items():
         page = await log.read(job_id, seq - 1, limit=1)
+        if not page and await log.archived([job_id]):
+            continue  # retention took it out, and it was copied before
         copy.held_against(message, page[0] if page and page[0].seq == seq else None)
     if copy.first is not None and next(copy.missing(), None) is not None and await bus.copy_start():
         await _excuse_removed(log, copy, copy.first)

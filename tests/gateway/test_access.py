@@ -37,7 +37,7 @@ NEEDS = {
     "/openapi.json /asyncapi.json /docs /api/v1/session",
     "any key": "/api/v1/engines",
     "read": "/api/v1/jobs /api/v1/jobs/{job_id} /api/v1/jobs/{job_id}/results /api/v1/jobs/{job_id}/artifacts/{sha256} "
-    "/api/v1/jobs/{job_id}/events /api/v1/jobs/{job_id}/deliveries /api/v1/jobs/{job_id}/hold /api/v1/analyze/{job_id} /api/v1/events /api/v1/stats "
+    "/api/v1/jobs/{job_id}/events /api/v1/jobs/{job_id}/deliveries /api/v1/jobs/{job_id}/hold /api/v1/jobs/{job_id}/pin /api/v1/analyze/{job_id} /api/v1/events /api/v1/stats "
     "/api/v1/schedules /api/v1/schedules/{name}",
     "admin": "/api/v1/audit /api/v1/audit/check /api/v1/audit/export /api/v1/workers /api/v1/gateway /metrics",
     "stream": "/api/v1/jobs/{job_id}/stream /api/v1/analyze/{job_id}/stream /api/v1/stream",
@@ -55,6 +55,7 @@ POSTS = {
     "/api/v1/schedules/{name}/pause": ("submit", {}),
     "/api/v1/schedules/{name}/resume": ("submit", {}),
     "/api/v1/jobs/{job_id}/hold": ("admin", {"reason": "x"}),
+    "/api/v1/jobs/{job_id}/pin": ("submit", {"reason": "x"}),
     "/api/v1/passes": ("read", {"feed": True}),
     "/api/v1/bulk": ("cancel", {"action": "cancel", "q": "engine:fpl"}),
 }
@@ -80,6 +81,7 @@ async def settings(storage: Storage, issuer: Issuer) -> dict[str, Any]:
         "asks": True,
         "holds": storage.log,
         "audit": storage.log,
+        "retention": storage.log,
         "webhooks": storage.log,
     }
 

@@ -1,0 +1,242 @@
+"""Archived jobs: how they lie in an object, and how they are read back. The whole format is here.
+
+An object is a gzip file of NDJSON, so `zcat` opens it. Each job is a gzip member of its own, so that one job is read
+without the others: a line that names it, a line for each event with every column (`data` as exact text, hashes in hex),
+a line for each large value (base64). Beside each object lies its manifest: what it holds, and its SHA-256.
+"""
+
+import asyncio
+import base64
+import gzip
+import os
+import tempfile
+import weakref
+import zlib
+from array import array
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar
+
+from events.errors import LogUnavailable
+from events.log import FEED_BYTES_MAX, PAGE_BYTES_MAX, PAGE_EVENTS_MAX
+from events.record import Recorded
+from events.retention import Archived, Due
+from events.seal import Envelope
+from events.seal_log import Stored
+from events.values import decode, encode
+
+FORMAT = "phaseline job 1"
+LINE_BYTES_MAX = 256 * 1024 * 1024  # a value of the largest result there may be, in base64, is less
+OPEN_MAX = 16  # jobs kept unpacked in files of this machine
+_T = TypeVar("_T")
+_VALUE = b'{"sha256":'
+
+
+class ArchiveUnavailable(LogUnavailable):
+    """The archive does not answer, or lacks an object. Check PHASELINE_ARCHIVE, and that it can be read; then try again."""
+
+
+class ArchiveBroken(ArchiveUnavailable):
+    """The archive answers, and has not what was put into it."""
+
+
+class ArchiveStore(Protocol):
+    """Where objects lie. Each call raises `ArchiveUnavailable`; `fetch` of what is not there `ArchiveBroken`."""
+
+    async def put(self, name: str, content: Path) -> None:
+        """Keeps a file's content under a name, whole or not at all. When it returns, it is durable."""
+
+    async def fetch(self, name: str, start: int, length: int | None, into: IO[bytes]) -> None:
+        """Writes a part of an object, or all from `start` on, into a file."""
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------
+
+
+class MemberWriter:
+    """One job's member at the end of a file. Used from one thread at a time; `close` ends it."""
+
+    def __init__(self, file: IO[bytes], due: Due, events: int) -> None:
+        self.start = file.tell()
+        self._file = file
+        # No time and no name in its header: the same job is the same bytes.
+        self._gzip = gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0)
+        self._write({"format": FORMAT, **asdict(due), "events": events})
+
+    def events(self, page: Sequence[Stored]) -> None:
+        """The next events, in sequence."""
+        for stored in page:
+            columns = asdict(stored.envelope)
+            columns["digest"] = stored.envelope.digest.hex()
+            self._write({**columns, "size": stored.size, "data": stored.data})
+
+    def value(self, sha256: str, body: bytes) -> None:
+        """A large value; after the events."""
+        self._write({"sha256": sha256, "body": base64.b64encode(body).decode()})
+
+    def close(self) -> int:
+        """Ends the member and returns its length."""
+        self._gzip.close()
+        return self._file.tell() - self.start
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._gzip.write(encode(line) + b"\n")
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+class Unpacked:
+    """One job's lines in a nameless file of this machine, and where each begins. Goes with its last reader."""
+
+    def __init__(self, descriptor: int, ends: "array[int]", values: dict[str, tuple[int, int]]) -> None:
+        self._descriptor = descriptor
+        self._ends = ends  # of the head line and of each event's
+        self._values = values  # first byte and end
+        weakref.finalize(self, os.close, descriptor)
+
+    @property
+    def events(self) -> int:
+        """How many there are; their sequences are 1 to this."""
+        return len(self._ends) - 1
+
+    def rows(self, after: int, limit: int) -> Iterator[dict[str, Any]]:
+        """The events after a sequence, each as its line."""
+        for seq in range(after + 1, min(after + limit, self.events) + 1):
+            start, end = self._ends[seq - 1], self._ends[seq]
+            yield decode(os.pread(self._descriptor, end - start, start))
+
+    def page(self, after: int, limit: int, bytes_max: int) -> list[Recorded]:
+        """As `Log.read`."""
+        found: list[Recorded] = []
+        total = 0
+        for row in self.rows(after, limit):
+            total += int(row["size"])
+            if found and total > bytes_max:
+                break
+            found.append(_recorded(row))
+        return found
+
+    def back(self, before: int, limit: int) -> list[Recorded]:
+        """As `Log.read_back`."""
+        first = max(min(before, self.events + 1) - limit, 1)
+        return [_recorded(row) for row in self.rows(first - 1, min(before - first, limit))][::-1]
+
+    def checkpoints(self) -> list[Recorded]:
+        """As `Log.checkpoints`."""
+        return [_recorded(row) for row in self.rows(0, self.events) if row["type"] == "checkpoint"]
+
+    def stored(self, after: int, limit: int, bytes_max: int) -> list[Stored]:
+        """As an audit reads them."""
+        found: list[Stored] = []
+        total = 0
+        for row in self.rows(after, limit):
+            total += len(row["data"])
+            if found and total > bytes_max:
+                break
+            size, data = row.pop("size"), row.pop("data")
+            found.append(Stored(Envelope(**row | {"digest": bytes.fromhex(row["digest"])}), size, data))
+        return found
+
+    def value_size(self, sha256: str) -> int | None:
+        """The bytes of a large value."""
+        body = self.value(sha256)
+        return None if body is None else len(body)
+
+    def value(self, sha256: str) -> bytes | None:
+        """A large value."""
+        place = self._values.get(sha256)
+        if place is None:
+            return None
+        return base64.b64decode(decode(os.pread(self._descriptor, place[1] - place[0], place[0]))["body"])
+
+
+def unpack(member: IO[bytes]) -> Unpacked:
+    """Reads a member through. Raises `ArchiveBroken`."""
+    ends, values = array("q"), dict[str, tuple[int, int]]()
+    with tempfile.TemporaryFile() as file:
+        end = 0
+        try:
+            with gzip.GzipFile(fileobj=member) as lines:
+                while line := lines.readline(LINE_BYTES_MAX):
+                    file.write(line)
+                    start, end = end, end + len(line)
+                    if line.startswith(_VALUE):
+                        values[decode(line[:96].partition(b',"body"')[0] + b"}")["sha256"]] = start, end
+                    else:
+                        ends.append(end)
+        except (OSError, EOFError, ValueError, zlib.error) as broken:
+            raise ArchiveBroken(f"an archived job cannot be read: {broken}") from broken
+        if not ends:
+            raise ArchiveBroken("an archived job cannot be read: it is empty")
+        file.flush()
+        return Unpacked(os.dup(file.fileno()), ends, values)
+
+
+class _Kept:
+    """A job among the last ones asked for; who asks first fetches it."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.unpacked: Unpacked | None = None
+
+
+class Archive:
+    """Reads archived jobs. Each is fetched once while it is among the last ones asked for."""
+
+    def __init__(self, store: ArchiveStore) -> None:
+        self._store = store
+        self._kept: OrderedDict[tuple[str, str | None, int], _Kept] = OrderedDict()
+
+    async def opened(self, one: Archived) -> Unpacked:
+        """A job, unpacked. Raises `ArchiveUnavailable`."""
+        key = one.job_id, one.place, one.start
+        kept = self._kept.setdefault(key, _Kept())
+        self._kept.move_to_end(key)
+        while len(self._kept) > OPEN_MAX:
+            self._kept.popitem(last=False)
+        async with kept.turn:
+            if kept.unpacked is None:
+                kept.unpacked = await self._fetch(one)
+            return kept.unpacked
+
+    async def _fetch(self, one: Archived) -> Unpacked:
+        if one.place is None:
+            raise ArchiveUnavailable("the job was discarded")
+        with tempfile.TemporaryFile() as member:
+            await self._store.fetch(one.place, one.start, one.length, member)
+            member.seek(0)
+            return await asyncio.to_thread(unpack, member)
+
+    async def page(
+        self, one: Archived, after: int, limit: int = PAGE_EVENTS_MAX, bytes_max: int = PAGE_BYTES_MAX
+    ) -> list[Recorded]:
+        """As `Log.read`. Raises `ArchiveUnavailable`."""
+        return await self.ask(one, lambda unpacked: unpacked.page(after, limit, bytes_max))
+
+    async def stored(self, one: Archived) -> AsyncIterator[Stored]:
+        """Every event, as an audit reads them. Raises `ArchiveUnavailable`."""
+        after = 0
+        while page := await self.ask(one, partial(_stored, after)):
+            for stored in page:
+                yield stored
+            after += len(page)
+
+    async def ask(self, one: Archived, question: Callable[[Unpacked], _T]) -> _T:
+        """Asks an unpacked job, in a thread. Raises `ArchiveUnavailable`."""
+        unpacked = await self.opened(one)
+        try:
+            return await asyncio.to_thread(question, unpacked)
+        except (OSError, ValueError, KeyError, TypeError) as broken:
+            raise ArchiveBroken(f"archived job {one.job_id} cannot be read: {broken}") from broken
+
+
+def _stored(after: int, unpacked: Unpacked) -> list[Stored]:
+    return unpacked.stored(after, PAGE_EVENTS_MAX, FEED_BYTES_MAX)
+
+
+def _recorded(row: dict[str, Any]) -> Recorded:
+    return Recorded(**{name: row[name] for name in Recorded.__slots__})

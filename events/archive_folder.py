@@ -1,0 +1,58 @@
+"""An archive in a folder, which may be a mounted one."""
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+from typing import IO
+
+from events.archive import ArchiveBroken, ArchiveUnavailable
+
+
+class FolderStore:
+    """See `ArchiveStore`. The folder is made when something is put."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def put(self, name: str, content: Path) -> None:
+        try:
+            await asyncio.to_thread(self._put, name, content)
+        except OSError as failure:
+            raise ArchiveUnavailable(f"{self._folder} takes no archive: {failure}") from failure
+
+    async def fetch(self, name: str, start: int, length: int | None, into: IO[bytes]) -> None:
+        try:
+            await asyncio.to_thread(self._fetch, name, start, length, into)
+        except OSError as failure:
+            # A folder that is not mounted is away; one that is there and lacks a file has lost it.
+            gone = isinstance(failure, FileNotFoundError) and any(self._folder.glob("*"))
+            kind = ArchiveBroken if gone else ArchiveUnavailable
+            raise kind(f"{self._folder / name} cannot be read: {failure}") from failure
+
+    def _put(self, name: str, content: Path) -> None:
+        target = self._folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.part")
+        with content.open("rb") as source, part.open("wb") as file:
+            shutil.copyfileobj(source, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(target)
+        for folder in (target.parent, self._folder):  # a name is durable when its folder is
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _fetch(self, name: str, start: int, length: int | None, into: IO[bytes]) -> None:
+        with (self._folder / name).open("rb") as file:
+            file.seek(start)
+            left = length
+            while left is None or left > 0:
+                piece = file.read(1 << 20 if left is None else min(left, 1 << 20))
+                if not piece:
+                    break
+                into.write(piece)
+                left = left if left is None else left - len(piece)

@@ -1,0 +1,189 @@
+"""The archiver: takes jobs out whose time has come. Runs in every process that has rules; a leader lease lets one act.
+
+A job goes only when it is sealed to its end, so that its archived events can be held against the audit's chain. First its
+object is written and read back, then its manifest; only then is the job taken out of the database, by one transaction
+that judges again whether it may go. A death in between leaves an object nobody names: the next pass writes it again,
+under the same name when it holds the same.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import logging
+import random
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from events import crash_points
+from events.archive import FORMAT, ArchiveBroken, ArchiveStore, MemberWriter
+from events.clock import rfc3339
+from events.errors import Unavailable
+from events.log import FEED_BYTES_MAX, Log
+from events.retention import Archived, Due, RetentionLog, Rule, gone_to
+from events.seal_log import SealLog, Stored
+from events.telemetry import Telemetry
+from events.values import encode
+
+OBJECT_BYTES = 64 * 1024 * 1024  # an object is closed once it is larger
+OBJECT_JOBS_MAX = 1000
+LEAD_S = 60.0  # so long nobody else begins when the one that archives stands still
+WEEK_MS = 7 * 24 * 3600 * 1000
+
+_log = logging.getLogger(__name__)
+
+
+class Source(Log, SealLog, RetentionLog, Protocol):
+    """The log as the archiver needs it."""
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one pass did. `parts`: partitions dropped, on SQLite jobs whose events were deleted."""
+
+    jobs: int = 0
+    events: int = 0
+    objects: int = 0
+    bytes: int = 0
+    parts: int = 0
+
+
+class Archiver:
+    """`store` None: what is due is discarded."""
+
+    def __init__(
+        self,
+        log: Source,
+        store: ArchiveStore | None,
+        rules: Sequence[Rule],
+        holder: str,
+        every_s: float,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._source = log
+        self._store = store
+        self._rules = rules
+        self._holder = holder
+        self._every_s = every_s
+        self._metrics = (telemetry or Telemetry()).retention
+
+    async def run(self) -> None:
+        """Archives until cancelled; a failing pass is logged and tried again."""
+        while True:
+            pause_s = min(self._every_s, LEAD_S)
+            try:
+                done = await self.sweep()
+                if done is not None:
+                    pause_s = self._every_s
+            except Unavailable as away:
+                self._metrics.failed.inc()
+                _log.warning("retention: %s", away)
+            except Exception:  # a boundary: a pass that breaks must not end the process
+                self._metrics.failed.inc()
+                _log.exception("retention failed and is tried again")
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.0))  # noqa: S311 jitter, so that processes spread
+
+    async def sweep(self, progress: Callable[[Pass], None] = lambda _: None) -> Pass | None:
+        """One pass over everything that is due; None when another process leads. Raises `Unavailable`, `OSError`."""
+        done, after = Pass(), ""
+        while await self._leads():
+            due = await self._source.due_for_archive(self._rules, OBJECT_JOBS_MAX, after)
+            if not due:
+                done.parts = await self._source.drop_archived()
+                return done
+            after = due[-1].job_id
+            sealed = await self._source.heads_sealed([one.job_id for one in due])
+            ready = [one for one in due if sealed.get(one.job_id, (0, b""))[0] >= one.last_seq]
+            for week, jobs in itertools.groupby(ready, lambda one: (uuid.UUID(one.job_id).int >> 80) // WEEK_MS):
+                await self._take_out(week, list(jobs), {job: head for job, (_, head) in sealed.items()}, done)
+                progress(done)
+                if not await self._leads():
+                    return None
+        return None
+
+    async def _leads(self) -> bool:
+        return await self._source.lead("retention", self._holder, LEAD_S)
+
+    async def _take_out(self, week: int, jobs: list[Due], heads: Mapping[str, bytes], done: Pass) -> None:
+        """A few jobs at a time, until all of them went."""
+        while jobs:
+            if self._store is None:
+                went = [gone_to(one, None, 0, 0) for one in jobs]
+            else:
+                with tempfile.TemporaryDirectory(prefix="phaseline-archive-") as folder:
+                    went = await self._write(self._store, Path(folder), week, jobs, heads, done)
+                crash_points.reached("retention.written")
+            gone = await self._source.put_archived(went)
+            crash_points.reached("retention.taken_out")
+            done.jobs += len(gone)
+            done.events += sum(one.last_seq for one in went if one.job_id in gone)
+            self._metrics.jobs.labels("discarded" if self._store is None else "archived").inc(len(gone))
+            for one in went:
+                if one.job_id in gone:
+                    _log.info("job %s: retention %s it", one.job_id, "archived" if one.place else "discarded",
+                              extra={"job_id": one.job_id})  # fmt: skip
+            jobs = jobs[len(went) :]
+
+    async def _write(
+        self, store: ArchiveStore, folder: Path, week: int, jobs: Sequence[Due], heads: Mapping[str, bytes], done: Pass
+    ) -> list[Archived]:
+        """Makes an object of the first of these jobs, as many as fit, and reads it back."""
+        path, members = folder / "object", list[tuple[Due, int, int]]()
+        with path.open("w+b") as file:
+            for one in jobs:
+                start, length = await self._member(file, one)
+                members.append((one, start, length))
+                if file.tell() >= OBJECT_BYTES:
+                    break
+        digest = await asyncio.to_thread(_sha256, path)
+        name = f"w{week}/{members[0][0].job_id}-{digest[:16]}.ndjson.gz"
+        await store.put(name, path)
+        with tempfile.TemporaryFile() as back:
+            await store.fetch(name, 0, None, back)
+            back.seek(0)
+            if await asyncio.to_thread(lambda: hashlib.file_digest(back, "sha256").hexdigest()) != digest:
+                raise ArchiveBroken(f"the archive does not give back what was put into it: {name}")
+        manifest = {
+            "format": "phaseline archive 1",
+            "jobs_as": FORMAT,
+            "object": name,
+            "sha256": digest,
+            "bytes": path.stat().st_size,
+            "jobs": [
+                {**asdict(one), "finished_at": rfc3339(one.finished_at), "head": heads[one.job_id].hex(),
+                 "start": start, "length": length}
+                for one, start, length in members
+            ],
+        }  # fmt: skip
+        described = folder / "manifest"
+        await asyncio.to_thread(described.write_bytes, encode(manifest) + b"\n")
+        await store.put(f"{name}.manifest.json", described)
+        done.objects += 1
+        done.bytes += path.stat().st_size
+        return [gone_to(one, name, start, length) for one, start, length in members]
+
+    async def _member(self, file: IO[bytes], one: Due) -> tuple[int, int]:
+        member = MemberWriter(file, one, one.last_seq)
+        page: list[Stored] = []
+        size = count = 0
+        async for stored in self._source.stored(one.job_id):
+            page.append(stored)
+            count += 1
+            size += stored.size
+            if size >= FEED_BYTES_MAX:
+                await asyncio.to_thread(member.events, page)
+                page, size = [], 0
+        await asyncio.to_thread(member.events, page)
+        for sha256 in await self._source.artifact_names(one.job_id):
+            body = await self._source.artifact(one.job_id, sha256)
+            if body is not None:
+                await asyncio.to_thread(member.value, sha256, body)
+        return member.start, await asyncio.to_thread(member.close)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

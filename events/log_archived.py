@@ -1,0 +1,142 @@
+"""A log whose archived jobs open as if they had never gone: what the database lacks is read from the archive.
+
+Mixed in before an adapter, and only where there is an archive; what the database has costs nothing more.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
+
+from events.archive import Archive, ArchiveBroken
+from events.batch import job_row
+from events.catalog import Submitted
+from events.job import fold
+from events.log import PAGE_BYTES_MAX, PAGE_EVENTS_MAX, Head, JobRow
+from events.log_seals import SqlSealLog
+from events.record import Line, Recorded
+from events.retention import Archived
+from events.seal_log import Ending, Stored
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T", Ending, Stored)
+
+
+class WithArchive(SqlSealLog):
+    """See `events/log.py` for the promises; a job that was discarded is unknown. Reads of archived jobs also raise
+    `ArchiveUnavailable`, a `LogUnavailable`."""
+
+    archive: Archive
+
+    async def head(self, job_id: str, tenant: str | None = None) -> Head | None:
+        found = await super().head(job_id, tenant)
+        if found is not None:
+            return found
+        one = await self._gone(job_id, tenant)
+        return None if one is None else _head(one)
+
+    async def heads(self, job_ids: Sequence[str]) -> dict[str, Head]:
+        found = await super().heads(job_ids)
+        if len(found) < len(set(job_ids)):
+            gone = await self.archived([job_id for job_id in job_ids if job_id not in found])
+            found |= {job_id: _head(one) for job_id, one in gone.items() if one.place is not None}
+        return found
+
+    async def job(self, job_id: str, tenant: str | None = None) -> JobRow | None:
+        found = await super().job(job_id, tenant)
+        if found is not None:
+            return found
+        one = await self._gone(job_id, tenant)
+        return None if one is None else await self._row(one)
+
+    async def read(
+        self, job_id: str, after: int, *, limit: int = PAGE_EVENTS_MAX, bytes_max: int = PAGE_BYTES_MAX
+    ) -> list[Recorded]:
+        page = await super().read(job_id, after, limit=limit, bytes_max=bytes_max)
+        if page or (one := await self._gone(job_id)) is None or after >= one.last_seq:
+            return page
+        return await self.archive.page(one, after, limit, bytes_max)
+
+    async def lines(self, job_id: str, after: int) -> list[Line]:
+        page = await super().lines(job_id, after)
+        return page or [(row.seq, row.type, row.line()) for row in await self.read(job_id, after)]
+
+    async def read_back(self, job_id: str, before: int, limit: int) -> list[Recorded]:
+        page = await super().read_back(job_id, before, limit)
+        # On SQLite the events of a job that went are deleted from its end: then the database has a beginning.
+        if (page and page[0].seq == before - 1) or (one := await self._gone(job_id)) is None:
+            return page
+        found: list[Recorded] = await self.archive.ask(one, lambda unpacked: unpacked.back(before, limit))
+        return found
+
+    async def checkpoints(self, job_id: str) -> list[Recorded]:
+        one = await self._gone(job_id)
+        if one is None:
+            return await super().checkpoints(job_id)
+        found: list[Recorded] = await self.archive.ask(one, lambda unpacked: unpacked.checkpoints())
+        return found
+
+    async def artifact(self, job_id: str, sha256: str) -> bytes | None:
+        body = await super().artifact(job_id, sha256)
+        if body is not None or (one := await self._gone(job_id)) is None:
+            return body
+        found: bytes | None = await self.archive.ask(one, lambda unpacked: unpacked.value(sha256))
+        return found
+
+    async def artifact_size(self, job_id: str, sha256: str) -> int | None:
+        size = await super().artifact_size(job_id, sha256)
+        if size is not None or (one := await self._gone(job_id)) is None:
+            return size
+        found: int | None = await self.archive.ask(one, lambda unpacked: unpacked.value_size(sha256))
+        return found
+
+    async def endings(self, job_id: str | None = None) -> AsyncIterator[Ending]:
+        async for one in _merged(super().endings(job_id), self._archived_endings(job_id)):
+            yield one
+
+    async def stored(self, job_id: str | None = None) -> AsyncIterator[Stored]:
+        async for one in _merged(super().stored(job_id), self._archived_stored(job_id)):
+            yield one
+
+    async def _archived_endings(self, job_id: str | None) -> AsyncIterator[Ending]:
+        async for one in self.all_archived(job_id):
+            if one.place is not None:
+                yield Ending(one.job_id, one.last_seq, one.status)
+
+    async def _archived_stored(self, job_id: str | None) -> AsyncIterator[Stored]:
+        async for one in self.all_archived(job_id):
+            if one.place is not None:
+                try:
+                    async for stored in self.archive.stored(one):
+                        yield stored
+                except ArchiveBroken as broken:  # what is missing then is what an audit says
+                    _log.warning("%s", broken)
+
+    async def _gone(self, job_id: str, tenant: str | None = None) -> Archived | None:
+        one = (await self.archived([job_id], tenant)).get(job_id)
+        return one if one is not None and one.place is not None else None
+
+    async def _row(self, one: Archived) -> JobRow:
+        job, submitted = None, None
+        while job is None or job.last_seq < one.last_seq:
+            page = await self.archive.page(one, job.last_seq if job else 0)
+            submitted = submitted or page[0].event()
+            job = fold(page, job)
+        assert isinstance(submitted, Submitted)
+        return job_row(job, submitted)
+
+
+def _head(one: Archived) -> Head:
+    return Head(one.last_seq, one.status, one.tenant)
+
+
+async def _merged(ours: AsyncIterator[_T], theirs: AsyncIterator[_T]) -> AsyncIterator[_T]:
+    """Two streams in id order as one; no job is in both."""
+    one, other = await anext(ours, None), await anext(theirs, None)
+    while one is not None or other is not None:
+        if other is None or (one is not None and one.job_id < other.job_id):
+            assert one is not None
+            yield one
+            one = await anext(ours, None)
+        else:
+            yield other
+            other = await anext(theirs, None)

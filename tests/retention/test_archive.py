@@ -1,0 +1,141 @@
+"""Jobs go to the archive when their time has come, and open from there as if they had never gone."""
+
+import gzip
+import hashlib
+import json
+
+import pytest
+
+from events.acts import By
+from events.archive import ArchiveUnavailable
+from events.log import Head
+from events.retention import gone_to, parse_rules
+from phaseline import database
+from tests.builders import a_reopen
+from tests.retention.scene import ALL, Scene
+
+LARGE = b"x" * 400_000
+
+
+async def test_what_went_reads_as_before(scene: Scene) -> None:
+    ids = [*await scene.write(4), await scene.completed(2, weeks_ago=5, large=LARGE), await scene.completed(3)]
+    running = set(ids[2:4])
+    before = await scene.streams(*ids)
+    rows = [await scene.log.job(job_id) for job_id in ids]
+    lines = [await scene.log.lines(job_id, 2) for job_id in ids]
+    names = await scene.log.artifact_names(ids[4])
+    body = await scene.log.artifact(ids[4], names[0])
+    assert body == LARGE
+
+    done = await scene.sweep()
+    assert done.jobs == len(ids) - 2
+    for job_id in ids:
+        here = job_id in running
+        assert await scene.rows_of("jobs", job_id) == here
+        assert await scene.rows_of("artifacts", job_id) == 0
+        if scene.log.name == "sqlite" or job_id == ids[4]:  # on PostgreSQL a partition goes, when its week is over
+            assert (await scene.rows_of("events", job_id) > 0) == here
+    assert await scene.streams(*ids) == before
+    assert [await scene.log.job(job_id) for job_id in ids] == rows
+    assert [await scene.log.lines(job_id, 2) for job_id in ids] == lines
+    assert await scene.log.artifact(ids[4], names[0]) == body
+    assert await scene.log.artifact_size(ids[4], names[0]) == len(body)
+    assert await scene.log.artifact(ids[4], "0" * 64) is None
+    heads = await scene.log.heads(ids)
+    assert heads == {
+        job_id: Head(events[-1].seq, row.job.status) for job_id, events, row in zip(ids, before, rows, strict=True)
+    }
+    for job_id, events in zip(ids, before, strict=True):
+        assert await scene.log.head(job_id) == heads[job_id]
+        assert await scene.log.head(job_id, "another") is None
+        assert await scene.log.job(job_id, "another") is None
+        assert await scene.log.read_back(job_id, events[-1].seq + 1, 2) == events[-1:-3:-1]
+        assert await scene.log.read_back(job_id, 3, 500) == events[1::-1]
+        assert await scene.log.read(job_id, 1, limit=2) == events[1:3]
+        assert await scene.log.read(job_id, events[-1].seq) == []
+    assert await database.check(scene.settings) == []
+
+
+async def test_an_archive_is_plain_gzip_beside_its_manifest(scene: Scene) -> None:
+    ids = sorted([await scene.completed(1), await scene.completed(2)])
+    before = await scene.streams(*ids)
+    await scene.sweep()
+    [path] = scene.folder.glob("w*/*.ndjson.gz")
+    manifest = json.loads(path.with_name(f"{path.name}.manifest.json").read_bytes())
+    assert manifest["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [job["job_id"] for job in manifest["jobs"]] == ids
+    lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    assert [line["data"] for line in lines if "data" in line] == [event.data for events in before for event in events]
+
+
+async def test_what_no_rule_names_stays(scene: Scene) -> None:
+    completed, cancelled, *running = await scene.write(4)
+    kept = await scene.completed(1)
+    done = await scene.sweep("completed=30d, countdown.completed=forever, failed=0s, other.cancelled=0s")
+    assert done.jobs == 0
+    done = await scene.sweep("completed=30d, countdown.cancelled=0s")
+    assert done.jobs == 1
+    for job_id in (completed, *running, kept):
+        assert await scene.rows_of("jobs", job_id) == 1
+    assert await scene.rows_of("jobs", cancelled) == 0
+
+
+async def test_a_pinned_or_held_job_stays_until_it_is_let_go(scene: Scene) -> None:
+    pinned, held, free = [await scene.completed(n) for n in range(3)]
+    await scene.log.pin(pinned, "default", By("user:ada", None, "the baseline"))
+    await scene.log.pin(pinned, "default", By("user:ada", None, "still the baseline"))
+    await database.hold(scene.settings, held, held=True, actor="user:counsel", reason="case 4711")
+    assert (await scene.sweep()).jobs == 1
+    assert [await scene.rows_of("jobs", job_id) for job_id in (pinned, held, free)] == [1, 1, 0]
+    pin = await scene.log.pinned(pinned)
+    assert (pin.actor, pin.reason, pin.at > 0) == ("user:ada", "still the baseline", True)
+    assert await scene.log.unpin(pinned, By("user:ada"))
+    assert not await scene.log.unpin(pinned, By("user:ada"))
+    assert await scene.log.pinned(pinned) is None
+    await database.hold(scene.settings, held, held=False, actor="user:counsel", reason="case closed")
+    assert (await scene.sweep()).jobs == 2
+
+
+async def test_a_job_is_judged_again_when_it_is_taken_out(scene: Scene) -> None:
+    other, reopened = await scene.write(2)
+    pinned, held, free = [await scene.completed(n) for n in range(3)]
+    due = await scene.log.due_for_archive(parse_rules(ALL), 100)
+    assert {one.job_id for one in due} >= {reopened, pinned, held, free}
+    await scene.running.committer.execute(reopened, a_reopen())
+    await scene.log.pin(pinned, "default", By("user:ada", None, "wait"))
+    await database.hold(scene.settings, held, held=True, actor="user:counsel", reason="case 4711")
+    assert await scene.log.put_archived([gone_to(one, "w1/object", 0, 1) for one in due]) == {free, other}
+    assert set(await scene.log.archived([reopened, pinned, held, free])) == {free}
+
+
+async def test_nothing_goes_before_it_is_sealed(scene: Scene) -> None:
+    job_id = await scene.completed(1)
+    assert (await scene.sweep(seal=False)).jobs == 0
+    assert (await scene.sweep()).jobs == 1
+    assert await scene.rows_of("jobs", job_id) == 0
+
+
+async def test_what_is_discarded_is_unknown(scene: Scene) -> None:
+    job_id = await scene.completed(1, large=LARGE)
+    done = await scene.sweep(discard=True)
+    assert (done.jobs, done.objects) == (1, 0)
+    assert await scene.log.job(job_id) is None
+    assert await scene.log.head(job_id) is None
+    assert (await scene.log.archived([job_id]))[job_id].place is None
+    assert not scene.folder.exists()
+
+
+async def test_an_archive_that_is_away_or_broken_is_an_outage_not_an_end(scene: Scene) -> None:
+    job_id = await scene.completed(1, weeks_ago=5)
+    before = await scene.streams(job_id)
+    await scene.sweep()
+    [path] = scene.folder.glob("w*/*.ndjson.gz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    with pytest.raises(ArchiveUnavailable):
+        await scene.log.read(job_id, 0)
+    path.unlink()
+    with pytest.raises(ArchiveUnavailable, match="cannot be read"):
+        await scene.log.read(job_id, 0)
+    path.write_bytes(whole)
+    assert await scene.streams(job_id) == before

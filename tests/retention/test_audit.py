@@ -1,0 +1,101 @@
+"""The audit reads archived jobs like any other: what was changed there is named, and what was discarded leaves its chain."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from events import audit
+from phaseline import database
+from phaseline.settings import Settings
+from tests.retention.scene import Scene
+
+
+async def audited(settings: Settings) -> audit.Report:
+    """By a process that has not read the archive before."""
+    async with database.opened(settings) as log:
+        return await audit.verify(log)
+
+
+async def test_archived_jobs_are_audited_where_they_are(scene: Scene) -> None:
+    ids = [await scene.completed(n, weeks_ago=5) for n in range(2)] + [await scene.completed(2)]
+    await scene.write(4)
+    await scene.sweep()
+    report = await scene.verify()
+    assert report.findings == []
+    assert (report.archived, report.discarded, report.unread, report.jobs) == (5, 0, 0, 7)
+    assert (await scene.verify(job_id=ids[0])).archived == 1
+    unnamed = scene.settings.model_copy(update={"archive": ""})
+    report = await audited(unnamed)
+    assert report.findings == []
+    assert (report.archived, report.unread) == (0, 5)
+
+
+async def test_what_is_discarded_leaves_its_chain(scene: Scene) -> None:
+    gone, stays = await scene.completed(1, weeks_ago=5), await scene.completed(2)
+    await scene.sweep(discard=True)
+    report = await scene.verify()
+    assert report.findings == []
+    assert report.discarded == 2
+    # Said of a job that was not sealed to its end: nobody would know what else was in it.
+    await scene.tamper("UPDATE archived SET last_seq = last_seq + 1 WHERE job_id = :job", job=gone)
+    [finding] = await scene.findings()
+    assert (finding.what, finding.job_id) == ("missing", gone)
+    assert stays != gone
+
+
+def _change(lines: list[Any]) -> None:
+    lines[2]["data"] = lines[2]["data"].replace("1", "7", 1)
+
+
+def _of_another(lines: list[Any]) -> None:
+    lines[2]["actor"] = "user:mallory"
+
+
+def _cut(lines: list[Any]) -> None:
+    del lines[-1]
+
+
+def _swap(lines: list[Any]) -> None:
+    lines[2], lines[3] = lines[3], lines[2]
+
+
+@pytest.mark.parametrize("edit", [_change, _of_another, _cut, _swap])
+async def test_a_changed_archive_is_found_and_named(scene: Scene, edit: Callable[[list[Any]], None]) -> None:
+    job_id = await scene.completed(1, weeks_ago=5)
+    await scene.sweep()
+    assert await scene.findings() == []
+    [path] = scene.folder.glob("w*/*.ndjson.gz")
+    lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    edit(lines)
+    content = gzip.compress(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    path.write_bytes(content)
+    await scene.tamper("UPDATE archived SET length = :length WHERE job_id = :job", length=len(content), job=job_id)
+    findings = (await audited(scene.settings)).findings
+    assert {finding.job_id for finding in findings} == {job_id}
+
+
+async def test_a_lost_object_is_named(scene: Scene) -> None:
+    job_id, other = await scene.completed(1, weeks_ago=5), await scene.completed(2, weeks_ago=9)
+    await scene.sweep()
+    _one(scene.folder, job_id).unlink()
+    findings = (await audited(scene.settings)).findings
+    assert [(finding.what, finding.job_id) for finding in findings] == [("missing", job_id)]
+    assert other != job_id
+
+
+async def test_nothing_else_in_the_database_misses_what_went(scene: Scene) -> None:
+    """Neither the audit nor the repair of rows takes the events left in a partition for those of a lost job."""
+    await scene.completed(1)
+    await scene.sweep()
+    assert await scene.findings() == []
+    assert await database.check(scene.settings) == []
+    assert await database.rebuild(scene.settings) == 0
+
+
+def _one(folder: Path, job_id: str) -> Path:
+    [path] = [path for path in folder.glob("w*/*.gz") if path.name.startswith(job_id)]
+    return path
