@@ -8,13 +8,15 @@ a line for each large value (base64). Beside each object lies its manifest: what
 import asyncio
 import base64
 import gzip
+import hashlib
 import os
 import tempfile
+import uuid
 import weakref
 import zlib
 from array import array
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,8 +32,10 @@ from events.values import decode, encode
 
 FORMAT = "phaseline job 1"
 LINE_BYTES_MAX = 256 * 1024 * 1024  # a value of the largest result there may be, in base64, is less
+WEEK_MS = 7 * 24 * 3600 * 1000
 OPEN_MAX = 16  # jobs kept unpacked in files of this machine
 _T = TypeVar("_T")
+PART = ".part"  # what ends the name of a half-written object
 _VALUE = b'{"sha256":'
 
 
@@ -48,6 +52,12 @@ class ArchiveStore(Protocol):
 
     async def put(self, name: str, content: Path) -> None:
         """Keeps a file's content under a name, whole or not at all. When it returns, it is durable."""
+
+    async def delete(self, name: str) -> None:
+        """Removes an object for good; one that is not there is no failure."""
+
+    async def names(self, before_s: float) -> list[str]:
+        """Everything that lies there and was put before this time (seconds since 1970), half-written objects included."""
 
     async def fetch(self, name: str, start: int, length: int | None, into: IO[bytes]) -> None:
         """Writes a part of an object, or all from `start` on, into a file."""
@@ -84,6 +94,46 @@ class MemberWriter:
 
     def _write(self, line: dict[str, Any]) -> None:
         self._gzip.write(encode(line) + b"\n")
+
+
+def week_of(job_id: str) -> int:
+    """The week a job was made in, counted from 1970; objects are of one week, as partitions are."""
+    return (uuid.UUID(job_id).int >> 80) // WEEK_MS
+
+
+def manifest_of(name: str) -> str:
+    """What an object's manifest is called."""
+    return f"{name}.manifest.json"
+
+
+def object_of(name: str) -> str:
+    """The object a name in the store is, or belongs to."""
+    return name.removesuffix(PART).removesuffix(".manifest.json")
+
+
+async def put_object(store: ArchiveStore, path: Path, jobs: Sequence[Mapping[str, Any]], **said: Any) -> str:
+    """Keeps a file of members, reads it back, and describes it: `jobs` are what the manifest says of each, in order, `said`
+    what else it says. Returns the object's name. Raises `ArchiveUnavailable`."""
+    digest = await asyncio.to_thread(_sha256, path)
+    first = str(jobs[0]["job_id"])
+    name = f"w{week_of(first)}/{first}-{digest[:16]}.ndjson.gz"
+    await store.put(name, path)
+    with tempfile.TemporaryFile() as back:
+        await store.fetch(name, 0, None, back)
+        back.seek(0)
+        if await asyncio.to_thread(lambda: hashlib.file_digest(back, "sha256").hexdigest()) != digest:
+            raise ArchiveBroken(f"the archive does not give back what was put into it: {name}")
+    manifest: dict[str, Any] = {"format": "phaseline archive 1", "jobs_as": FORMAT, "object": name, "sha256": digest}
+    manifest |= {"bytes": sum(job["length"] for job in jobs), **said, "jobs": list(jobs)}
+    described = path.with_name(f"{path.name}.manifest")
+    await asyncio.to_thread(described.write_bytes, encode(manifest) + b"\n")
+    await store.put(manifest_of(name), described)
+    return name
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------

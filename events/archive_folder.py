@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-from events.archive import ArchiveBroken, ArchiveUnavailable
+from events.archive import PART, ArchiveBroken, ArchiveUnavailable
 
 
 class FolderStore:
@@ -30,10 +30,26 @@ class FolderStore:
             kind = ArchiveBroken if gone else ArchiveUnavailable
             raise kind(f"{self._folder / name} cannot be read: {failure}") from failure
 
+    async def delete(self, name: str) -> None:
+        try:
+            await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)
+        except OSError as failure:
+            raise ArchiveUnavailable(f"{self._folder / name} cannot be removed: {failure}") from failure
+
+    async def names(self, before_s: float) -> list[str]:
+        try:
+            return await asyncio.to_thread(self._names, before_s)
+        except OSError as failure:
+            raise ArchiveUnavailable(f"{self._folder} cannot be read: {failure}") from failure
+
+    def _names(self, before_s: float) -> list[str]:
+        there = [path for path in self._folder.glob("w*/*") if path.stat().st_mtime < before_s]
+        return sorted(path.relative_to(self._folder).as_posix() for path in there)
+
     def _put(self, name: str, content: Path) -> None:
         target = self._folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.part")
+        part = target.with_name(f"{target.name}{PART}")
         with content.open("rb") as source, part.open("wb") as file:
             shutil.copyfileobj(source, file)
             file.flush()

@@ -7,31 +7,29 @@ under the same name when it holds the same.
 """
 
 import asyncio
-import hashlib
 import itertools
 import logging
 import random
 import tempfile
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
 from events import crash_points
-from events.archive import FORMAT, ArchiveBroken, ArchiveStore, MemberWriter
-from events.clock import rfc3339
+from events.archive import PART, ArchiveStore, ArchiveUnavailable, MemberWriter, object_of, put_object, week_of
+from events.clock import Clock, monotonic, rfc3339
 from events.errors import Unavailable
 from events.log import FEED_BYTES_MAX, Log
 from events.retention import Archived, Due, RetentionLog, Rule, gone_to
 from events.seal_log import SealLog, Stored
 from events.telemetry import Telemetry
-from events.values import encode
 
 OBJECT_BYTES = 64 * 1024 * 1024  # an object is closed once it is larger
 OBJECT_JOBS_MAX = 1000
+LEFT_S = 24 * 3600.0  # older than that is no object that is still to be named
+TIDY_EVERY_S = 3600.0
 LEAD_S = 60.0  # so long nobody else begins when the one that archives stands still
-WEEK_MS = 7 * 24 * 3600 * 1000
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +66,7 @@ class Archiver:
         self._rules = rules
         self._holder = holder
         self._every_s = every_s
+        self._tidy_at = float("-inf")  # monotonic
         self._metrics = (telemetry or Telemetry()).retention
 
     async def run(self) -> None:
@@ -93,29 +92,47 @@ class Archiver:
             due = await self._source.due_for_archive(self._rules, OBJECT_JOBS_MAX, after)
             if not due:
                 done.parts = await self._source.drop_archived()
+                await self._tidy()
                 return done
             after = due[-1].job_id
             sealed = await self._source.heads_sealed([one.job_id for one in due])
             ready = [one for one in due if sealed.get(one.job_id, (0, b""))[0] >= one.last_seq]
-            for week, jobs in itertools.groupby(ready, lambda one: (uuid.UUID(one.job_id).int >> 80) // WEEK_MS):
-                await self._take_out(week, list(jobs), {job: head for job, (_, head) in sealed.items()}, done)
+            for _, jobs in itertools.groupby(ready, lambda one: week_of(one.job_id)):
+                await self._take_out(list(jobs), {job: head for job, (_, head) in sealed.items()}, done)
                 progress(done)
                 if not await self._leads():
                     return None
         return None
 
+    async def _tidy(self) -> None:
+        """Removes what a death between two steps left in the archive: of an erased job it may hold the payload."""
+        if self._store is None or monotonic() < self._tidy_at:
+            return
+        self._tidy_at = monotonic() + TIDY_EVERY_S
+        old = await self._store.names(Clock().now_ms() / 1000 - LEFT_S)
+        named = await self._source.places() if old else set()
+        for name in old:
+            if object_of(name) not in named or name.endswith(PART):
+                await self._store.delete(name)
+                _log.info("retention removed %s from the archive, in which no job lies", name)
+
     async def _leads(self) -> bool:
         return await self._source.lead("retention", self._holder, LEAD_S)
 
-    async def _take_out(self, week: int, jobs: list[Due], heads: Mapping[str, bytes], done: Pass) -> None:
+    async def _take_out(self, jobs: list[Due], heads: Mapping[str, bytes], done: Pass) -> None:
         """A few jobs at a time, until all of them went."""
         while jobs:
             if self._store is None:
                 went = [gone_to(one, None, 0, 0) for one in jobs]
             else:
+                begun = monotonic()
                 with tempfile.TemporaryDirectory(prefix="phaseline-archive-") as folder:
-                    went = await self._write(self._store, Path(folder), week, jobs, heads, done)
+                    went = await self._write(self._store, Path(folder), jobs, heads, done)
                 crash_points.reached("retention.written")
+                if monotonic() - begun > LEFT_S / 2:
+                    raise ArchiveUnavailable(
+                        "the archive took too long: what was put there may be removed as left over"
+                    )
             gone = await self._source.put_archived(went)
             crash_points.reached("retention.taken_out")
             done.jobs += len(gone)
@@ -128,7 +145,7 @@ class Archiver:
             jobs = jobs[len(went) :]
 
     async def _write(
-        self, store: ArchiveStore, folder: Path, week: int, jobs: Sequence[Due], heads: Mapping[str, bytes], done: Pass
+        self, store: ArchiveStore, folder: Path, jobs: Sequence[Due], heads: Mapping[str, bytes], done: Pass
     ) -> list[Archived]:
         """Makes an object of the first of these jobs, as many as fit, and reads it back."""
         path, members = folder / "object", list[tuple[Due, int, int]]()
@@ -138,29 +155,12 @@ class Archiver:
                 members.append((one, start, length))
                 if file.tell() >= OBJECT_BYTES:
                     break
-        digest = await asyncio.to_thread(_sha256, path)
-        name = f"w{week}/{members[0][0].job_id}-{digest[:16]}.ndjson.gz"
-        await store.put(name, path)
-        with tempfile.TemporaryFile() as back:
-            await store.fetch(name, 0, None, back)
-            back.seek(0)
-            if await asyncio.to_thread(lambda: hashlib.file_digest(back, "sha256").hexdigest()) != digest:
-                raise ArchiveBroken(f"the archive does not give back what was put into it: {name}")
-        manifest = {
-            "format": "phaseline archive 1",
-            "jobs_as": FORMAT,
-            "object": name,
-            "sha256": digest,
-            "bytes": path.stat().st_size,
-            "jobs": [
-                {**asdict(one), "finished_at": rfc3339(one.finished_at), "head": heads[one.job_id].hex(),
-                 "start": start, "length": length}
-                for one, start, length in members
-            ],
-        }  # fmt: skip
-        described = folder / "manifest"
-        await asyncio.to_thread(described.write_bytes, encode(manifest) + b"\n")
-        await store.put(f"{name}.manifest.json", described)
+        jobs_in_it = [
+            {**asdict(one), "finished_at": rfc3339(one.finished_at), "head": heads[one.job_id].hex(), "start": start,
+             "length": length}
+            for one, start, length in members
+        ]  # fmt: skip
+        name = await put_object(store, path, jobs_in_it)
         done.objects += 1
         done.bytes += path.stat().st_size
         return [gone_to(one, name, start, length) for one, start, length in members]
@@ -168,10 +168,9 @@ class Archiver:
     async def _member(self, file: IO[bytes], one: Due) -> tuple[int, int]:
         member = MemberWriter(file, one, one.last_seq)
         page: list[Stored] = []
-        size = count = 0
+        size = 0
         async for stored in self._source.stored(one.job_id):
             page.append(stored)
-            count += 1
             size += stored.size
             if size >= FEED_BYTES_MAX:
                 await asyncio.to_thread(member.events, page)
@@ -182,8 +181,3 @@ class Archiver:
             if body is not None:
                 await asyncio.to_thread(member.value, sha256, body)
         return member.start, await asyncio.to_thread(member.close)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

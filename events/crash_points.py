@@ -80,6 +80,8 @@ POINTS: dict[str, str] = {
     "epoch.before_commit": "the epoch is raised in an open transaction",
     "epoch.committed": "the epoch is raised, nobody has noticed",
     # -- retention (events/archiver.py)
+    "erasure.written": "an object without the payload lies in the archive; the one with it is still named",
+    "erasure.committed": "an archived job is erased; the object with its payload is still there",
     "retention.written": "jobs and their manifest lie in the archive; the database still has them",
     "retention.taken_out": "jobs went from the database; their events are still there",
     "retention.part_dropped": "a part of the events of archived jobs is deleted",

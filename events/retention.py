@@ -155,6 +155,9 @@ class RetentionLog(Protocol):
         """Takes jobs out, all in one transaction, and records where they are, at the database's time. Left out, and not
         returned, are those that changed, were pinned or held since they were found. An act of each tenant's."""
 
+    async def places(self) -> set[str]:
+        """Every object some job lies in."""
+
     async def drop_archived(self) -> int:
         """Removes events of jobs that went: on PostgreSQL partitions in which no other are left, on SQLite theirs. Returns
         the number of partitions, or of jobs."""

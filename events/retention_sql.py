@@ -69,6 +69,16 @@ class SqlRetention(SqlActs):
             found = found.where(t.archived.c.tenant == tenant)
         return {one.job_id: one for one in map(_to_archived, await self._rows(found, tenant))}
 
+    async def archived_in(self, place: str) -> list[Archived]:
+        """The jobs in an object, in the order they lie in it."""
+        a = t.archived.c
+        rows = await self._rows(select(*_ARCHIVED).where(a.place == place).order_by(a.start))
+        return [_to_archived(row) for row in rows]
+
+    async def places(self) -> set[str]:
+        a = t.archived.c
+        return {row.place for row in await self._rows(select(a.place).where(a.place.is_not(None)).distinct())}
+
     async def all_archived(self, job_id: str | None = None) -> AsyncIterator[Archived]:
         query = select(*_ARCHIVED).order_by(t.archived.c.job_id).limit(PAGE)
         query = query if job_id is None else query.where(t.archived.c.job_id == job_id)

@@ -433,6 +433,7 @@ archived = Table(
     Column("start", BigInteger, nullable=False),
     Column("length", BigInteger, nullable=False),
     Index("ix_archived_tenant", "tenant", "job_id"),
+    Index("ix_archived_place", "place"),
 )
 
 # Jobs that retention leaves alone (events/retention.py).

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from sqlalchemy import Connection, case, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -35,6 +35,7 @@ EPOCH_WAIT_S = 10  # a restore's command waits this long for the transactions un
 SQLITE_FILE = "phaseline.db"
 DAY_MS = 24 * 3600 * 1000
 T = TypeVar("T")
+OpenLog: TypeAlias = PostgresLog | SqliteLog
 
 
 def sqlite_path(settings: Settings) -> Path:
@@ -48,10 +49,10 @@ def sqlite_path(settings: Settings) -> Path:
     return settings.data_dir.resolve() / SQLITE_FILE
 
 
-def make_log(settings: Settings) -> PostgresLog | SqliteLog:
+def make_log(settings: Settings) -> OpenLog:
     """The log these settings name, not yet open. Raises `Misconfigured`."""
     store = archives.make_store(settings)
-    log: PostgresLog | SqliteLog
+    log: OpenLog
     if store is None:
         log = PostgresLog(settings.database_url) if settings.database_url else SqliteLog(sqlite_path(settings))
     else:
@@ -131,7 +132,7 @@ def _raise_epoch(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[PostgresLog | SqliteLog]:
+async def opened(settings: Settings) -> AsyncIterator[OpenLog]:
     """The log, open for the block."""
     log = make_log(settings)
     await log.open()

@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, insert, select, text, update
+from sqlalchemy import Connection, delete, insert, text, update
 from sqlalchemy.exc import DBAPIError
 
 from events import tables as t
 from events.acts import By, recorded_act
-from events.acts_sql import act_statements
 from events.clock import Clock
 from events.erasure import redacted
 from events.errors import PhaselineError, Refused, UnknownJob
 from events.holds import is_held
 from events.record import Recorded
 from phaseline import database
+from phaseline.erase_archived import erase_archived
+from phaseline.records import is_erased, tell
 from phaseline.settings import Settings
 
 _ERASE = text(
@@ -36,6 +37,8 @@ async def erase(settings: Settings, job_id: str, *, actor: str, reason: str) -> 
             raise Refused(f"only a job that has ended can be erased; it is {row.job.status}")
         if is_held(await log.hold_acts(job_id)):
             raise Refused("the job is held: `phaseline db unhold` lets it go")
+        if (one := (await log.archived([job_id])).get(job_id)) is not None:
+            return await erase_archived(settings, log, one, By(actor, None, reason))
         events = await database.whole_stream(log, job_id)
         texts = [redacted(recorded) for recorded in events]
         place, tenant = await log.act_place(), row.job.tenant
@@ -64,30 +67,20 @@ def _erase(
     job_id, seqs = events[0].job_id, [recorded.seq for recorded in events]
     if connection.dialect.name == "postgresql":
         with connection.begin():
-            anew = not _is_erased(connection, job_id, seqs[-1])
+            anew = not is_erased(connection, job_id, seqs[-1])
             said = {"job": job_id, "seqs": seqs, "texts": list(texts), "actor": actor, "reason": reason}
             connection.execute(_ERASE, said)
             if anew:
-                _tell(connection, told)
+                tell(connection, told)
         return
     connection.execute(text("PRAGMA secure_delete = ON"))  # what is freed is overwritten
     e, erasures = t.events, t.erasures
     record = {"job_id": job_id, "through_seq": seqs[-1], "at": Clock().now_ms(), "actor": actor, "reason": reason}
-    if not _is_erased(connection, job_id, seqs[-1]):
+    if not is_erased(connection, job_id, seqs[-1]):
         connection.execute(insert(erasures).values(**record))
-        _tell(connection, told)
+        tell(connection, told)
     for seq, kept in zip(seqs, texts, strict=True):
         changed = update(e).where(e.c.job_id == job_id, e.c.seq == seq, e.c.data != kept)
         connection.execute(changed.values(data=kept, size=len(kept)))
     connection.execute(delete(t.artifacts).where(t.artifacts.c.job_id == job_id))
     connection.commit()
-
-
-def _is_erased(connection: Connection, job_id: str, through: int) -> bool:
-    x = t.erasures.c
-    return connection.execute(select(x.job_id).where(x.job_id == job_id, x.through_seq == through)).first() is not None
-
-
-def _tell(connection: Connection, told: Recorded) -> None:
-    for statement in act_statements(told):
-        connection.execute(statement)

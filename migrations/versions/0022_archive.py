@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job_id", name="pk_archived"),
     )
     op.create_index("ix_archived_tenant", "archived", ["tenant", "job_id"])
+    op.create_index("ix_archived_place", "archived", ["place"])
     op.create_table(
         "pins",
         sa.Column("job_id", Id, nullable=False),

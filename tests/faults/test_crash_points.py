@@ -52,6 +52,7 @@ pytestmark = pytest.mark.timeout(700)  # the first test waits for all deaths
 DYING_AT_ONCE = 4
 # What a receiver sees of a death is looked at beside it.
 ELSEWHERE = {"webhook.claimed": "tests/webhooks/test_killed.py", "webhook.answered": "tests/webhooks/test_killed.py"}
+ELSEWHERE |= {f"erasure.{at}": "tests/retention/test_erasure.py" for at in ("written", "committed")}
 ELSEWHERE |= {f"retention.{at}": "tests/retention/test_killed.py" for at in ("written", "taken_out", "part_dropped")}
 ENDS = {"complete", "error", "cancelled"}
 SWEEPING = (at_once, with_a_due_job, with_a_tick, with_a_lost_worker, with_no_copy, with_partitions_missing)

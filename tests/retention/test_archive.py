@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import json
+import os
+import time
 
 import pytest
 
@@ -138,4 +140,22 @@ async def test_an_archive_that_is_away_or_broken_is_an_outage_not_an_end(scene: 
     with pytest.raises(ArchiveUnavailable, match="cannot be read"):
         await scene.log.read(job_id, 0)
     path.write_bytes(whole)
+    assert await scene.streams(job_id) == before
+
+
+async def test_what_a_death_left_in_the_archive_is_removed_after_a_day(scene: Scene) -> None:
+    job_id = await scene.completed(1, weeks_ago=5)
+    before = await scene.streams(job_id)
+    await scene.sweep()
+    [path] = scene.folder.glob("w*/*.ndjson.gz")
+    orphans = [path.with_name("x.ndjson.gz"), path.with_name("x.ndjson.gz.manifest.json"), path.with_name("y.gz.part")]
+    for orphan in orphans:
+        orphan.write_bytes(path.read_bytes())
+    await scene.sweep()
+    assert all(orphan.exists() for orphan in orphans)  # somebody may be about to name it
+    yesterday = time.time() - 2 * 24 * 3600
+    for file in path.parent.iterdir():
+        os.utime(file, (yesterday, yesterday))
+    await scene.sweep()
+    assert not any(orphan.exists() for orphan in orphans)
     assert await scene.streams(job_id) == before
