@@ -14,7 +14,18 @@ def make_store(settings: Settings) -> ArchiveStore | None:
     """Where archived jobs lie; None where there is no archive. Raises `Misconfigured`."""
     if settings.archive in {"", DISCARD}:
         return None
-    return FolderStore(Path(settings.archive))
+    if "://" not in settings.archive:
+        return FolderStore(Path(settings.archive))
+    if not settings.archive.startswith("s3://"):
+        raise Misconfigured(f"PHASELINE_ARCHIVE: {settings.archive!r} is neither a folder nor s3://bucket/prefix")
+    try:
+        from events.archive_s3 import S3Store
+    except ImportError as missing:
+        raise Misconfigured(f"PHASELINE_ARCHIVE=s3://… needs `pip install 'phaseline[s3]'` ({missing})") from missing
+    try:
+        return S3Store(settings.archive)
+    except ValueError as problem:
+        raise Misconfigured(f"PHASELINE_ARCHIVE: {problem}") from problem
 
 
 def rules(settings: Settings) -> tuple[Rule, ...]:
