@@ -33,6 +33,7 @@ class Report:
     seals: int = 0
     unsealed: int = 0
     erased: int = 0  # events whose payload was erased, as recorded
+    untold: int = 0  # jobs with a record of an erasure that no act tells of: of before there were acts, or forged
     archived: int = 0  # jobs read from the archive
     discarded: int = 0  # jobs retention discarded: only their chains are left
     unread: int = 0  # jobs in an archive nobody named
@@ -81,6 +82,8 @@ class _Audit:
         self.report = Report()
         self._oldest: int | None = None
         self._chain = ChainCheck()
+        self._erased: set[str] = set()  # jobs, by the records that let data go, which are not sealed
+        self._told: set[str] = set()  # the same by their acts, which are
 
     async def run(self) -> Report:
         named = await self._log.newest_named()  # before the seals: what a seal is named by comes with it
@@ -93,6 +96,8 @@ class _Audit:
         if self._job_id is None:
             await self._hold_chain(through)
         await self._hold_jobs(last)
+        if self._job_id is None:
+            self.report.untold = len(self._erased - self._told)
         if self._oldest is not None:
             self.report.oldest_unsealed_ms = max(await self._log.now() - self._oldest, 0)
         return self.report
@@ -115,6 +120,7 @@ class _Audit:
             erased_to = 0
             while erasures.item is not None and erasures.item.job_id <= job_id:
                 erased_to = erasures.item.through_seq if erasures.key == job_id else erased_to
+                self._erased.add(erasures.item.job_id)
                 await erasures.on()
             check = JobCheck(job_id, last.cursor if last else "", self._chain.lost, erased_to)
             while events.key == job_id and events.item is not None:
@@ -147,6 +153,8 @@ class _Audit:
 
     def _take(self, check: JobCheck, stored: Stored) -> None:
         check.take(stored)
+        if check.is_act:
+            self._told |= _erased_by(stored)
         self.report.events += 1
         if self.report.events % PROGRESS_EVENTS == 0:
             self._progress(self.report)
@@ -180,6 +188,15 @@ class _Audit:
         self.report.erased += check.erased
         if check.oldest_unsealed is not None:
             self._oldest = min(check.oldest_unsealed, self._oldest or check.oldest_unsealed)
+
+
+def _erased_by(stored: Stored) -> set[str]:
+    """The job whose payload an act says was erased."""
+    try:
+        act = stored.recorded().act()
+    except ValueError:  # it was edited, which is told by its check
+        return set()
+    return {act.target} if act.act == "payload_erased" else set()
 
 
 class _Ahead(Generic[_T]):

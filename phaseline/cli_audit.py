@@ -237,6 +237,8 @@ def _summary(report: "Report") -> str:
         )
     if report.erased:
         parts.append(f"{report.erased} events erased")
+    if report.untold:
+        parts.append(f"{report.untold} erasures that no act tells of")
     if report.archived:
         parts.append(f"{report.archived} jobs read from the archive")
     if report.discarded:

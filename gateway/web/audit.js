@@ -4,7 +4,8 @@ import { ago, badge, everyFrame, fill, h, jobHref, number, say, section, short, 
 
 const FEED_ROWS = 200;
 const FINDINGS_SHOWN = 200;
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const UUID_TAIL = /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const UUID = new RegExp(`^${UUID_TAIL.source}`);
 
 export default function auditView({ client, page, signal, connection, title }) {
   title("Audit");
@@ -81,7 +82,7 @@ function changes(changed) {
 
 function eventRow(event) {
   const what = event.type === "administered" ? [h("b", words(event.act)), " ", target(event.target)] : [h("b", words(event.type)), " ", target(event.job_id), ` ${event.seq}`];
-  return h("li", ago(event.timestamp), h("span", what), h("span.soft", event.actor));
+  return h("li", ago(event.timestamp), h("span", what), h("span.soft", { title: event.actor }, event.actor.replace(UUID_TAIL, (id) => `…${short(id)}`)));
 }
 
 // ---- the check

@@ -116,3 +116,11 @@ def test_a_line_of_the_tail_says_when_who_from_where_what_and_why() -> None:
         "job_id": "J", "seq": 7, "reason": "wrong week",
     }  # fmt: skip
     assert line(event) == '2026-11-24T08:00:00.123Z  user:ada  203.0.113.7  cancel_requested  J 7  "wrong week"'
+
+
+def test_a_line_of_the_tail_says_what_an_act_did() -> None:
+    event = {
+        "timestamp": "2026-11-24T08:00:00.123Z", "actor": "user:ada", "type": "administered", "job_id": "A", "seq": 1,
+        "act": "key_created", "target": "3f0c", "changed": {"name": "", "scopes": ["read"]}, "reason": "new",
+    }  # fmt: skip
+    assert line(event) == '2026-11-24T08:00:00.123Z  user:ada  -  key_created 3f0c (scopes read)  A 1  "new"'

@@ -60,7 +60,7 @@ async def test_an_erased_job_has_no_payload_and_the_chain_holds(scene: Scene) ->
     act = told.act()
     assert (told.actor, act.act, act.target, act.reason) == (ACTOR, "payload_erased", job_id, REASON)
     report = await scene.verify()
-    assert report.findings == []
+    assert (report.findings, report.untold) == ([], 0)
     assert report.erased > 0
     [erasure] = [one async for one in scene.log.erasures()]
     assert (erasure.job_id, erasure.through_seq, erasure.actor, erasure.reason) == (job_id, len(before), ACTOR, REASON)
@@ -145,3 +145,13 @@ async def test_erasing_by_command(scene: Scene) -> None:
     run = await asyncio.to_thread(in_process, "db", "erase", job_id, "--reason", REASON, "--by", ACTOR, *where)
     assert (run.code, run.out) == (0, "8 events erased\n")
     assert SECRET not in repr(await whole_stream(scene.log, job_id))
+
+
+async def test_a_record_of_an_erasure_that_no_act_tells_of_is_counted(scene: Scene) -> None:
+    job_id = await secretive(scene)
+    await scene.sealer.seal()
+    record = "INSERT INTO erasures (job_id, through_seq, at, actor, reason) VALUES (:job, 9, 1, 'user:eve', 'x')"
+    await scene.tamper(record, job=job_id)
+    assert (await scene.verify()).untold == 1
+    await erase(scene.settings, await secretive(scene), actor=ACTOR, reason=REASON)
+    assert (await scene.verify()).untold == 1
