@@ -17,12 +17,12 @@ from aiohttp import web
 from events.errors import PhaselineError, UnknownJob
 from events.keys import ApiKey, Scope, Token, token_of
 from events.passes import Doors, Pass, digest_of
+from gateway.bearers import BadToken, Bearers
 from gateway.deps import DEPS, EVERYONE, IDENTITY, Deps, Identity
 from gateway.limits import Limiter
 from gateway.origins import check_origin
 from gateway.problems import Handler, Problem
 from gateway.queries import PASS, PASSED
-from gateway.tokens import BadToken, Tokens
 
 FRESH_S = 5.0  # so long a revoked key may still be let in
 LOOK_S = 5.0  # how often keys of open streams are looked at
@@ -110,7 +110,7 @@ class Access:
                 return await self._bearer(self._tokens, text)
             return await self._holder(text, request)
 
-    async def _bearer(self, tokens: Tokens, text: str) -> Identity:
+    async def _bearer(self, tokens: Bearers, text: str) -> Identity:
         try:
             bearer = await tokens.who(text)
         except BadToken as wrong:
@@ -200,7 +200,7 @@ class Access:
         """Looks at keys again until cancelled, and fetches those of tokens."""
         async with asyncio.TaskGroup() as tasks:
             if self._tokens is not None:
-                tasks.create_task(self._tokens.keys.run())
+                tasks.create_task(self._tokens.run())
             tasks.create_task(self._look_again())
 
     async def _look_again(self) -> None:

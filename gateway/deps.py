@@ -21,11 +21,11 @@ from events.schedules import Schedules
 from events.telemetry import Telemetry
 from events.webhook_url import Rules
 from events.webhooks import Webhooks
+from gateway.bearers import Bearers
 from gateway.engines import EngineBook
 from gateway.hub import WATCHED_MAX, Hub
 from gateway.limits import Limits
 from gateway.sockets import COMPRESSED_MAX, CONNECTIONS_MAX
-from gateway.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Deps:
     engines: Mapping[str, Engine]  # those installed here, by name
     schedules: Schedules | None = None  # without them nothing is known of any
     keys: Doors | None = None  # without them nobody is ever asked for one
-    tokens: Tokens | None = None  # of an issuer: with it everybody is asked
+    tokens: Bearers | None = None  # of an issuer: with it everybody is asked
     holds: Holds | None = None
     audit: AuditedLog | None = None
     retention: RetentionLog | None = None

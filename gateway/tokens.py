@@ -15,6 +15,7 @@ from joserfc.jws import JWSRegistry
 
 from events.clock import Clock
 from events.keys import DEFAULT_TENANT, SCOPES, TENANT, Scope
+from gateway.bearers import BadToken, Bearer
 from gateway.issuer_keys import IssuerKeys, Source
 
 # Asymmetric all of them: with `none` anybody signs, with HMAC whoever has read the public keys.
@@ -22,20 +23,6 @@ ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "E
 CHARS_MAX = 8192  # as many as fit into a request's header
 SUBJECT_CHARS_MAX = 255  # OpenID Connect Core 1.0 §2
 _OURS: Mapping[str, frozenset[Scope]] = {scope: frozenset((scope,)) for scope in SCOPES}
-
-
-class BadToken(Exception):
-    """A token that is not good here; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bearer:
-    """Whom a token names; `until` is when it ends, in ms."""
-
-    tenant: str
-    subject: str
-    scopes: frozenset[Scope]
-    until: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +78,10 @@ class Tokens:
         except (JoseError, ValueError, RecursionError) as wrong:
             raise BadToken("its form, algorithm, key or signature is wrong") from wrong
         return self._bearer(claims)
+
+    async def run(self) -> None:
+        """Follows the issuer's keys until cancelled."""
+        await self.keys.run()
 
     def _verified(self, text: str, keys: KeySet) -> dict[str, Any]:
         return jwt.decode(text, keys, registry=self._signed).claims

@@ -57,9 +57,10 @@ from events.webhook_url import networks as webhook_networks
 from events.webhooks import Endpoint, Webhooks
 from gateway.addresses import Network, networks
 from gateway.app import make_app
+from gateway.bearers import Bearers
 from gateway.deps import Deps
 from gateway.limits import Limits
-from phaseline import archives, database, logs, oidc, verify
+from phaseline import archives, database, logs, verify
 from phaseline.settings import OTHER_FILES, Misconfigured, Settings, words
 
 BOOT_WAIT_S = 60.0  # how long a process waits for its database at boot before it gives up
@@ -347,6 +348,14 @@ async def _archiving(
         yield
 
 
+def _tokens(settings: Settings) -> Bearers | None:
+    if not settings.oidc_issuer:
+        return None
+    from phaseline import oidc  # with it a library of 9 MiB
+
+    return oidc.tokens(settings)
+
+
 def webhook_rules(settings: Settings) -> Rules:
     """Where webhooks may go. Raises `Misconfigured`."""
     try:
@@ -381,7 +390,7 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         parts.committer,
         parts.engines,
         keys=parts.keys,
-        tokens=oidc.tokens(settings),
+        tokens=_tokens(settings),
         schedules=parts.schedules,
         webhooks=parts.webhooks,
         holds=parts.holds,
