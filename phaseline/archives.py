@@ -1,13 +1,16 @@
 """What the settings say of retention: its rules, and where archived jobs lie."""
 
+import asyncio
 from pathlib import Path
 
-from events.archive import ArchiveStore
+from events.archive import ArchiveStore, ArchiveUnavailable
 from events.archive_folder import FolderStore
 from events.retention import Rule, parse_rules
+from phaseline.findings import Finding, failed, ok
 from phaseline.settings import Misconfigured, Settings
 
 DISCARD = "discard"
+WITHIN_S = 20.0
 
 
 def make_store(settings: Settings) -> ArchiveStore | None:
@@ -39,3 +42,19 @@ def rules(settings: Settings) -> tuple[Rule, ...]:
             "PHASELINE_RETENTION needs PHASELINE_ARCHIVE: a folder or s3://bucket/prefix for the jobs that go, or `discard`"
         )
     return parsed
+
+
+async def examined(settings: Settings) -> Finding:
+    """Whether the rules fit together and the archive answers. Changes nothing."""
+    try:
+        parsed, store = rules(settings), make_store(settings)
+        if store is not None:
+            async with asyncio.timeout(WITHIN_S):
+                await store.names(0.0)
+    except Misconfigured as wrong:
+        return failed("archive", str(wrong), "correct it: docs/operations.md tells what each setting means")
+    except (ArchiveUnavailable, TimeoutError) as away:
+        cure = "bring it back, or correct PHASELINE_ARCHIVE; until then archived jobs answer 503 and none goes there"
+        return failed("archive", str(away) or "it does not answer", cure)
+    said = ", ".join(map(str, parsed)) or "no rules: nothing goes there from here"
+    return ok("archive", f"{settings.archive} answers; {said}")

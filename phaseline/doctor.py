@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy.exc import SQLAlchemyError
 
 from events.errors import PhaselineError
-from phaseline import database, doctor_database, doctor_machine, doctor_rabbit, oidc
+from phaseline import archives, database, doctor_database, doctor_machine, doctor_rabbit, oidc
 from phaseline.client import Client
 from phaseline.client_errors import ClientError
 from phaseline.findings import Finding, failed, ok, warning
@@ -24,6 +24,8 @@ async def examined(settings: Settings, gateway_url: str | None) -> list[Finding]
         found += await _rabbitmq(settings, settings.rabbitmq_url, looked.engines)
     if settings.oidc_issuer:
         found.append(await oidc.examined(settings))
+    if settings.archive or settings.retention:
+        found.append(await archives.examined(settings))
     if gateway_url:
         found += await _gateway(gateway_url)
     return found

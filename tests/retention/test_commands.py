@@ -6,6 +6,7 @@ import json
 import pytest
 
 from events.values import decode
+from phaseline import archives
 from tests.cli.program import Run, in_process
 from tests.retention.scene import Scene, settings_in
 
@@ -80,3 +81,19 @@ async def test_what_retention_did_and_who_pinned_is_in_the_audit(scene: Scene) -
     assert acts[4][1]["changed"] == {"jobs": 1, "events": 5, "job_ids": [thrown]}
     await scene.sealer.seal()
     assert (await scene.verify()).findings == []
+
+
+async def test_the_doctor_says_whether_the_archive_answers(scene: Scene) -> None:
+    def finding(rules: str, archive: str) -> tuple[str, str]:
+        given = scene.settings.model_copy(update={"retention": rules, "archive": archive})
+        found = asyncio.run(archives.examined(given))
+        return found.state, found.detail
+
+    await scene.completed(1)
+    await scene.sweep()
+    state, detail = await asyncio.to_thread(finding, "completed=30d, failed=180d", scene.settings.archive)
+    assert (state, detail) == ("ok", f"{scene.settings.archive} answers; completed=30d, failed=180d")
+    assert (await asyncio.to_thread(finding, "completed=30d", ""))[0] == "failed"
+    assert (await asyncio.to_thread(finding, "completed=soon", "discard"))[1].startswith(
+        "PHASELINE_RETENTION: 'completed=soon'"
+    )
