@@ -24,8 +24,10 @@ from events.job import fold
 from events.keys import ApiKey, Scope, draw
 from events.log import JobRow, Log, differing
 from events.log_archived import WithArchive
-from events.log_postgres import BEGIN_EPOCH, DRIVER_FAILURES, PostgresLog, asyncpg_url, unreachable
+from events.log_postgres import PostgresLog
 from events.log_sqlite import SqliteLog, sqlite_engine
+from events.postgres_line import DRIVER_FAILURES, asyncpg_url, unreachable
+from events.postgres_sql import BEGIN_EPOCH
 from events.record import Recorded
 from events.webhooks import Endpoint, new_secret
 from phaseline import archives

@@ -8,8 +8,8 @@ from sqlalchemy.pool import NullPool
 
 from events import audit
 from events.catalog import Log as LogEvent
-from events.log_postgres import asyncpg_url
 from events.log_sqlite import sqlite_engine
+from events.postgres_line import asyncpg_url
 from events.seal_check import Finding
 from events.sealer import Sealer
 from phaseline import database

@@ -32,7 +32,8 @@ from events.errors import (
 )
 from events.job import Job
 from events.log import Artifact, EngineRow, Head, JobQuery, Log, Look, at_or_behind
-from events.log_postgres import WEEK_MS, WEEKS_AHEAD, PostgresLog, asyncpg_url
+from events.log_postgres import WEEK_MS, WEEKS_AHEAD, PostgresLog
+from events.postgres_line import asyncpg_url
 from events.record import Recorded
 from phaseline import database
 from phaseline.settings import Settings

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import migrations
 from events import tables
-from events.log_postgres import WEEKS_AHEAD, asyncpg_url
+from events.log_postgres import WEEKS_AHEAD
+from events.postgres_line import asyncpg_url
 from phaseline import database
 from phaseline.settings import Settings
 from tests.stores import open_log, postgres_settings, sqlite_settings

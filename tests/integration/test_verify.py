@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from events.checker import Violation
 from events.cloudevents import cloudevent, event_id
 from events.log import Log
-from events.log_postgres import asyncpg_url
 from events.log_sql import EVENTS_PAGE
+from events.postgres_line import asyncpg_url
 from phaseline.settings import Settings
 from phaseline.verify import verify
 from tests.builders import Committing, a_failure, a_finish, a_report, committing, progress

@@ -18,7 +18,7 @@ from events import tables as t
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable
 from events.job import CAREFUL_LOSSES, Job
 from events.log import ROOM_AFTER_LEASES, Artifact, EngineRow, Held, JobRow, WorkerRow
-from events.log_postgres import SERVER_SETTINGS
+from events.postgres_line import SERVER_SETTINGS
 from events.record import Recorded
 from events.seal import Envelope, Range, Seal
 from events.shares import Candidate, by_rank
