@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from events.batch import job_row
-from events.catalog import FINAL, RECORDED_TYPES, TERMINAL, AnyEvent, Progress, Started, Submitted
+from events.catalog import ACT, FINAL, RECORDED_TYPES, TERMINAL, AnyEvent, Progress, Started, Submitted
 from events.cloudevents import cloudevent
 from events.errors import PhaselineError
 from events.job import Job, evolve
@@ -441,7 +441,10 @@ def _identified(message: bytes) -> tuple[Key, dict[str, Any]]:
 
 
 def _older_version(event: dict[str, Any]) -> bool:
-    """Copied by an older build, when its type had a lower version: an equal event in other words."""
+    """Copied by an older build: an equal event in other words. Its type had a lower version then, or was an act, which
+    builds that knew none took for an event of a job."""
+    if event.get("type") == f"phaseline.job.{ACT}":
+        return True
     name, _, version = str(event.get("dataschema", "")).removeprefix("urn:phaseline:").partition(":")[2].partition(":")
     known = RECORDED_TYPES.get(name)
     return known is not None and version.isdecimal() and int(version) < known.version
