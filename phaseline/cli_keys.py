@@ -1,5 +1,6 @@
 """Commands for API keys. They work on the database itself, as `phaseline db` does: who may reach that may make keys."""
 
+import asyncio
 import getpass
 import json
 import os
@@ -104,9 +105,9 @@ def create(
     """Makes a key and prints it, once: only its SHA-256 is stored. Gateways know it within seconds. An administrative act:
     who made it and why stands in the audit."""
     settings = settings_of(given)
-    from phaseline import compose
+    from phaseline import database
 
-    key, text = compose.keys_create(settings, tenant, name, scopes, days, By(actor, None, reason))
+    key, text = asyncio.run(database.create_key(settings, tenant, name, scopes, days, By(actor, None, reason)))
     if as_json:
         click.echo(json.dumps(_shown(key) | {"key": text}))
     else:
@@ -121,9 +122,9 @@ def create(
 def list_(tenant: str | None, as_json: bool, **given: Any) -> None:
     """Lists keys: whose, for what, until when, and when they were last used, to the minute or so."""
     settings = settings_of(given)
-    from phaseline import compose
+    from phaseline import database
 
-    found = [_shown(key) for key in compose.keys_list(settings, tenant)]
+    found = [_shown(key) for key in asyncio.run(database.list_keys(settings, tenant))]
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -143,9 +144,9 @@ def revoke(key_id: str, actor: str, reason: str | None, **given: Any) -> None:
     """Makes a key good for nothing, for ever. Requests are refused and open streams closed within ten seconds. An
     administrative act."""
     settings = settings_of(given)
-    from phaseline import compose
+    from phaseline import database
 
-    if not compose.keys_revoke(settings, key_id, By(actor, None, reason)):
+    if not asyncio.run(database.revoke_key(settings, key_id, By(actor, None, reason))):
         raise Failure(f"there is no key {key_id}; `phaseline keys list` shows those there are")
     click.echo(f"key {key_id} is revoked")
 

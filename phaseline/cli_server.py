@@ -129,9 +129,9 @@ def restored(**given: Any) -> None:
 def check(**given: Any) -> None:
     """Compares every job's row with the fold of its events and prints each difference."""
     settings = settings_of(given)
-    from phaseline import compose
+    from phaseline import database
 
-    differences = compose.db_check(settings)
+    differences = asyncio.run(database.check(settings))
     for difference in differences:
         click.echo(difference)
     if differences:
@@ -144,9 +144,9 @@ def check(**given: Any) -> None:
 def rebuild(**given: Any) -> None:
     """Rewrites every row that differs from its events. The events are the truth and stay as they are."""
     settings = settings_of(given)
-    from phaseline import compose
+    from phaseline import database
 
-    click.echo(f"{compose.db_rebuild(settings)} rows rewritten")
+    click.echo(f"{asyncio.run(database.rebuild(settings))} rows rewritten")
 
 
 @db.command(

@@ -1,5 +1,6 @@
 """Commands for completion webhooks. They work on the database itself, as `phaseline keys` does."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -55,9 +56,9 @@ def set_(tenant: str, url: str | None, actor: str, reason: str | None, **given: 
 def rotate(tenant: str, actor: str, reason: str | None, **given: Any) -> None:
     """Makes a new secret and prints it. For 24 hours the one before signs too: receivers may take either."""
     settings = settings_of(given)
-    from phaseline import compose
+    from phaseline import database
 
-    endpoint = compose.webhooks_rotate(settings, tenant, By(actor, None, reason))
+    endpoint = asyncio.run(database.rotate_webhooks(settings, tenant, By(actor, None, reason)))
     if endpoint is None:
         raise _has_none(tenant)
     click.echo(endpoint.secret)
@@ -69,11 +70,11 @@ def rotate(tenant: str, actor: str, reason: str | None, **given: Any) -> None:
 def list_(as_json: bool, **given: Any) -> None:
     """Lists the tenants that have webhooks, and where they go. Secrets are not shown."""
     settings = settings_of(given)
-    from phaseline import compose
+    from phaseline import database
 
     found = [
         {"tenant": one.tenant, "url": one.url, "changed_at": rfc3339(one.changed_at)}
-        for one in compose.webhooks_list(settings)
+        for one in asyncio.run(database.list_webhooks(settings))
     ]
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -91,9 +92,9 @@ def list_(as_json: bool, **given: Any) -> None:
 def remove(tenant: str, actor: str, reason: str | None, **given: Any) -> None:
     """Ends a tenant's webhooks. What is still owed is given up."""
     settings = settings_of(given)
-    from phaseline import compose
+    from phaseline import database
 
-    if not compose.webhooks_remove(settings, tenant, By(actor, None, reason)):
+    if not asyncio.run(database.remove_webhooks(settings, tenant, By(actor, None, reason))):
         raise _has_none(tenant)
     click.echo(f"tenant {tenant} has no webhooks any more")
 

@@ -37,7 +37,7 @@ from events.declaration import Engine, installed_engines
 from events.deliverer import Deliverer, DelivererOptions
 from events.errors import BusUnavailable, LogUnavailable, Unavailable
 from events.holds import Holds
-from events.keys import ApiKey, Keys, Scope
+from events.keys import Keys
 from events.log import Log
 from events.log_postgres import PostgresLog
 from events.log_sqlite import SqliteLog
@@ -137,33 +137,6 @@ async def _restored(settings: Settings) -> str:
     return epoch
 
 
-def db_check(settings: Settings) -> list[str]:
-    """Differences between jobs' rows and their events; none is good."""
-    return asyncio.run(database.check(settings))
-
-
-def db_rebuild(settings: Settings) -> int:
-    """Rewrites rows that differ from their events; returns how many."""
-    return asyncio.run(database.rebuild(settings))
-
-
-def keys_create(
-    settings: Settings, tenant: str, name: str, scopes: Sequence[Scope], days: float | None, by: By
-) -> tuple[ApiKey, str]:
-    """Makes an API key; its text is not stored and cannot be had again."""
-    return asyncio.run(database.create_key(settings, tenant, name, scopes, days, by))
-
-
-def keys_list(settings: Settings, tenant: str | None) -> list[ApiKey]:
-    """Every key, of one tenant when given."""
-    return asyncio.run(database.list_keys(settings, tenant))
-
-
-def keys_revoke(settings: Settings, key_id: str, by: By) -> bool:
-    """Makes a key good for nothing; False when there is none of this id."""
-    return asyncio.run(database.revoke_key(settings, key_id, by))
-
-
 def webhooks_set(settings: Settings, tenant: str, url: str | None, by: By) -> Endpoint:
     """Gives a tenant webhooks; `url` is for jobs that name none. Raises `Misconfigured` for one that may not be."""
     try:
@@ -171,21 +144,6 @@ def webhooks_set(settings: Settings, tenant: str, url: str | None, by: By) -> En
     except ValueError as problem:
         raise Misconfigured(f"the URL {problem}") from problem
     return asyncio.run(database.set_webhooks(settings, tenant, checked, by))
-
-
-def webhooks_rotate(settings: Settings, tenant: str, by: By) -> Endpoint | None:
-    """A new secret; the old one signs beside it for a day."""
-    return asyncio.run(database.rotate_webhooks(settings, tenant, by))
-
-
-def webhooks_list(settings: Settings) -> list[Endpoint]:
-    """Every tenant that has webhooks."""
-    return asyncio.run(database.list_webhooks(settings))
-
-
-def webhooks_remove(settings: Settings, tenant: str, by: By) -> bool:
-    """Ends a tenant's webhooks; False when it has none."""
-    return asyncio.run(database.remove_webhooks(settings, tenant, by))
 
 
 def verify_run(settings: Settings, recordings: Sequence[Path], *, settled: bool) -> verify.Counts:
