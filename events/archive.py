@@ -10,6 +10,8 @@ import base64
 import gzip
 import hashlib
 import os
+import re
+import secrets
 import tempfile
 import uuid
 import weakref
@@ -33,8 +35,11 @@ from events.values import decode, encode
 FORMAT = "phaseline job 1"
 LINE_BYTES_MAX = 256 * 1024 * 1024  # a value of the largest result there may be, in base64, is less
 WEEK_MS = 7 * 24 * 3600 * 1000
+FETCHES_MAX = 4  # at once
+FETCH_S = 60.0
 OPEN_MAX = 16  # jobs kept unpacked in files of this machine
 _T = TypeVar("_T")
+_NAME = re.compile(r"w\d+/[0-9a-f-]{36}-[0-9a-f]{16}\.ndjson\.gz(\.manifest\.json)?(\.part)?")
 PART = ".part"  # what ends the name of a half-written object
 _VALUE = b'{"sha256":'
 
@@ -52,6 +57,10 @@ class ArchiveStore(Protocol):
 
     async def put(self, name: str, content: Path) -> None:
         """Keeps a file's content under a name, whole or not at all. When it returns, it is durable."""
+
+    async def begin(self, *, anew: bool) -> None:
+        """Before something is put: whether this is the archive, and not an empty place where it should be. `anew`: nothing
+        was ever put there, so that it may be made."""
 
     async def delete(self, name: str) -> None:
         """Removes an object for good; one that is not there is no failure."""
@@ -111,12 +120,19 @@ def object_of(name: str) -> str:
     return name.removesuffix(PART).removesuffix(".manifest.json")
 
 
-async def put_object(store: ArchiveStore, path: Path, jobs: Sequence[Mapping[str, Any]], **said: Any) -> str:
+def is_ours(name: str, lineage: str) -> bool:
+    """Whether something in the store is an object of this lineage of a log, its manifest, or half of one."""
+    return name.startswith(f"{lineage}/") and _NAME.fullmatch(name.removeprefix(f"{lineage}/")) is not None
+
+
+async def put_object(
+    store: ArchiveStore, lineage: str, path: Path, jobs: Sequence[Mapping[str, Any]], **said: Any
+) -> str:
     """Keeps a file of members, reads it back, and describes it: `jobs` are what the manifest says of each, in order, `said`
-    what else it says. Returns the object's name. Raises `ArchiveUnavailable`."""
+    what else it says. Returns the object's name, which no other call ever returns. Raises `ArchiveUnavailable`."""
     digest = await asyncio.to_thread(_sha256, path)
     first = str(jobs[0]["job_id"])
-    name = f"w{week_of(first)}/{first}-{digest[:16]}.ndjson.gz"
+    name = f"{lineage}/w{week_of(first)}/{first}-{secrets.token_hex(8)}.ndjson.gz"
     await store.put(name, path)
     with tempfile.TemporaryFile() as back:
         await store.fetch(name, 0, None, back)
@@ -201,7 +217,21 @@ class Unpacked:
         place = self._values.get(sha256)
         if place is None:
             return None
-        return base64.b64decode(decode(os.pread(self._descriptor, place[1] - place[0], place[0]))["body"])
+        body = base64.b64decode(decode(os.pread(self._descriptor, place[1] - place[0], place[0]))["body"])
+        if hashlib.sha256(body).hexdigest() != sha256:
+            raise ArchiveBroken(f"a large value was changed in the archive: {sha256}")
+        return body
+
+    def hold(self, one: Archived) -> None:
+        """Raises `ArchiveBroken` when this is not the job it should be, or not that tenant's."""
+        first = next(self.rows(0, 1), None)
+        if first is None or (first["job_id"], first["tenant"]) != (one.job_id, one.tenant):
+            raise ArchiveBroken(f"where job {one.job_id} should lie in the archive lies something else")
+
+    def hold_values(self) -> None:
+        """Raises `ArchiveBroken` when a large value is not what it is named by."""
+        for sha256 in self._values:
+            self.value(sha256)
 
 
 def unpack(member: IO[bytes]) -> Unpacked:
@@ -239,6 +269,7 @@ class Archive:
 
     def __init__(self, store: ArchiveStore) -> None:
         self._store = store
+        self._fetching = asyncio.Semaphore(FETCHES_MAX)
         self._kept: OrderedDict[tuple[str, str | None, int], _Kept] = OrderedDict()
 
     async def opened(self, one: Archived) -> Unpacked:
@@ -256,10 +287,16 @@ class Archive:
     async def _fetch(self, one: Archived) -> Unpacked:
         if one.place is None:
             raise ArchiveUnavailable("the job was discarded")
-        with tempfile.TemporaryFile() as member:
-            await self._store.fetch(one.place, one.start, one.length, member)
-            member.seek(0)
-            return await asyncio.to_thread(unpack, member)
+        try:
+            async with self._fetching, asyncio.timeout(FETCH_S):
+                with tempfile.TemporaryFile() as member:
+                    await self._store.fetch(one.place, one.start, one.length, member)
+                    member.seek(0)
+                    unpacked = await asyncio.to_thread(unpack, member)
+        except TimeoutError:
+            raise ArchiveUnavailable from None
+        unpacked.hold(one)
+        return unpacked
 
     async def page(
         self, one: Archived, after: int, limit: int = PAGE_EVENTS_MAX, bytes_max: int = PAGE_BYTES_MAX
@@ -268,7 +305,8 @@ class Archive:
         return await self.ask(one, lambda unpacked: unpacked.page(after, limit, bytes_max))
 
     async def stored(self, one: Archived) -> AsyncIterator[Stored]:
-        """Every event, as an audit reads them. Raises `ArchiveUnavailable`."""
+        """Every event, as an audit reads them, the large values held against their names. Raises `ArchiveUnavailable`."""
+        await self.ask(one, Unpacked.hold_values)
         after = 0
         while page := await self.ask(one, partial(_stored, after)):
             for stored in page:

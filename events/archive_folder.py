@@ -8,12 +8,31 @@ from typing import IO
 
 from events.archive import PART, ArchiveBroken, ArchiveUnavailable
 
+MARKER = "phaseline-archive"
+
 
 class FolderStore:
-    """See `ArchiveStore`. The folder is made when something is put."""
+    """See `ArchiveStore`. A file in it says that it is an archive: an empty mount point has none."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    async def begin(self, *, anew: bool) -> None:
+        try:
+            await asyncio.to_thread(self._begin, anew)
+        except OSError as failure:
+            raise ArchiveUnavailable(f"{self._folder} takes no archive: {failure}") from failure
+
+    def _begin(self, anew: bool) -> None:
+        marker = self._folder / MARKER
+        if marker.exists():
+            return
+        if not anew:
+            raise ArchiveUnavailable(
+                f"{self._folder} is not the archive jobs lie in, which has a file {MARKER}: mount it"
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        marker.write_text("Phaseline keeps archived jobs here.\n")
 
     async def put(self, name: str, content: Path) -> None:
         try:
@@ -26,7 +45,7 @@ class FolderStore:
             await asyncio.to_thread(self._fetch, name, start, length, into)
         except OSError as failure:
             # A folder that is not mounted is away; one that is there and lacks a file has lost it.
-            gone = isinstance(failure, FileNotFoundError) and any(self._folder.glob("*"))
+            gone = isinstance(failure, FileNotFoundError) and (self._folder / MARKER).exists()
             kind = ArchiveBroken if gone else ArchiveUnavailable
             raise kind(f"{self._folder / name} cannot be read: {failure}") from failure
 
@@ -43,11 +62,13 @@ class FolderStore:
             raise ArchiveUnavailable(f"{self._folder} cannot be read: {failure}") from failure
 
     def _names(self, before_s: float) -> list[str]:
-        there = [path for path in self._folder.glob("w*/*") if path.stat().st_mtime < before_s]
+        there = [path for path in self._folder.glob("*/w*/*") if path.is_file() and path.stat().st_mtime < before_s]
         return sorted(path.relative_to(self._folder).as_posix() for path in there)
 
     def _put(self, name: str, content: Path) -> None:
         target = self._folder / name
+        if not (self._folder / MARKER).exists():
+            raise FileNotFoundError(f"there is no {MARKER}")
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{target.name}{PART}")
         with content.open("rb") as source, part.open("wb") as file:
@@ -55,7 +76,7 @@ class FolderStore:
             file.flush()
             os.fsync(file.fileno())
         part.rename(target)
-        for folder in (target.parent, self._folder):  # a name is durable when its folder is
+        for folder in (target.parent, target.parent.parent, self._folder):  # a name is durable when its folder is
             descriptor = os.open(folder, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

@@ -32,6 +32,9 @@ class S3Store:
         except BaseError as problem:
             raise ValueError(str(problem)) from problem
 
+    async def begin(self, *, anew: bool) -> None:
+        del anew  # a bucket is there or it is not
+
     async def put(self, name: str, content: Path) -> None:
         async with self._told(name):
             await obstore.put_async(self._store, name, content)

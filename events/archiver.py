@@ -2,8 +2,7 @@
 
 A job goes only when it is sealed to its end, so that its archived events can be held against the audit's chain. First its
 object is written and read back, then its manifest; only then is the job taken out of the database, by one transaction
-that judges again whether it may go. A death in between leaves an object nobody names: the next pass writes it again,
-under the same name when it holds the same.
+that judges again whether it may go. A death in between leaves an object nobody names, which goes after a day.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from events import crash_points
-from events.archive import PART, ArchiveStore, ArchiveUnavailable, MemberWriter, object_of, put_object, week_of
+from events.archive import PART, ArchiveStore, ArchiveUnavailable, MemberWriter, is_ours, object_of, put_object, week_of
 from events.clock import Clock, monotonic, rfc3339
 from events.errors import Unavailable
 from events.log import FEED_BYTES_MAX, Log
@@ -29,7 +28,7 @@ OBJECT_BYTES = 64 * 1024 * 1024  # an object is closed once it is larger
 OBJECT_JOBS_MAX = 1000
 LEFT_S = 24 * 3600.0  # older than that is no object that is still to be named
 TIDY_EVERY_S = 3600.0
-LEAD_S = 60.0  # so long nobody else begins when the one that archives stands still
+LEAD_S = 600.0  # so long nobody else begins when the one that archives stands still
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ class Archiver:
     async def run(self) -> None:
         """Archives until cancelled; a failing pass is logged and tried again."""
         while True:
-            pause_s = min(self._every_s, LEAD_S)
+            pause_s = min(self._every_s, 60.0)
             try:
                 done = await self.sweep()
                 if done is not None:
@@ -88,6 +87,8 @@ class Archiver:
     async def sweep(self, progress: Callable[[Pass], None] = lambda _: None) -> Pass | None:
         """One pass over everything that is due; None when another process leads. Raises `Unavailable`, `OSError`."""
         done, after = Pass(), ""
+        if self._store is not None:
+            await self._store.begin(anew=not await self._source.archives_any())
         while await self._leads():
             due = await self._source.due_for_archive(self._rules, OBJECT_JOBS_MAX, after)
             if not due:
@@ -112,7 +113,7 @@ class Archiver:
         old = await self._store.names(Clock().now_ms() / 1000 - LEFT_S)
         named = await self._source.places() if old else set()
         for name in old:
-            if object_of(name) not in named or name.endswith(PART):
+            if is_ours(name, self._source.epoch) and (object_of(name) not in named or name.endswith(PART)):
                 await self._store.delete(name)
                 _log.info("retention removed %s from the archive, in which no job lies", name)
 
@@ -133,7 +134,7 @@ class Archiver:
                     raise ArchiveUnavailable(
                         "the archive took too long: what was put there may be removed as left over"
                     )
-            gone = await self._source.put_archived(went)
+            gone = await self._source.put_archived(went, {one.job_id for one in jobs if one.erased})
             crash_points.reached("retention.taken_out")
             done.jobs += len(gone)
             done.events += sum(one.last_seq for one in went if one.job_id in gone)
@@ -160,7 +161,7 @@ class Archiver:
              "length": length}
             for one, start, length in members
         ]  # fmt: skip
-        name = await put_object(store, path, jobs_in_it)
+        name = await put_object(store, self._source.epoch, path, jobs_in_it)
         done.objects += 1
         done.bytes += path.stat().st_size
         return [gone_to(one, name, start, length) for one, start, length in members]

@@ -13,8 +13,10 @@ from events.retention import Archived
 from events.seal import Range, Seal
 from events.seal_check import ChainCheck, Finding, JobCheck
 from events.seal_log import Ending, Erasure, SealLog, Stored
+from events.values import decode
 
 FINDINGS_MAX = 1000  # kept of one run
+_ENDED = {"complete": "completed", "error": "failed", "cancelled": "cancelled"}
 PROGRESS_EVENTS = 10_000  # between two calls of `progress`
 _T = TypeVar("_T", bound=Range | Ending | Stored | Erasure | Archived)
 
@@ -84,6 +86,8 @@ class _Audit:
         self._chain = ChainCheck()
         self._erased: set[str] = set()  # jobs, by the records that let data go, which are not sealed
         self._told: set[str] = set()  # the same by their acts, which are
+        self._discarded: set[str] = set()  # jobs retention discarded, by their records
+        self._told_gone: set[str] = set()  # the same by its acts
 
     async def run(self) -> Report:
         named = await self._log.newest_named()  # before the seals: what a seal is named by comes with it
@@ -98,6 +102,9 @@ class _Audit:
         await self._hold_jobs(last)
         if self._job_id is None:
             self.report.untold = len(self._erased - self._told)
+            for job_id in sorted(self._discarded - self._told_gone):
+                detail = "its events are gone, and no act tells that retention discarded it"
+                self.report.add(Finding("missing", detail, job_id, 1))
         if self._oldest is not None:
             self.report.oldest_unsealed_ms = max(await self._log.now() - self._oldest, 0)
         return self.report
@@ -123,28 +130,25 @@ class _Audit:
                 self._erased.add(erasures.item.job_id)
                 await erasures.on()
             check = JobCheck(job_id, last.cursor if last else "", self._chain.lost, erased_to)
+            first, final = events.item, events.item
             while events.key == job_id and events.item is not None:
                 while ranges.key == job_id and ranges.item is not None and check.sealed_to < events.item.envelope.seq:
                     check.cover(ranges.item)
                     await ranges.on()
                 self._take(check, events.item)
+                final = events.item
                 await events.on()
             while ranges.key == job_id and ranges.item is not None:
                 check.cover(ranges.item)
                 await ranges.on()
-            ending = None
-            if endings.key == job_id:
-                ending = endings.item
-                await endings.on()
-            gone = None
-            while archived.item is not None and archived.item.job_id <= job_id:
-                gone = archived.item if archived.key == job_id else gone
-                await archived.on()
+            ending = await endings.of(job_id)
+            gone = await archived.of(job_id)
             if gone is not None and check.seq == 0 and ending is None:
                 self._taken_out(check, gone)
             else:
-                self.report.archived += gone is not None
                 await self._end(check, ending)
+                if gone is not None and check.seq and first is not None and final is not None:
+                    self._hold_place(gone, first, final)
             if job_id in self._chain.lost:
                 seen.add(job_id)
         for job_id in self._chain.lost.keys() - seen:
@@ -155,6 +159,7 @@ class _Audit:
         check.take(stored)
         if check.is_act:
             self._told |= _erased_by(stored)
+            self._told_gone |= _discarded_by(stored)
         self.report.events += 1
         if self.report.events % PROGRESS_EVENTS == 0:
             self._progress(self.report)
@@ -170,11 +175,22 @@ class _Audit:
                         ending = await anext(self._log.endings(check.job_id), None) or ending
         self._add(check, ending)
 
+    def _hold_place(self, gone: Archived, first: Stored, final: Stored) -> None:
+        """The record of where an archived job is, against its events, of which the seals tell."""
+        self.report.archived += 1
+        e = final.envelope
+        said = (gone.tenant, gone.engine, gone.status, gone.last_seq, gone.finished_at)
+        if first.job_id != gone.job_id or said != (e.tenant, _engine(first), _ENDED.get(e.type), e.seq, e.at):
+            detail = "the record of where it lies in the archive is not that of its events"
+            self.report.add(Finding("changed", detail, gone.job_id))
+
     def _taken_out(self, check: JobCheck, gone: Archived) -> None:
         for finding in check.taken_out(gone.last_seq):
             self.report.add(finding)
         self.report.jobs += 1
         self.report.discarded += gone.place is None
+        if gone.place is None:
+            self._discarded.add(gone.job_id)
         self.report.unread += gone.place is not None
 
     def _add(self, check: JobCheck, ending: Ending | None) -> None:
@@ -199,6 +215,22 @@ def _erased_by(stored: Stored) -> set[str]:
     return {act.target} if act.act == "payload_erased" else set()
 
 
+def _discarded_by(stored: Stored) -> set[str]:
+    """The jobs of which an act says that retention discarded them."""
+    try:
+        act = stored.recorded().act()
+    except ValueError:
+        return set()
+    return set(act.changed.get("job_ids", ())) if act.act == "jobs_discarded" else set()
+
+
+def _engine(first: Stored) -> str | None:
+    try:
+        return str(decode(first.data)["engine"])
+    except (ValueError, KeyError, TypeError):  # it was edited, which is told by its check
+        return None
+
+
 class _Ahead(Generic[_T]):
     """A stream and its next item; `key` is the job the item is of, None at the end."""
 
@@ -214,6 +246,14 @@ class _Ahead(Generic[_T]):
 
     async def on(self) -> None:
         self.item = await anext(self._stream, None)
+
+    async def of(self, job_id: str) -> _T | None:
+        """This job's last item; those of jobs before it are passed over."""
+        found: _T | None = None
+        while self.item is not None and self.item.job_id <= job_id:
+            found = self.item if self.item.job_id == job_id else found
+            await self.on()
+        return found
 
     @property
     def key(self) -> str | None:

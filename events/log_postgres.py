@@ -10,7 +10,7 @@ import contextlib
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -322,9 +322,9 @@ class PostgresLog(SqlSealLog):
 
     # -- retention
 
-    async def put_archived(self, went: Sequence[Archived]) -> set[str]:
+    async def put_archived(self, went: Sequence[Archived], erased: Collection[str] = ()) -> set[str]:
         names = ("job_id", "last_seq", "place", "start", "length")
-        columns = [[getattr(one, name) for one in went] for name in names]
+        columns = [[getattr(one, name) for one in went] for name in names] + [[one.job_id in erased for one in went]]
         _, at = await self.act_place()
         async with self._writing(TAKE_OUT_S) as connection:
             gone = {str(row[0]) for row in await _patient(connection, sql.TAKE_OUT, *columns)}

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from events.seal import Envelope
 from events.sqlite_line import PRAGMAS, SqliteLine
 
 READERS = 4
+OVERWRITE = "PRAGMA secure_delete = ON"  # what is freed is overwritten: an erasure may follow
 DROPPED_AT_ONCE = 2000  # events of archived jobs in one transaction
 
 
@@ -154,12 +155,16 @@ class SqliteLog(SqlSealLog):
         found = [to_envelope(row) for row in rows]
         return found, found[-1].place if found else cursor
 
-    async def put_archived(self, went: Sequence[Archived]) -> set[str]:
+    async def put_archived(self, went: Sequence[Archived], erased: Collection[str] = ()) -> set[str]:
         j, gone = t.jobs.c, set[str]()
         _, at = await self.act_place()
         async with self._writing(TAKE_OUT_S) as connection:
+            await connection.exec_driver_sql(OVERWRITE)
             for one in went:
-                as_found = and_(j.id == one.job_id, j.last_seq == one.last_seq, j.status.in_(STATUSES))
+                sealed = exists().where(t.sealed.c.job_id == j.id, t.sealed.c.last_seq >= one.last_seq)
+                gone_before = exists().where(t.erasures.c.job_id == j.id)
+                as_read = gone_before if one.job_id in erased else not_(gone_before)
+                as_found = and_(j.id == one.job_id, j.last_seq == one.last_seq, j.status.in_(STATUSES), sealed, as_read)
                 if (await connection.execute(delete(t.jobs).where(as_found, not_(kept())))).rowcount:
                     columns = {name: getattr(one, name) for name in Archived.__slots__} | {"at": self._now_sql()}
                     await connection.execute(insert(t.archived).values(**columns))
@@ -181,6 +186,7 @@ class SqliteLog(SqlSealLog):
             deleted = DROPPED_AT_ONCE
             while deleted == DROPPED_AT_ONCE:
                 async with self._writing(TAKE_OUT_S) as connection:
+                    await connection.exec_driver_sql(OVERWRITE)
                     deleted = (await connection.execute(delete(t.events).where(e.pos.in_(last)))).rowcount
                 crash_points.reached("retention.part_dropped")
         return len(jobs)

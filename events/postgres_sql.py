@@ -16,7 +16,7 @@ from events.seal import Range
 
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 CLAIMS = 0x7068_6173_636C  # the advisory lock of claims where there are limits
-TAKE_OUT = "SELECT phaseline_archive($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[])"
+TAKE_OUT = "SELECT phaseline_archive($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::boolean[])"
 
 
 def lock_of(kind: str, key: tuple[str, str | None]) -> int:

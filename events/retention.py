@@ -5,7 +5,7 @@ kept for ever; so is a job that is pinned or held (events/holds.py), for as long
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,6 +76,7 @@ class Due:
     status: str
     last_seq: int
     finished_at: int  # ms
+    erased: bool = False  # so what is read from now on has no payload; an erasure since makes it another job to archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def deeds(went: Sequence[Archived]) -> list[tuple[str, Deed]]:
     for tenant, jobs in by_tenant.items():
         changed = {"jobs": len(jobs), "events": sum(one.last_seq for one in jobs)}
         if jobs[0].place is None:
-            ids = {"job_ids": [one.job_id for one in jobs]}  # nothing else will be left of them
+            ids = {"job_ids": [one.job_id for one in jobs]}  # an audit holds the records of them against this
             told.append((tenant, _RETENTION.did("jobs_discarded", tenant, **changed, **ids)))
         else:
             told.append((tenant, _RETENTION.did("jobs_archived", jobs[0].place, **changed)))
@@ -151,9 +152,13 @@ class RetentionLog(Protocol):
     async def artifact_names(self, job_id: str) -> list[str]:
         """The SHA-256 (hex) of each large value of a job."""
 
-    async def put_archived(self, went: Sequence[Archived]) -> set[str]:
+    async def put_archived(self, went: Sequence[Archived], erased: Collection[str] = ()) -> set[str]:
         """Takes jobs out, all in one transaction, and records where they are, at the database's time. Left out, and not
-        returned, are those that changed, were pinned or held since they were found. An act of each tenant's."""
+        returned, are those that changed, were pinned, held or erased since they were found: `erased` are those that had
+        been before. An act of each tenant's."""
+
+    async def archives_any(self) -> bool:
+        """Whether some job lies in the archive."""
 
     async def places(self) -> set[str]:
         """Every object some job lies in."""
@@ -163,7 +168,7 @@ class RetentionLog(Protocol):
         the number of partitions, or of jobs."""
 
     async def pin(self, job_id: str, tenant: str, by: By) -> None:
-        """Keeps a job, from the database's time on; the last pin counts. An act."""
+        """Keeps a job, from the database's time on; the last pin counts. An act. Raises `JobArchived` when it went."""
 
     async def unpin(self, job_id: str, by: By) -> bool:
         """Lets retention have it again; False when it was not pinned. An act."""

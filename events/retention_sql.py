@@ -9,13 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from events import tables as t
 from events.acts import By, act_id, recorded_act
 from events.acts_sql import SqlActs, act_statements
+from events.errors import JobArchived
 from events.retention import Archived, Due, Pin, Rule, Waiting, deeds
 
 PAGE = 500
 TAKE_OUT_S = 600.0  # deadline of taking jobs out, and of looking through a partition
 _ARCHIVED = tuple(t.archived.c[name] for name in Archived.__slots__)
 _PIN = tuple(t.pins.c[name] for name in Pin.__slots__)
-_DUE = tuple(t.jobs.c[name] for name in ("id", "tenant", "engine", "status", "last_seq", "finished_at"))
+_ERASED = exists().where(t.erasures.c.job_id == t.jobs.c.id).correlate(t.jobs).label("erased")
+_DUE = (*(t.jobs.c[name] for name in ("id", "tenant", "engine", "status", "last_seq", "finished_at")), _ERASED)
 
 
 class SqlRetention(SqlActs):
@@ -75,6 +77,10 @@ class SqlRetention(SqlActs):
         rows = await self._rows(select(*_ARCHIVED).where(a.place == place).order_by(a.start))
         return [_to_archived(row) for row in rows]
 
+    async def archives_any(self) -> bool:
+        a = t.archived.c
+        return bool(await self._rows(select(a.job_id).where(a.place.is_not(None)).limit(1)))
+
     async def places(self) -> set[str]:
         a = t.archived.c
         return {row.place for row in await self._rows(select(a.place).where(a.place.is_not(None)).distinct())}
@@ -90,6 +96,10 @@ class SqlRetention(SqlActs):
 
     async def pin(self, job_id: str, tenant: str, by: By) -> None:
         async with self._acting() as acting:
+            # Until this ends retention waits for the row, or this for retention.
+            there = select(t.jobs.c.id).where(t.jobs.c.id == job_id).with_for_update(read=True)
+            if (await acting.connection.execute(there)).first() is None:
+                raise JobArchived
             said = {"actor": by.actor, "address": by.address, "reason": by.reason or ""}
             await acting.connection.execute(delete(t.pins).where(t.pins.c.job_id == job_id))
             await acting.connection.execute(insert(t.pins).values(job_id=job_id, tenant=tenant, at=acting.at, **said))
@@ -137,7 +147,7 @@ def _id_at(ms: int) -> str:
 
 
 def _to_due(row: Sequence[Any]) -> Due:
-    return Due(str(row[0]), *row[1:])
+    return Due(str(row[0]), row[1], row[2], row[3], row[4], row[5], bool(row[6]))
 
 
 def _to_archived(row: Sequence[Any]) -> Archived:

@@ -30,15 +30,15 @@ async def erase(settings: Settings, job_id: str, *, actor: str, reason: str) -> 
     log = database.make_log(settings)
     try:
         await log.open()
+        if is_held(await log.hold_acts(job_id)):
+            raise Refused("the job is held: `phaseline db unhold` lets it go")
+        if (one := (await log.archived([job_id])).get(job_id)) is not None:
+            return await erase_archived(settings, log, one, By(actor, None, reason))
         row = await log.job(job_id)
         if row is None:
             raise UnknownJob
         if not row.job.is_final:
             raise Refused(f"only a job that has ended can be erased; it is {row.job.status}")
-        if is_held(await log.hold_acts(job_id)):
-            raise Refused("the job is held: `phaseline db unhold` lets it go")
-        if (one := (await log.archived([job_id])).get(job_id)) is not None:
-            return await erase_archived(settings, log, one, By(actor, None, reason))
         events = await database.whole_stream(log, job_id)
         texts = [redacted(recorded) for recorded in events]
         place, tenant = await log.act_place(), row.job.tenant

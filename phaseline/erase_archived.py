@@ -8,19 +8,19 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import Connection, insert, text, update
+from sqlalchemy import Connection, insert, select, text, update
 
 from events import crash_points
 from events import tables as t
 from events.acts import By, recorded_act
-from events.archive import ArchiveBroken, ArchiveStore, MemberWriter, manifest_of, put_object, unpack
+from events.archive import Archive, ArchiveBroken, ArchiveStore, MemberWriter, manifest_of, put_object, unpack
 from events.clock import Clock
 from events.erasure import redacted
-from events.errors import PhaselineError
+from events.errors import PhaselineError, UnknownJob
 from events.record import Recorded
 from events.retention import Archived, Due
 from events.seal_log import Stored
@@ -34,30 +34,59 @@ class Quicker(PhaselineError):
 
 
 async def erase_archived(settings: Settings, log: database.OpenLog, one: Archived, by: By) -> int:
-    """Returns the number of the job's events. Raises `ArchiveUnavailable`, and `Quicker` when another erasure of
-    the same object was quicker."""
-    store = archives.make_store(settings)
-    assert store is not None
-    assert one.place is not None  # else the job would be unknown
-    events: list[Stored] = [stored async for stored in log.stored(one.job_id)]
-    texts = [redacted(stored.recorded()) for stored in events]
-    if all(stored.data == kept for stored, kept in zip(events, texts, strict=True)):
-        await _remove_replaced(store, one.place)
+    """Returns the number of the job's events. Of a discarded job only what a partition still holds can go.
+
+    Raises `ArchiveUnavailable`, `UnknownJob` when nothing is left of it, `PhaselineError` without the archive it lies in,
+    `Quicker` when another erasure in the same object was."""
+    if one.place is None:
+        events = [stored async for stored in _left(log, one.job_id)]
+        if not events:
+            raise UnknownJob
+        await _record(settings, log, one, [], events, by)
         return len(events)
-    with tempfile.TemporaryDirectory(prefix="phaseline-erase-") as folder:
-        moved = await _written_anew(store, log, Path(folder), one, events, texts)
-    crash_points.reached("erasure.written")
+    store = archives.make_store(settings)
+    if store is None:
+        raise PhaselineError("the job is archived: PHASELINE_ARCHIVE says where")
+    await _remove_replaced(store, log, one.place)
+    events = [stored async for stored in Archive(store).stored(one)]
+    if len(events) != one.last_seq:
+        raise ArchiveBroken(f"the archive has {len(events)} of {one.last_seq} events of the job")
+    if any(stored.data != redacted(stored.recorded()) for stored in events):
+        with tempfile.TemporaryDirectory(prefix="phaseline-erase-") as folder:
+            moved = await _written_anew(store, log, Path(folder), one, events)
+        crash_points.reached("erasure.written")
+        try:
+            await _record(settings, log, one, moved, events, by)
+        except Quicker:  # no job lies in what was just written, and others may have been erased since
+            await _remove(store, log, str(moved[0].place))
+            raise
+        crash_points.reached("erasure.committed")
+        await _remove_replaced(store, log, str(moved[0].place))
+    return len(events)
+
+
+async def _left(log: database.OpenLog, job_id: str) -> AsyncIterator[Stored]:
+    """What a partition still holds of a discarded job."""
+    seq = 0
+    while page := await log.read(job_id, seq):
+        envelopes = {one.seq: one for one in await log.envelopes(job_id, seq, page[-1].seq + 1)}
+        for recorded in page:
+            yield Stored(envelopes[recorded.seq], len(recorded.data), recorded.data)
+        seq = page[-1].seq
+
+
+async def _record(
+    settings: Settings,
+    log: database.OpenLog,
+    one: Archived,
+    moved: Sequence[Archived],
+    events: Sequence[Stored],
+    by: By,
+) -> None:
     place = await log.act_place()
     told = recorded_act(*place, one.tenant, by.did("payload_erased", one.job_id, events=len(events)))
-    pairs = [(stored.envelope.seq, kept) for stored, kept in zip(events, texts, strict=True)]
-    try:
-        await database.on_connection(settings, lambda connection: _commit(connection, one, moved, pairs, told, by))
-    except Quicker:  # no job lies in what was just written, and others may have been erased since
-        await _remove(store, str(moved[0].place))
-        raise
-    crash_points.reached("erasure.committed")
-    await _remove_replaced(store, str(moved[0].place))
-    return len(events)
+    pairs = [(stored.envelope.seq, redacted(stored.recorded())) for stored in events]
+    await database.on_connection(settings, lambda connection: _commit(connection, one, moved, pairs, told, by))
 
 
 async def _written_anew(
@@ -66,7 +95,6 @@ async def _written_anew(
     folder: Path,
     one: Archived,
     events: Sequence[Stored],
-    texts: Sequence[str],
 ) -> list[Archived]:
     """The object again, with this job's payload left out; where each job lies then."""
     old, new = folder / "old", folder / "object"
@@ -76,15 +104,16 @@ async def _written_anew(
         lying: list[tuple[Archived, int, int]] = []
         for other in await log.archived_in(place):
             if other.job_id == one.job_id:
-                lying.append((other, *await asyncio.to_thread(_redact, target, other, events, texts)))
+                lying.append((other, *await asyncio.to_thread(_redact, target, other, events)))
             else:
                 start = target.tell()
                 await asyncio.to_thread(_copy, source, target, other)
                 lying.append((other, start, other.length))
     manifest = await _manifest(store, place)
     said = {job["job_id"]: job for job in manifest["jobs"]}
+    replaces = [place, *manifest.get("replaces", ())]
     jobs = [{**said[other.job_id], "start": start, "length": length} for other, start, length in lying]
-    name = await put_object(store, new, jobs, replaces=place)
+    name = await put_object(store, log.epoch, new, jobs, replaces=replaces)
     return [
         Archived(
             other.job_id, other.tenant, other.engine, other.status, other.last_seq, other.finished_at, other.at,
@@ -94,10 +123,11 @@ async def _written_anew(
     ]  # fmt: skip
 
 
-def _redact(target: IO[bytes], one: Archived, events: Sequence[Stored], texts: Sequence[str]) -> tuple[int, int]:
-    due = Due(one.job_id, one.tenant, one.engine, one.status, one.last_seq, one.finished_at)
+def _redact(target: IO[bytes], one: Archived, events: Sequence[Stored]) -> tuple[int, int]:
+    due = Due(one.job_id, one.tenant, one.engine, one.status, one.last_seq, one.finished_at, erased=True)
     member = MemberWriter(target, due, len(events))
-    member.events([Stored(stored.envelope, len(kept), kept) for stored, kept in zip(events, texts, strict=True)])
+    kept = [(stored.envelope, redacted(stored.recorded())) for stored in events]
+    member.events([Stored(envelope, len(data), data) for envelope, data in kept])
     return member.start, member.close()
 
 
@@ -119,18 +149,20 @@ async def _manifest(store: ArchiveStore, place: str) -> dict[str, Any]:
         return found
 
 
-async def _remove_replaced(store: ArchiveStore, place: str) -> None:
+async def _remove_replaced(store: ArchiveStore, log: database.OpenLog, place: str) -> None:
+    """What an erasure that died left: the objects this one replaces, in which no job lies."""
     try:
-        replaced = (await _manifest(store, place)).get("replaces")
+        replaced = (await _manifest(store, place)).get("replaces", ())
     except (ArchiveBroken, ValueError):
         return
-    if replaced:
-        await _remove(store, replaced)
+    for one in replaced:
+        await _remove(store, log, one)
 
 
-async def _remove(store: ArchiveStore, place: str) -> None:
-    await store.delete(manifest_of(place))
-    await store.delete(place)
+async def _remove(store: ArchiveStore, log: database.OpenLog, place: str) -> None:
+    if not await log.archived_in(place):
+        await store.delete(manifest_of(place))
+        await store.delete(place)
 
 
 def _commit(
@@ -146,6 +178,8 @@ def _commit(
         connection.begin()
     if connection.dialect.name == "sqlite":
         connection.execute(text("PRAGMA secure_delete = ON"))  # what is freed is overwritten
+    if connection.dialect.name == "postgresql":  # a hold waits for this, or was recorded before and is seen
+        connection.execute(select(t.archived.c.job_id).where(t.archived.c.job_id == one.job_id).with_for_update())
     if not is_erased(connection, one.job_id, one.last_seq):
         said = {"at": Clock().now_ms(), "actor": by.actor, "reason": by.reason or ""}
         connection.execute(insert(t.erasures).values(job_id=one.job_id, through_seq=one.last_seq, **said))

@@ -27,7 +27,9 @@ async def run(settings: Settings, progress: Callable[[Pass], None]) -> Pass:
     async with database.opened(settings) as log:
         done = await Archiver(log, archives.make_store(settings), rules, str(uuid.uuid4()), 0.0).sweep(progress)
     if done is None:
-        raise PhaselineError("another process is at it, or was within the last minute; what is due goes with its pass")
+        raise PhaselineError(
+            "another process is at it, or died at it within ten minutes; what is due goes with its pass"
+        )
     return done
 
 

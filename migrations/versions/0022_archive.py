@@ -49,7 +49,11 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
-        op.execute("DROP FUNCTION phaseline_archive(uuid[], bigint[], text[], bigint[], bigint[])")
+        op.execute("DROP FUNCTION phaseline_archive(uuid[], bigint[], text[], bigint[], bigint[], boolean[])")
+        op.execute("ALTER FUNCTION phaseline_wait_for_erasure() SECURITY INVOKER")
+        op.execute("""
+            CREATE OR REPLACE FUNCTION phaseline_wait_for_erasure() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM FROM jobs WHERE id = NEW.job_id FOR SHARE; RETURN NEW; END $$""")
         op.execute("DROP FUNCTION phaseline_drop_partition(bigint)")
     op.drop_table("pins")
     op.drop_table("archived")
@@ -63,19 +67,33 @@ def _on_postgres() -> None:
         "CREATE TRIGGER pins_wait BEFORE INSERT OR UPDATE ON pins "
         "FOR EACH ROW EXECUTE FUNCTION phaseline_wait_for_erasure()"
     )
+    # Of an archived job the erasure locks the record of where it is. The role that holds may not change that.
     op.execute("""
-        CREATE FUNCTION phaseline_archive(ids uuid[], seqs bigint[], places text[], starts bigint[], lengths bigint[])
+        CREATE OR REPLACE FUNCTION phaseline_wait_for_erasure() RETURNS trigger
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+        BEGIN
+            PERFORM FROM jobs WHERE id = NEW.job_id FOR SHARE;
+            PERFORM FROM archived WHERE job_id = NEW.job_id FOR SHARE;
+            RETURN NEW;
+        END $$""")
+    op.execute("""
+        CREATE FUNCTION phaseline_archive(
+            ids uuid[], seqs bigint[], places text[], starts bigint[], lengths bigint[], erasures_seen boolean[]
+        )
         RETURNS SETOF uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
         BEGIN
             -- Locked by a statement of its own: the next one sees every pin and hold that was before it.
             PERFORM FROM jobs WHERE id = ANY (ids) ORDER BY id FOR UPDATE;
             RETURN QUERY
             WITH wanted AS (
-                SELECT * FROM unnest(ids, seqs, places, starts, lengths) AS w (id, seq, place, start, length)
+                SELECT * FROM unnest(ids, seqs, places, starts, lengths, erasures_seen) AS w (id, seq, place, start, length, erased)
             ), gone AS (
                 DELETE FROM jobs j USING wanted w
                 WHERE j.id = w.id AND j.last_seq = w.seq AND j.status IN ('completed', 'failed', 'cancelled')
                     AND NOT EXISTS (SELECT FROM pins p WHERE p.job_id = j.id)
+                    AND NOT EXISTS (SELECT FROM deliveries d WHERE d.job_id = j.id AND d.state = 'pending')
+                    AND EXISTS (SELECT FROM sealed s WHERE s.job_id = j.id AND s.last_seq >= w.seq)
+                    AND EXISTS (SELECT FROM erasures x WHERE x.job_id = j.id) = w.erased
                     AND NOT coalesce((SELECT h.held FROM holds h WHERE h.job_id = j.id ORDER BY h.no DESC LIMIT 1), false)
                 RETURNING j.id, j.tenant, j.engine, j.status, j.last_seq, j.finished_at
             ), bodies AS (

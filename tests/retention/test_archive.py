@@ -1,18 +1,23 @@
 """Jobs go to the archive when their time has come, and open from there as if they had never gone."""
 
+import asyncio
 import gzip
 import hashlib
 import json
 import os
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from events.acts import By
-from events.archive import ArchiveUnavailable
+from events.archive import ArchiveBroken, ArchiveUnavailable
+from events.errors import JobArchived
 from events.log import Head
 from events.retention import gone_to, parse_rules
 from phaseline import database
+from phaseline.erase import erase
 from tests.builders import a_reopen
 from tests.retention.scene import ALL, Scene
 
@@ -62,7 +67,7 @@ async def test_an_archive_is_plain_gzip_beside_its_manifest(scene: Scene) -> Non
     ids = sorted([await scene.completed(1), await scene.completed(2)])
     before = await scene.streams(*ids)
     await scene.sweep()
-    [path] = scene.folder.glob("w*/*.ndjson.gz")
+    [path] = scene.folder.glob("*/w*/*.ndjson.gz")
     manifest = json.loads(path.with_name(f"{path.name}.manifest.json").read_bytes())
     assert manifest["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert [job["job_id"] for job in manifest["jobs"]] == ids
@@ -101,6 +106,7 @@ async def test_a_pinned_or_held_job_stays_until_it_is_let_go(scene: Scene) -> No
 async def test_a_job_is_judged_again_when_it_is_taken_out(scene: Scene) -> None:
     other, reopened = await scene.write(2)
     pinned, held, free = [await scene.completed(n) for n in range(3)]
+    await scene.sealer.seal()
     due = await scene.log.due_for_archive(parse_rules(ALL), 100)
     assert {one.job_id for one in due} >= {reopened, pinned, held, free}
     await scene.running.committer.execute(reopened, a_reopen())
@@ -131,7 +137,7 @@ async def test_an_archive_that_is_away_or_broken_is_an_outage_not_an_end(scene: 
     job_id = await scene.completed(1, weeks_ago=5)
     before = await scene.streams(job_id)
     await scene.sweep()
-    [path] = scene.folder.glob("w*/*.ndjson.gz")
+    [path] = scene.folder.glob("*/w*/*.ndjson.gz")
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
     with pytest.raises(ArchiveUnavailable):
@@ -147,15 +153,78 @@ async def test_what_a_death_left_in_the_archive_is_removed_after_a_day(scene: Sc
     job_id = await scene.completed(1, weeks_ago=5)
     before = await scene.streams(job_id)
     await scene.sweep()
-    [path] = scene.folder.glob("w*/*.ndjson.gz")
-    orphans = [path.with_name("x.ndjson.gz"), path.with_name("x.ndjson.gz.manifest.json"), path.with_name("y.gz.part")]
-    for orphan in orphans:
-        orphan.write_bytes(path.read_bytes())
+    [path] = scene.folder.glob("*/w*/*.ndjson.gz")
+    left = path.with_name(f"{job_id}-{'0' * 16}.ndjson.gz")
+    orphans = [left, left.with_name(f"{left.name}.manifest.json"), left.with_name(f"{left.name}.manifest.json.part")]
+    foreign = [path.with_name("notes.txt"), scene.folder / "www" / "w1" / left.name, scene.folder / "w1" / left.name]
+    for other in (*orphans, *foreign):
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(path.read_bytes())
     await scene.sweep()
     assert all(orphan.exists() for orphan in orphans)  # somebody may be about to name it
     yesterday = time.time() - 2 * 24 * 3600
-    for file in path.parent.iterdir():
+    for file in scene.folder.rglob("*"):
         os.utime(file, (yesterday, yesterday))
     await scene.sweep()
     assert not any(orphan.exists() for orphan in orphans)
+    assert all(other.exists() for other in foreign)  # not of this log
     assert await scene.streams(job_id) == before
+
+
+async def test_an_empty_place_where_the_archive_should_be_takes_nothing(scene: Scene) -> None:
+    await scene.completed(1, weeks_ago=5)
+    await scene.sweep()
+    scene.folder.rename(scene.folder.with_name("elsewhere"))  # unmounted
+    scene.folder.mkdir()
+    stays = await scene.completed(2)
+    with pytest.raises(ArchiveUnavailable, match="mount it"):
+        await scene.sweep()
+    assert await scene.rows_of("jobs", stays) == 1
+    assert list(scene.folder.iterdir()) == []
+
+
+async def test_what_was_erased_while_it_was_written_is_written_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await scene.completed({"name": "Ada"}, weeks_ago=5)
+
+    async def meanwhile(went: Any, erased: Any) -> Any:
+        monkeypatch.undo()
+        await erase(scene.settings, job_id, actor="user:ada", reason="asked")
+        return await scene.log.put_archived(went, erased)
+
+    monkeypatch.setattr(scene.log, "put_archived", meanwhile)
+    assert (await scene.sweep()).jobs == 0
+    assert (await scene.sweep()).jobs == 1
+    assert "Ada" not in repr(await scene.streams(job_id))
+    assert (await scene.verify()).findings == []
+
+
+async def test_a_job_that_went_is_pinned_by_nobody(scene: Scene) -> None:
+    job_id = await scene.completed(1)
+    await scene.sweep(discard=True)
+    with pytest.raises(JobArchived):
+        await scene.log.pin(job_id, "default", By("user:ada"))
+
+
+async def test_of_a_cut_or_foreign_member_nothing_is_told(scene: Scene) -> None:
+    job_id = await scene.completed(1, weeks_ago=5, large=LARGE)
+    [name] = await scene.log.artifact_names(job_id)
+    await scene.sweep()
+    [path] = scene.folder.glob("*/w*/*.ndjson.gz")
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    whole = path.read_bytes()
+
+    async def asked(change: list[bytes], question: Callable[[Any], Awaitable[Any]]) -> None:
+        path.write_bytes(gzip.compress(b"".join(change)))
+        await scene.tamper("UPDATE archived SET length = :length", length=path.stat().st_size)
+        async with database.opened(scene.settings) as log, asyncio.timeout(30):
+            with pytest.raises(ArchiveBroken):
+                await question(log)
+
+    await asked(lines[:4], lambda log: log.job(job_id))
+    await asked([line.replace(b"default", b"mallory") for line in lines], lambda log: log.read(job_id, 0))
+    await asked([line.replace(b"eHh4", b"eHh5") for line in lines], lambda log: log.artifact(job_id, name))
+    path.write_bytes(whole)
+    await scene.tamper("UPDATE archived SET length = :length", length=len(whole))
+    assert await scene.log.artifact(job_id, name) == LARGE

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from events import audit
+from events.archive import ArchiveBroken
 from phaseline import database
 from phaseline.settings import Settings
 from tests.retention.scene import Scene
@@ -68,7 +69,7 @@ async def test_a_changed_archive_is_found_and_named(scene: Scene, edit: Callable
     job_id = await scene.completed(1, weeks_ago=5)
     await scene.sweep()
     assert await scene.findings() == []
-    [path] = scene.folder.glob("w*/*.ndjson.gz")
+    [path] = scene.folder.glob("*/w*/*.ndjson.gz")
     lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     edit(lines)
     content = gzip.compress(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
@@ -97,5 +98,41 @@ async def test_nothing_else_in_the_database_misses_what_went(scene: Scene) -> No
 
 
 def _one(folder: Path, job_id: str) -> Path:
-    [path] = [path for path in folder.glob("w*/*.gz") if path.name.startswith(job_id)]
+    [path] = [path for path in folder.glob("*/w*/*.gz") if path.name.startswith(job_id)]
     return path
+
+
+@pytest.mark.parametrize("edit", ["tenant = 'mallory'", "engine = 'other'", "status = 'failed'", "finished_at = 1"])
+async def test_a_changed_record_of_where_a_job_lies_is_found(scene: Scene, edit: str) -> None:
+    job_id, other = await scene.completed(1, weeks_ago=5), await scene.completed(2, weeks_ago=5)
+    await scene.sweep()
+    await scene.tamper(f"UPDATE archived SET {edit} WHERE job_id = :job", job=job_id)
+    assert {finding.job_id for finding in await scene.findings()} == {job_id}
+    if "tenant" in edit:
+        async with database.opened(scene.settings) as log:
+            with pytest.raises(ArchiveBroken):
+                await log.job(job_id, "mallory")
+    assert other != job_id
+
+
+async def test_a_job_is_not_discarded_by_a_record_alone(scene: Scene) -> None:
+    job_id = await scene.completed(1, weeks_ago=5)
+    await scene.sweep()
+    await scene.tamper("UPDATE archived SET place = NULL, start = 0, length = 0 WHERE job_id = :job", job=job_id)
+    [finding] = await scene.findings()
+    assert (finding.what, finding.job_id) == ("missing", job_id)
+    assert "no act tells" in finding.detail
+
+
+async def test_an_audit_beside_a_pass_finds_nothing_wrong(scene: Scene) -> None:
+    for number in range(6):
+        await scene.completed(number, weeks_ago=5)
+    await scene.sealer.seal()
+    seen: list[tuple[str, int]] = []
+    async for stored in scene.log.stored():
+        if not seen:  # what was read ahead of it goes
+            await scene.sweep(seal=False)
+        seen.append((stored.job_id, stored.envelope.seq))
+    assert len(seen) == len(set(seen)) >= 30
+    assert seen == sorted(seen)
+    assert await scene.findings() == []

@@ -4,10 +4,11 @@ import asyncio
 import gzip
 import signal
 
+import asyncpg
 import pytest
 
 from events import audit, crash_points
-from events.errors import Refused
+from events.errors import PhaselineError, Refused, UnknownJob
 from phaseline import database
 from phaseline.erase import erase
 from phaseline.erase_archived import Quicker
@@ -20,7 +21,7 @@ WHO = {"actor": "user:officer", "reason": "asked by the customer"}
 
 def kept(scene: Scene) -> str:
     """Everything the archive holds."""
-    return "".join(gzip.decompress(path.read_bytes()).decode() for path in scene.folder.glob("w*/*.gz"))
+    return "".join(gzip.decompress(path.read_bytes()).decode() for path in scene.folder.glob("*/w*/*.gz"))
 
 
 async def whole(scene: Scene, *job_ids: str) -> list[str]:
@@ -82,6 +83,76 @@ async def test_an_erasure_that_was_killed_is_ended_by_the_next(scene: Scene, poi
     assert await whole(scene, other) == before
     async with database.opened(scene.settings) as log:
         assert (await audit.verify(log)).findings == []
+
+
+async def test_a_discarded_job_is_erased_where_a_partition_still_has_it(scene: Scene) -> None:
+    gone = await scene.completed(SECRET)
+    await scene.sweep(discard=True)
+    if scene.log.name == "sqlite":
+        with pytest.raises(UnknownJob):
+            await erase(scene.settings, gone, **WHO)
+        return
+    assert await scene.rows_of("events", gone) == 5
+    assert await erase(scene.settings, gone, **WHO) == 5
+    async with scene.log._writer.begin() as connection:
+        found = await connection.exec_driver_sql(f"SELECT count(*) FROM events WHERE data LIKE '%%{SECRET}%%'")
+        assert found.scalar_one() == 0
+    await scene.sealer.seal()
+    assert await scene.findings() == []
+
+
+async def test_two_erasures_of_one_job_leave_it_readable(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id, other = await scene.completed(SECRET, weeks_ago=5), await scene.completed(2, weeks_ago=5)
+    await scene.sweep()
+    before = await whole(scene, other)
+
+    def meanwhile(point: str) -> None:
+        if point == "erasure.written":
+            crash_points.on_reached = None
+            done = phaseline("db", "erase", job_id, "--by", "user:x", "--reason", "y", **settings_in(scene.settings))
+            assert done.code == 0, done.err
+
+    monkeypatch.setattr(crash_points, "on_reached", meanwhile)
+    with pytest.raises(Quicker):
+        await erase(scene.settings, job_id, **WHO)
+    assert await whole(scene, other) == before
+    assert SECRET not in kept(scene)
+    assert await erase(scene.settings, job_id, **WHO) == 5
+
+
+async def test_a_dead_erasure_is_ended_by_the_next_though_another_came_between(scene: Scene) -> None:
+    one, other = await scene.completed({"name": SECRET}, weeks_ago=5), await scene.completed(2, weeks_ago=5)
+    await scene.sweep()
+    words = ("db", "erase", one, "--by", "user:officer", "--reason", "asked")
+    died = await asyncio.to_thread(
+        phaseline, *words, **settings_in(scene.settings), PHASELINE_CRASH_AT="erasure.committed"
+    )
+    assert died.code == -signal.SIGKILL
+    await erase(scene.settings, other, **WHO)
+    assert SECRET not in kept(scene)
+    assert len(list(scene.folder.glob("*/w*/*.gz"))) == 1
+
+
+async def test_a_hold_under_way_stops_the_erasure_of_an_archived_job(scene: Scene) -> None:
+    job_id = await scene.completed(SECRET, weeks_ago=5)
+    await scene.sweep()
+    if scene.log.name == "sqlite":
+        return  # one writer: a hold is before or after
+    counsel, looking = [await asyncpg.connect(str(scene.settings.database_url)) for _ in "ab"]
+    try:
+        async with counsel.transaction():
+            said = "INSERT INTO holds (job_id, tenant, held, at, actor, reason) VALUES ($1, 'default', true, 1, 'user:x', 'y')"
+            await counsel.execute(said, job_id)
+            erasing = asyncio.create_task(erase(scene.settings, job_id, **WHO))
+            async with asyncio.timeout(60):
+                while not await looking.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)  # its statement waits; the bound is above
+        with pytest.raises(PhaselineError, match="held"):
+            await erasing
+    finally:
+        await counsel.close()
+        await looking.close()
+    assert SECRET in kept(scene)
 
 
 async def test_of_two_in_one_object_the_slower_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
