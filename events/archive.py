@@ -27,14 +27,13 @@ from typing import IO, Any, Protocol, TypeVar
 from events.errors import LogUnavailable
 from events.log import FEED_BYTES_MAX, PAGE_BYTES_MAX, PAGE_EVENTS_MAX
 from events.record import Recorded
-from events.retention import Archived, Due
+from events.retention import WEEK_MS, Archived, Due
 from events.seal import Envelope
 from events.seal_log import Stored
 from events.values import decode, encode
 
 FORMAT = "phaseline job 1"
 LINE_BYTES_MAX = 256 * 1024 * 1024  # a value of the largest result there may be, in base64, is less
-WEEK_MS = 7 * 24 * 3600 * 1000
 FETCHES_MAX = 4  # at once
 FETCH_S = 60.0
 OPEN_MAX = 16  # jobs kept unpacked in files of this machine

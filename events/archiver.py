@@ -6,7 +6,6 @@ that judges again whether it may go. A death in between leaves an object nobody 
 """
 
 import asyncio
-import itertools
 import logging
 import random
 import tempfile
@@ -20,7 +19,7 @@ from events.archive import PART, ArchiveStore, ArchiveUnavailable, MemberWriter,
 from events.clock import Clock, monotonic, rfc3339
 from events.errors import Unavailable
 from events.log import FEED_BYTES_MAX, Log
-from events.retention import Archived, Due, RetentionLog, Rule, gone_to
+from events.retention import WEEK_MS, Archived, Due, RetentionLog, Rule, gone_to, id_at
 from events.seal_log import SealLog, Stored
 from events.telemetry import Telemetry
 
@@ -86,24 +85,32 @@ class Archiver:
 
     async def sweep(self, progress: Callable[[Pass], None] = lambda _: None) -> Pass | None:
         """One pass over everything that is due; None when another process leads. Raises `Unavailable`, `OSError`."""
-        done, after = Pass(), ""
+        done = Pass()
         if self._store is not None:
             await self._store.begin(anew=not await self._source.archives_any())
-        while await self._leads():
-            due = await self._source.due_for_archive(self._rules, OBJECT_JOBS_MAX, after)
-            if not due:
-                done.parts = await self._source.drop_archived()
-                await self._tidy()
-                return done
+        if not await self._leads():
+            return None
+        first = await self._source.first_job()
+        # A week at a time, as long as there are jobs: each question looks at a part of them.
+        for week in range(week_of(first), await self._source.now() // WEEK_MS + 1) if first else ():
+            if not await self._take_out_of(week, done, progress):
+                return None
+        done.parts = await self._source.drop_archived()
+        await self._tidy()
+        return done
+
+    async def _take_out_of(self, week: int, done: Pass, progress: Callable[[Pass], None]) -> bool:
+        """What is due of the jobs made in this week. False when another process leads by now."""
+        after, before = id_at(week * WEEK_MS), id_at((week + 1) * WEEK_MS)
+        while due := await self._source.due_for_archive(self._rules, OBJECT_JOBS_MAX, after, before):
             after = due[-1].job_id
             sealed = await self._source.heads_sealed([one.job_id for one in due])
             ready = [one for one in due if sealed.get(one.job_id, (0, b""))[0] >= one.last_seq]
-            for _, jobs in itertools.groupby(ready, lambda one: week_of(one.job_id)):
-                await self._take_out(list(jobs), {job: head for job, (_, head) in sealed.items()}, done)
-                progress(done)
-                if not await self._leads():
-                    return None
-        return None
+            await self._take_out(ready, {job: head for job, (_, head) in sealed.items()}, done)
+            progress(done)
+            if not await self._leads():
+                return False
+        return True
 
     async def _tidy(self) -> None:
         """Removes what a death between two steps left in the archive: of an erased job it may hold the payload."""

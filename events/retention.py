@@ -13,10 +13,17 @@ from events.acts import By, Deed
 
 STATUSES = ("completed", "failed", "cancelled")  # of jobs that have ended
 FOREVER = "forever"
+WEEK_MS = 7 * 24 * 3600 * 1000  # objects are of one, as partitions are
 _AGE = re.compile(r"(\d{1,9})([smhd])")
 _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _RETENTION = By("system:retention")
 _ENGINE = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def id_at(ms: int) -> str:
+    """The first UUIDv7 of this millisecond."""
+    digits = f"{max(ms, 0):012x}".ljust(32, "0")
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +150,11 @@ class Waiting:
 class RetentionLog(Protocol):
     """What retention asks of the log's database. Every call raises `LogUnavailable` within its deadline."""
 
-    async def due_for_archive(self, rules: Sequence[Rule], limit: int, after: str = "") -> list[Due]:
-        """Jobs to go by these rules, in id order behind the id `after`."""
+    async def first_job(self) -> str | None:
+        """The lowest id of a job."""
+
+    async def due_for_archive(self, rules: Sequence[Rule], limit: int, after: str = "", before: str = "") -> list[Due]:
+        """Jobs to go by these rules, in id order between two ids."""
 
     async def waiting_for_archive(self, rules: Sequence[Rule]) -> list[Waiting]:
         """What each rule comes to, for people."""

@@ -10,7 +10,7 @@ from events import tables as t
 from events.acts import By, act_id, recorded_act
 from events.acts_sql import SqlActs, act_statements
 from events.errors import JobArchived
-from events.retention import Archived, Due, Pin, Rule, Waiting, deeds
+from events.retention import Archived, Due, Pin, Rule, Waiting, deeds, id_at
 
 PAGE = 500
 TAKE_OUT_S = 600.0  # deadline of taking jobs out, and of looking through a partition
@@ -23,16 +23,22 @@ _DUE = (*(t.jobs.c[name] for name in ("id", "tenant", "engine", "status", "last_
 class SqlRetention(SqlActs):
     """See `events/retention.py` for the promises. An adapter adds how jobs are taken out."""
 
-    async def due_for_archive(self, rules: Sequence[Rule], limit: int, after: str = "") -> list[Due]:
+    async def first_job(self) -> str | None:
+        rows = await self._rows(select(t.jobs.c.id).order_by(t.jobs.c.id).limit(1))
+        return str(rows[0].id) if rows else None
+
+    async def due_for_archive(self, rules: Sequence[Rule], limit: int, after: str = "", before: str = "") -> list[Due]:
         aged = [rule for rule in rules if rule.age_ms is not None]
         if not aged:
             return []
         j, now = t.jobs.c, await self.now()
         # An id is never younger than its job's end: what was made since cannot be due, and is not looked at.
         youngest = now - min(rule.age_ms or 0 for rule in aged)
-        found = select(*_DUE).where(j.id < _id_at(youngest), or_(*(self._old(rule, rules, now) for rule in aged)))
+        found = select(*_DUE).where(j.id < id_at(youngest), or_(*(self._old(rule, rules, now) for rule in aged)))
         if after:
             found = found.where(j.id > after)
+        if before:
+            found = found.where(j.id < before)
         rows = await self._rows(found.where(not_(kept())).order_by(j.id).limit(limit))
         return [_to_due(row) for row in rows]
 
@@ -138,12 +144,6 @@ def kept() -> ColumnElement[bool]:
 def in_database(job_id: ColumnElement[Any]) -> ColumnElement[bool]:
     """Whether a job is not in the archive: its events may be in the database all the same, until they are dropped."""
     return not_(exists().where(t.archived.c.job_id == job_id))
-
-
-def _id_at(ms: int) -> str:
-    """The first UUIDv7 of this millisecond."""
-    digits = f"{max(ms, 0):012x}".ljust(32, "0")
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _to_due(row: Sequence[Any]) -> Due:
