@@ -77,6 +77,12 @@ class SqlRetention(SqlActs):
             found = found.where(t.archived.c.tenant == tenant)
         return {one.job_id: one for one in map(_to_archived, await self._rows(found, tenant))}
 
+    async def archived_of(self, tenant: str, before: str | None, limit: int) -> list[Archived]:
+        a = t.archived.c
+        found = select(*_ARCHIVED).where(a.tenant == tenant).order_by(a.job_id.desc()).limit(limit)
+        rows = await self._rows(found if before is None else found.where(a.job_id < before), tenant)
+        return [_to_archived(row) for row in rows]
+
     async def archived_in(self, place: str) -> list[Archived]:
         """The jobs in an object, in the order they lie in it."""
         a = t.archived.c

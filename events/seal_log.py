@@ -94,6 +94,9 @@ class SealLog(Protocol):
     def endings(self, job_id: str | None = None) -> AsyncIterator[Ending]:
         """What the rows of all jobs and acts say, in id order."""
 
+    async def archived_of(self, tenant: str, before: str | None, limit: int) -> list[Archived]:
+        """The jobs of a tenant retention took out, the newest first; `before` is the id of the last one of the page before."""
+
     def all_archived(self, job_id: str | None = None) -> AsyncIterator[Archived]:
         """Every job retention took out, in id order; or one. Where there is an archive, `stored` and `endings` have those
         that are not discarded."""

@@ -41,7 +41,7 @@ TURN = web.AppKey("audit_turn", asyncio.Lock)  # one check or export at a time: 
 BUSY_S = 5
 _TOTALS = ("seals", "acts", "jobs", "events", "unsealed", "erased", "findings")
 _UUID = JOB_ID.pattern
-_CURSOR = re.compile(rf"(seal)\.(\d{{1,18}})|(act|job)\.({_UUID})?")
+_CURSOR = re.compile(rf"(seal)\.(\d{{1,18}})|(act|job|archived)\.({_UUID})?")
 
 log = logging.getLogger(__name__)
 Say = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -77,7 +77,7 @@ async def export(request: web.Request) -> web.StreamResponse:
     async def every(say: Say) -> None:
         last = await store.last_seal()
         counts = {"events": 0, "sealed": 0}
-        for ids in (_acts(store, tenant, None), _jobs(jobs, tenant, None)):
+        for ids in (_acts(store, tenant, None), _jobs(jobs, tenant, None), _archived(store, tenant, None)):
             async for stream_id in ids:
                 async for stored in store.stored(stream_id):
                     counts["events"] += 1
@@ -152,9 +152,17 @@ async def _jobs(store: Log, tenant: str, before: str | None) -> AsyncIterator[st
         before = page[-1].job.id
 
 
+async def _archived(store: AuditedLog, tenant: str, before: str | None) -> AsyncIterator[str]:
+    while page := await store.archived_of(tenant, before, IDS_PAGE):
+        for one in page:
+            yield one.job_id
+        before = page[-1].job_id
+
+
 @dataclass(slots=True)
 class _Check:
-    """One check, from a cursor until it is over or has done enough: the log's chain, then acts, then jobs, newest first."""
+    """One check, from a cursor until it is over or has done enough: the log's chain, then acts, jobs and those retention
+    took out, newest first."""
 
     store: AuditedLog
     jobs: Log
@@ -205,8 +213,12 @@ class _Check:
             async for stream_id in _acts(self.store, self.tenant, place or None):
                 yield await self._stream("act", stream_id)
             place = ""
-        async for stream_id in _jobs(self.jobs, self.tenant, place or None):
-            yield await self._stream("job", stream_id)
+        if kind != "archived":
+            async for stream_id in _jobs(self.jobs, self.tenant, place or None):
+                yield await self._stream("job", stream_id)
+            place = ""
+        async for stream_id in _archived(self.store, self.tenant, place or None):
+            yield await self._stream("archived", stream_id)
 
     async def _chain(self, after: int) -> AsyncIterator[list[Finding]]:
         chain = ChainCheck()
@@ -228,7 +240,7 @@ class _Check:
 
     async def _stream(self, kind: str, stream_id: str) -> list[Finding]:
         report = await audit.verify(self.store, job_id=stream_id)
-        self.totals[f"{kind}s"] += 1
+        self.totals["acts" if kind == "act" else "jobs"] += 1
         for name in ("events", "unsealed", "erased"):
             self.totals[name] += getattr(report, name)
         if report.oldest_unsealed_ms is not None:
