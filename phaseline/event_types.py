@@ -241,6 +241,10 @@ ActName = Literal[
     "hold_placed",
     "hold_lifted",
     "payload_erased",
+    "job_pinned",
+    "job_unpinned",
+    "jobs_archived",
+    "jobs_discarded",
 ]
 
 

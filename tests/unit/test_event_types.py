@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 import pytest
 from pydantic import Field, TypeAdapter
 
-from events.catalog import RECORDED_TYPES
+from events.catalog import RECORDED_TYPES, ActName
 from phaseline import event_types
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -30,3 +30,9 @@ def test_an_event_has_the_fields_that_are_recorded(kind: str) -> None:
 def test_an_event_as_clients_get_it_is_of_its_type(path: Path) -> None:
     line = json.loads(path.read_text())["line"]
     assert EVENTS.validate_json(line) == json.loads(line)  # a value of another type would not be equal, or refused
+
+
+def test_every_act_is_known_to_clients_and_told() -> None:
+    assert event_types.ActName == ActName
+    protocol = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    assert [act for act in get_args(ActName) if f"`{act}`" not in protocol] == []
