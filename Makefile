@@ -76,7 +76,7 @@ benchmarks/peers/node_modules: benchmarks/peers/package.json
 # Not overwritten: PostgreSQL and RabbitMQ keep the password of their first start. Hexadecimal, as it stands in URLs.
 .env: ## Draw the passwords compose.yaml asks for, once
 	@umask 077 && $(PYTHON) -c "import secrets; \
-		print(*(f'{name}_PASSWORD={secrets.token_hex(16)}' for name in ('POSTGRES', 'RABBITMQ')), sep='\n')" > $@
+		print(*(f'{name}_PASSWORD={secrets.token_hex(16)}' for name in ('POSTGRES', 'POSTGRES_APP', 'RABBITMQ')), sep='\n')" > $@
 
 # uv resolves for every supported Python at once; it is needed here only, never to install.
 lock: ## Resolve the dependencies again (needs uv)

@@ -173,6 +173,32 @@ def erase(job: Any, reason: str, actor: str, **given: Any) -> None:
     click.echo(f"{asyncio.run(erased(settings, str(job), actor=actor, reason=reason))} events erased")
 
 
+@db.command(
+    epilog=closing(
+        f"POSTGRES_APP_PASSWORD=… phaseline db grant phaseline_app {ON_DATABASE}",
+        codes="\b\nExit codes: 0 granted, 1 no such role and no password, or an error, 2 usage.\n",
+    )
+)
+@click.argument("role")
+@click.option(
+    "--password",
+    envvar="POSTGRES_APP_PASSWORD",
+    help="To make the role with; better in POSTGRES_APP_PASSWORD, which no list of processes shows.",
+)
+@both(database_url_option)
+def grant(role: str, password: str | None, **given: Any) -> None:
+    """Gives ROLE the rights gateways and workers need, and takes any other; makes it, where it is not there.
+
+    Let them log in as it: it owns nothing, so row level security holds it. As the role that migrates, after each `db
+    migrate`; PostgreSQL only.
+    """
+    settings = settings_of(given)
+    from phaseline import grants
+
+    made = asyncio.run(grants.grant(settings, role, password))
+    click.echo(f"role {role} {'is made and ' if made else ''}has the rights of gateways and workers, and no other")
+
+
 _HOLD_CODES = "\b\nExit codes: 0 recorded, 1 no such job, or an error, 2 usage.\n"
 who_and_why = both(
     click.argument("job", type=click.UUID),

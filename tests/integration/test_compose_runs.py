@@ -6,14 +6,17 @@ Only what names a container's host, address or password is replaced; the order i
 import asyncio
 import os
 import re
+import secrets
 import signal
 import sys
+import urllib.parse
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import yaml
 
@@ -28,10 +31,15 @@ DEFAULTED = re.compile(r"\$\{\w+:-([^}]*)\}")  # as compose reads `${NAME:-defau
 class Installation:
     """compose.yaml on this machine, with servers of the test run."""
 
-    def __init__(self, database_url: str, vhost_url: str) -> None:
+    def __init__(self, owner_url: str, role: str, vhost_url: str) -> None:
         self.services: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+        password, parts = secrets.token_hex(8), urllib.parse.urlsplit(owner_url)
+        self._owner_url, self._role = owner_url, role
         self._here = {
-            "PHASELINE_DATABASE_URL": database_url,
+            "PHASELINE_DATABASE_URL": parts._replace(
+                netloc=f"{role}:{password}@{parts.hostname}:{parts.port}"
+            ).geturl(),
+            "POSTGRES_APP_PASSWORD": password,
             "PHASELINE_RABBITMQ_URL": vhost_url,
             "PHASELINE_HOST": "127.0.0.1",
             "PHASELINE_PORT": "0",
@@ -42,12 +50,14 @@ class Installation:
 
     async def start(self, name: str) -> Process:
         """The command of a service, found beside this Python as in the image."""
-        return await self.run(*self.services[name]["command"], **self._environment(name))
+        words = [word.replace("phaseline_app", self._role) for word in self.services[name]["command"]]
+        return await self.run(*words, **self._environment(name))
 
     async def run(self, *command: str, **environment: str) -> Process:
-        found = {"phaseline": BIN / "phaseline", "python": Path(sys.executable)}[command[0]]
+        found = {"phaseline": str(BIN / "phaseline"), "python": sys.executable}.get(command[0], command[0])
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         return await asyncio.create_subprocess_exec(
-            found, *command[1:], env={"PATH": os.environ["PATH"], **environment}, stdout=PIPE, stderr=PIPE
+            found, *command[1:], env={"PATH": path, **environment}, stdout=PIPE, stderr=PIPE
         )
 
     async def stop(self, name: str, process: Process) -> tuple[int | None, str]:
@@ -59,13 +69,26 @@ class Installation:
 
     def _environment(self, name: str) -> dict[str, str]:
         given = self.services[name]["environment"].items()
-        return {key: self._here.get(key) or DEFAULTED.sub(r"\1", value) for key, value in given}
+        here = self._here | ({"PHASELINE_DATABASE_URL": self._owner_url} if name == "migrate" else {})
+        return {key: here.get(key) or DEFAULTED.sub(r"\1", value) for key, value in given}
 
 
 @pytest.fixture
 def installation(postgres: PostgresServer, rabbit: RabbitServer):
+    role = f"compose_{secrets.token_hex(4)}"  # roles are the whole server's, which tests share
     with postgres.database() as database_url:
-        yield Installation(database_url, rabbit.create_vhost())
+        yield Installation(database_url, role, rabbit.create_vhost())
+        asyncio.run(dropped(database_url, role))
+
+
+async def dropped(owner_url: str, role: str) -> None:
+    owner = await asyncpg.connect(owner_url)
+    try:
+        if await owner.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+            await owner.execute(f"DROP OWNED BY {role}")
+            await owner.execute(f"DROP ROLE {role}")
+    finally:
+        await owner.close()
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from events.log_postgres import PostgresLog
 from events.schedules import Schedule, ScheduleAct
 from phaseline import database
 from phaseline.doctor import examined
-from phaseline.doctor_database import RIGHTS, SEQUENCES
+from phaseline.grants import grant
 from phaseline.settings import Settings
 from tests.builders import a_submit, committing
 from tests.stores import postgres_settings
@@ -32,17 +32,12 @@ BODY = b"[1]" * 100
 
 @asynccontextmanager
 async def as_application(owner_url: str) -> AsyncIterator[str]:
-    """The URL of a role with the rights of `phaseline doctor` and no more; it is gone afterwards."""
+    """The URL of a role as `phaseline db grant` makes it; it is gone afterwards."""
     role, password = f"app_{secrets.token_hex(4)}", secrets.token_hex(8)
     parts = urllib.parse.urlsplit(owner_url)
     owner = await asyncpg.connect(owner_url)
     try:
-        await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
-        for table, rights in RIGHTS.items():
-            await owner.execute(f"GRANT {', '.join(rights.split())} ON {table} TO {role}")
-        for sequence in SEQUENCES:
-            await owner.execute(f"GRANT USAGE ON SEQUENCE {sequence} TO {role}")
-        await owner.execute(f"GRANT UPDATE (used_at) ON api_keys TO {role}")
+        assert await grant(Settings(database_url=owner_url, rabbitmq_url=None), role, password)
         try:
             yield parts._replace(netloc=f"{role}:{password}@{parts.hostname}:{parts.port}").geturl()
         finally:
