@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Any, get_args
 
 import pytest
 
 from engine_worker.engines.fpl.decision import DecisionOutput
 from engine_worker.engines.fpl.receipt import canonical
+from tests.figures import note
 from tests.fpl.halting import Moment
 from tests.installation import Api, Viewer, api, embedded, running
 
@@ -123,6 +125,18 @@ def over_the_horizon(event: dict[str, Any]) -> bool:
     return event["type"] == "partial" and event["name"] == "incumbent" and event["value"]["stage"] == "horizon"
 
 
+def first_plan_s(viewer: Viewer) -> float:
+    """From the start of the attempt to the first plan a viewer could follow."""
+    started, plan = (
+        next(datetime.fromisoformat(event["timestamp"]) for event in viewer.events if kind(event))
+        for kind in (
+            lambda event: event["type"] == "started",
+            lambda event: event["type"] == "partial" and event["name"] in {"plan", "incumbent"},
+        )
+    )
+    return (plan - started).total_seconds()
+
+
 @pytest.mark.parametrize("grace_s", [30, 0.001])
 async def test_a_cancel_inside_the_solver_keeps_the_best_plan_so_far(http: Api, grace_s: float):
     """Asked, or killed at once."""
@@ -130,9 +144,12 @@ async def test_a_cancel_inside_the_solver_keeps_the_best_plan_so_far(http: Api, 
     viewer = await until(Viewer(http.url, job_id, bound_s=BOUND_S), over_the_horizon)
     asked = time.monotonic()
     await http.post(f"/api/v1/jobs/{job_id}/cancel", {"grace_s": grace_s}, 200)
+    acknowledged = time.monotonic() - asked
     await viewer.follow_to_the_end()
     took = time.monotonic() - asked
-    print(f"\ncancel inside the solver, grace {grace_s} s: ended after {took:.2f} s")  # noqa: T201 it is a result
+    note({"what": "fpl: first plan after the start", "seconds": first_plan_s(viewer)})
+    note({"what": "fpl: cancel inside the solver, acknowledged", "seconds": acknowledged})
+    note({"what": f"fpl: cancel inside the solver, grace {grace_s:g} s, ended", "seconds": took})
     assert viewer.events[-1]["type"] == "cancelled"
     kept = DecisionOutput.model_validate(viewer.events[-1]["results"])
     assert kept.decision.action == "TRANSFER"
