@@ -18,7 +18,7 @@ from pathlib import Path
 import aiormq
 import asyncpg
 
-from benchmarks import costs, dispatch, streams
+from benchmarks import costs, dispatch, guards, streams
 from benchmarks.bench import Bench, Row
 from benchmarks.measure import Results
 from benchmarks.report import Report, machine
@@ -41,6 +41,7 @@ ROWS: tuple[Row, ...] = (
     costs.Append("append", "events through the committer"),
     streams.Crowded("viewers", "idle viewers of one gateway"),
     costs.Quiet("quiet", "an idle system"),
+    guards.Guards("guards", "what access, walls, limits and seals cost"),
     dispatch.Embedded("embedded", "`phaseline up` on SQLite"),
     costs.EventsCurve("events", "cost curves: the length of a stream"),
     costs.JobsCurve("jobs", "cost curves: the jobs in the log"),

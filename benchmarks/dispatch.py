@@ -30,7 +30,7 @@ class Start(Row):
                 waits = []
                 for _ in range(jobs):
                     await asyncio.sleep(IDLE_S)
-                    waits.append(await _start(system.http))
+                    waits.append(await start(system.http))
                 return waits
 
             found = await in_turns(
@@ -52,7 +52,7 @@ class Noop(Row):
     async def measure(self, bench: Bench, results: Results) -> None:
         system = await bench.shared()
         async with Peers(bench, *DURABLE, *BROKERS, "restate") as peers:
-            measures = {"ours": await _rate(bench, system.http, "noop"), **peers.measures("noop")}
+            measures = {"ours": await rate(bench, system.http, "noop"), **peers.measures("noop")}
             found = await in_turns(bench.repeats, measures)
             kept = await _events_of_one(system, "noop")
         results.add(
@@ -76,7 +76,7 @@ class FivePhase(Row):
     async def measure(self, bench: Bench, results: Results) -> None:
         system = await bench.shared()
         async with Peers(bench, "celery", "dbos", "restate") as peers:
-            measures = {"ours": await _rate(bench, system.http, "fivephase"), **peers.measures("fivephase")}
+            measures = {"ours": await rate(bench, system.http, "fivephase"), **peers.measures("fivephase")}
             found = await in_turns(bench.repeats, measures)
             kept = await _events_of_one(system, "fivephase")
         results.add(
@@ -132,13 +132,13 @@ class Embedded(Row):
     async def measure(self, bench: Bench, results: Results) -> None:
         await bench.alone()
         async with bench.embedded() as (_, http):
-            rate = await _rate(bench, http, "fivephase")
+            jobs = await rate(bench, http, "fivephase")
             shots = bench.size(100, 30)
 
             async def live() -> Sequence[float]:
                 return await said_to_seen(http, shots)
 
-            found = await in_turns(bench.repeats, {"rate": rate, "live": live})
+            found = await in_turns(bench.repeats, {"rate": jobs, "live": live})
         results.add(
             Figure(
                 "five-phase jobs", "jobs/s", found["rate"], note="over HTTP; SQLite with WAL and synchronous=FULL",
@@ -168,14 +168,16 @@ async def said_to_seen(http: Api, shots: int) -> list[float]:
     return waits
 
 
-async def _start(http: Api) -> float:
+async def start(http: Api) -> float:
+    """Milliseconds from before a submit to the engine's first line."""
     sent = time.time_ns()
     job_id = await http.submit("noop", {})
     began: int = await followed(http, job_id)
     return (began - sent) / 1e6
 
 
-async def _rate(bench: Bench, http: Api, engine: str) -> Callable[[], Awaitable[Sequence[float]]]:
+async def rate(bench: Bench, http: Api, engine: str) -> Callable[[], Awaitable[Sequence[float]]]:
+    """What measures how many jobs end a second, with enough of them for this machine."""
     jobs = await enough_jobs(bench, lambda count: _burst(http, engine, count))
 
     async def measure() -> Sequence[float]:
