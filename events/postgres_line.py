@@ -45,6 +45,9 @@ SERVER_SETTINGS = {
     "tcp_keepalives_count": "3",
     "jit": "off",
 }
+# Whatever the committer asks for it finds by key. A plan made while a table was small, or one that row level security makes
+# the planner guess at, must not be a scan for as long as the connection lives.
+BY_KEY = {"enable_seqscan": "off"}
 # The command timeout also bounds what the driver does behind our backs, such as the rollback of a connection that is
 # given back in mid-statement: against a frozen server that waited for ever.
 CONNECT_ARGUMENTS: dict[str, Any] = {
@@ -100,7 +103,8 @@ class PostgresLine:
         if self._connection is None or self._connection.is_closed():
             _, arguments = PGDialect_asyncpg().create_connect_args(self._url)  # type: ignore[no-untyped-call]
             arguments.pop("prepared_statement_cache_size", None)  # SQLAlchemy's, of which this line has none
-            self._connection = await asyncpg.connect(**arguments, **CONNECT_ARGUMENTS)
+            settings = {"server_settings": SERVER_SETTINGS | BY_KEY}
+            self._connection = await asyncpg.connect(**arguments, **CONNECT_ARGUMENTS | settings)
         return self._connection
 
     def _drop(self) -> None:
