@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from events.errors import LogUnavailable
-from events.log import FEED_BYTES_MAX, PAGE_BYTES_MAX, PAGE_EVENTS_MAX
+from events.log import FEED_BYTES_MAX, PAGE_EVENTS_MAX
 from events.record import Recorded
 from events.retention import WEEK_MS, Archived, Due
 from events.seal import Envelope
@@ -296,12 +296,6 @@ class Archive:
             raise ArchiveUnavailable from None
         unpacked.hold(one)
         return unpacked
-
-    async def page(
-        self, one: Archived, after: int, limit: int = PAGE_EVENTS_MAX, bytes_max: int = PAGE_BYTES_MAX
-    ) -> list[Recorded]:
-        """As `Log.read`. Raises `ArchiveUnavailable`."""
-        return await self.ask(one, lambda unpacked: unpacked.page(after, limit, bytes_max))
 
     async def stored(self, one: Archived) -> AsyncIterator[Stored]:
         """Every event, as an audit reads them, the large values held against their names. Raises `ArchiveUnavailable`."""
