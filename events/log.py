@@ -77,6 +77,14 @@ class JobQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs as a query lists them. `more`: there are others behind the last of them."""
+
+    rows: list[JobRow]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """Exact bytes of a value over 256 KiB, keyed by job and SHA-256 (hex)."""
 
@@ -319,8 +327,12 @@ class Log(Protocol):
         """The last job of this one's tenant and engine about `subject` that had completed when this one was submitted.
         Completed jobs never change, so every attempt of a job is told the same."""
 
-    async def jobs(self, query: JobQuery) -> list[JobRow]:
-        """Jobs of a tenant, newest first."""
+    async def jobs(self, query: JobQuery) -> JobPage:
+        """Jobs of a tenant, newest first: at most `query.limit`, at most `PAGE_BYTES_MAX` of what they were given and what
+        was wrong with them, but always one."""
+
+    async def job_ids(self, query: JobQuery) -> list[str]:
+        """The ids of all that the query finds, newest first."""
 
     async def count(self, query: JobQuery) -> int:
         """How many jobs the query would list, `query.limit` at most."""

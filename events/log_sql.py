@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Integer,
     Row,
     Select,
     Text,
@@ -50,6 +51,7 @@ from events.log import (
     FeedPage,
     Head,
     Held,
+    JobPage,
     JobQuery,
     JobRow,
     Look,
@@ -283,9 +285,28 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
         rows = await self._rows(query.order_by(j.finished_at.desc(), j.id.desc()).limit(1))
         return to_job_row(rows[0]) if rows else None
 
-    async def jobs(self, query: JobQuery) -> list[JobRow]:
-        found = await self._listed(query, *JOB_ROW)
-        return [to_job_row(row) for row in await self._rows(found, query.tenant)]
+    async def jobs(self, query: JobQuery) -> JobPage:
+        rows = await self._rows(await self._job_page(query), query.tenant)
+        return JobPage([to_job_row(row[1:]) for row in rows], bool(rows) and rows[0].found > len(rows))
+
+    async def _job_page(self, query: JobQuery) -> Select[Any]:
+        """Keys and sizes first, one more than may be: bodies are read only of what fits."""
+        j = t.jobs.c
+        size = sum((func.coalesce(self._octets(text), 0) for text in (j.tags, j.error)), self._octets(j.params))
+        keys = (await self._listed(replace(query, limit=query.limit + 1), j.id, size.label("size"))).subquery()
+        newest = keys.c.id.desc()
+        total, nth = func.sum(keys.c.size).over(order_by=newest), func.row_number().over(order_by=newest)
+        counted = func.count().over().label("found")
+        sized = select(keys.c.id, total.label("total"), nth.label("nth"), counted).subquery()
+        fits = and_(sized.c.nth <= query.limit, or_(sized.c.total <= PAGE_BYTES_MAX, sized.c.nth == 1))
+        return select(sized.c.found, *JOB_ROW).join(sized, sized.c.id == j.id).where(fits).order_by(j.id.desc())
+
+    def _octets(self, text: ColumnElement[str]) -> ColumnElement[int]:
+        """The bytes of a text; PostgreSQL knows them without reading it."""
+        return func.octet_length(text, type_=Integer)
+
+    async def job_ids(self, query: JobQuery) -> list[str]:
+        return [str(row.id) for row in await self._rows(await self._listed(query, t.jobs.c.id), query.tenant)]
 
     async def count(self, query: JobQuery) -> int:
         found = (await self._listed(query, t.jobs.c.id)).order_by(None).subquery()

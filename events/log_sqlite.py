@@ -14,7 +14,9 @@ from typing import Any
 import aiosqlite
 from sqlalchemy import (
     ColumnElement,
+    LargeBinary,
     and_,
+    cast,
     delete,
     event,
     exists,
@@ -107,6 +109,9 @@ class SqliteLog(SqlSealLog):
 
     def _now_sql(self) -> ColumnElement[int]:
         return literal(time.time_ns() // 1_000_000, SqlInteger())
+
+    def _octets(self, text: ColumnElement[str]) -> ColumnElement[int]:
+        return func.length(cast(text, LargeBinary), type_=SqlInteger)
 
     def _insert_or_ignore(self, table: Any) -> Any:
         return sqlite_insert(table).on_conflict_do_nothing()

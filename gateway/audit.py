@@ -146,10 +146,10 @@ async def _acts(store: AuditedLog, tenant: str, before: str | None) -> AsyncIter
 
 
 async def _jobs(store: Log, tenant: str, before: str | None) -> AsyncIterator[str]:
-    while page := await store.jobs(JobQuery(tenant, before=before, limit=IDS_PAGE)):
-        for row in page:
-            yield row.job.id
-        before = page[-1].job.id
+    while page := await store.job_ids(JobQuery(tenant, before=before, limit=IDS_PAGE)):
+        for job_id in page:
+            yield job_id
+        before = page[-1]
 
 
 async def _archived(store: AuditedLog, tenant: str, before: str | None) -> AsyncIterator[str]:

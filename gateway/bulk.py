@@ -20,7 +20,6 @@ from events.catalog import Cancel, Reopen
 from events.clock import rfc3339
 from events.committer import new_command_id
 from events.errors import Refused
-from events.log import JobRow
 from events.values import decode, encode
 from gateway.access import permit
 from gateway.addresses import address_of
@@ -114,10 +113,10 @@ async def _counted(
 
 async def _done(request: web.Request, body: BulkBody, search: Search, confirm: Confirm) -> web.Response:
     query = search.query(identify(request).tenant, body.limit + 1)
-    rows = await request.app[DEPS].log.jobs(replace(query, up_to=confirm.up_to, before=confirm.before))
-    page = rows[: body.limit]
+    ids = await request.app[DEPS].log.job_ids(replace(query, up_to=confirm.up_to, before=confirm.before))
+    page = ids[: body.limit]
     changed, refused = await _each(page, _act(request, body, confirm))
-    further = replace(confirm, before=page[-1].job.id) if len(rows) > body.limit else None
+    further = replace(confirm, before=page[-1]) if len(ids) > body.limit else None
     return answer(
         encode(
             {
@@ -131,23 +130,23 @@ async def _done(request: web.Request, body: BulkBody, search: Search, confirm: C
     )
 
 
-Act = Callable[[JobRow], Awaitable[str]]
+Act = Callable[[str], Awaitable[str]]
 
 
-async def _each(rows: list[JobRow], act: Act) -> tuple[list[str], list[dict[str, Any]]]:
+async def _each(job_ids: list[str], act: Act) -> tuple[list[str], list[dict[str, Any]]]:
     """The ids of what was changed or made, and why others were not. An outage ends it: the caller repeats the call."""
     turns = asyncio.Semaphore(AT_ONCE)
 
-    async def one(row: JobRow) -> str | dict[str, Any]:
+    async def one(job_id: str) -> str | dict[str, Any]:
         async with turns:
             try:
-                return await act(row)
+                return await act(job_id)
             except (Refused, Problem) as refusal:
                 if isinstance(refusal, Problem) and refusal.status >= 500:
                     raise
-                return {"job_id": row.job.id, "detail": str(refusal)}
+                return {"job_id": job_id, "detail": str(refusal)}
 
-    done = await asyncio.gather(*(one(row) for row in rows), return_exceptions=True)  # all end before any is told
+    done = await asyncio.gather(*map(one, job_ids), return_exceptions=True)  # all end before any is told
     if failure := next((each for each in done if isinstance(each, BaseException)), None):
         raise failure
     return [each for each in done if isinstance(each, str)], [each for each in done if isinstance(each, dict)]
@@ -157,14 +156,14 @@ def _act(request: web.Request, body: BulkBody, confirm: Confirm) -> Act:
     who = identify(request)
     match body.action:
         case "cancel":
-            return lambda row: _cancel(request, who, row, body)
+            return lambda job_id: _cancel(request, who, job_id, body)
         case "retry":
-            return lambda row: _retry(request, who, row, body)
+            return lambda job_id: _retry(request, who, job_id, body)
         case "rerun":
-            return lambda row: _rerun(request, row, body, confirm)
+            return lambda job_id: _rerun(request, job_id, body, confirm)
 
 
-async def _cancel(request: web.Request, who: Identity, row: JobRow, body: BulkBody) -> str:
+async def _cancel(request: web.Request, who: Identity, job_id: str, body: BulkBody) -> str:
     command = Cancel(
         command_id=new_command_id(),
         actor=who.actor,
@@ -172,18 +171,18 @@ async def _cancel(request: web.Request, who: Identity, row: JobRow, body: BulkBo
         reason=body.reason,
         address=address_of(request),
     )
-    await request.app[DEPS].committer.execute(row.job.id, command, tenant=who.tenant)
-    return row.job.id
+    await request.app[DEPS].committer.execute(job_id, command, tenant=who.tenant)
+    return job_id
 
 
-async def _retry(request: web.Request, who: Identity, row: JobRow, body: BulkBody) -> str:
+async def _retry(request: web.Request, who: Identity, job_id: str, body: BulkBody) -> str:
     command = Reopen(command_id=new_command_id(), actor=who.actor, reason=body.reason, address=address_of(request))
-    await request.app[DEPS].committer.execute(row.job.id, command, tenant=who.tenant)
-    return row.job.id
+    await request.app[DEPS].committer.execute(job_id, command, tenant=who.tenant)
+    return job_id
 
 
-async def _rerun(request: web.Request, row: JobRow, body: BulkBody, confirm: Confirm) -> str:
-    key = hashlib.sha256(f"bulk {confirm.nonce} {row.job.id}".encode()).hexdigest()
-    ask = Asked(key, hashlib.sha256(f"{confirm.asked} {row.job.id}".encode()).hexdigest())
-    made, _ = await again(request, row, RerunBody(from_phase=body.from_phase), ask)
+async def _rerun(request: web.Request, job_id: str, body: BulkBody, confirm: Confirm) -> str:
+    key = hashlib.sha256(f"bulk {confirm.nonce} {job_id}".encode()).hexdigest()
+    ask = Asked(key, hashlib.sha256(f"{confirm.asked} {job_id}".encode()).hexdigest())
+    made, _ = await again(request, job_id, RerunBody(from_phase=body.from_phase), ask)
     return made.job.id

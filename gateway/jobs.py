@@ -98,11 +98,10 @@ async def list_jobs(request: web.Request) -> web.Response:
     """`GET /api/v1/jobs`, newest first."""
     query = Query(request, "q", "engine", "tag", "created_after", "cursor", "limit", repeatable=("status",))
     limit = query.number("limit", 50, least=1, most=LIST_MAX)
-    wanted = _search(query, request.app[DEPS].clock.now_ms()).query(identify(request).tenant, limit + 1)
-    rows = await request.app[DEPS].log.jobs(replace(wanted, before=_from_cursor(query.text("cursor"))))
-    page = rows[:limit]
-    cursor = _to_cursor(page[-1].job.id) if len(rows) > limit else None
-    return answer(encode({"jobs": [job_fields(row) for row in page], "next_cursor": cursor}))
+    wanted = _search(query, request.app[DEPS].clock.now_ms()).query(identify(request).tenant, limit)
+    page = await request.app[DEPS].log.jobs(replace(wanted, before=_from_cursor(query.text("cursor"))))
+    cursor = _to_cursor(page.rows[-1].job.id) if page.more else None
+    return answer(encode({"jobs": [job_fields(row) for row in page.rows], "next_cursor": cursor}))
 
 
 def _search(query: Query, now_ms: int) -> Search:

@@ -5,7 +5,6 @@ from aiohttp import web
 from events.catalog import Checkpoint, Submitted
 from events.errors import UnknownJob
 from events.log import JobRow, Log
-from events.values import decode
 from gateway.bodies import Asked, asked, checked, read_object
 from gateway.deps import DEPS, ENGINES
 from gateway.engines import KnownEngine
@@ -21,20 +20,20 @@ async def rerun(request: web.Request) -> web.Response:
     ask = asked(request, plain)
     if earlier := await replayed(request, ask):  # found before anything is checked again
         return made(earlier, "replayed")
-    return made(*await again(request, await row_of(request), checked(RerunBody, plain), ask))
+    return made(*await again(request, (await row_of(request)).job.id, checked(RerunBody, plain), ask))
 
 
-async def again(request: web.Request, row: JobRow, body: RerunBody, ask: Asked) -> tuple[JobRow, How]:
-    """A new job made from this one, with its unique key: refused while another job has that."""
+async def again(request: web.Request, source_id: str, body: RerunBody, ask: Asked) -> tuple[JobRow, How]:
+    """A new job made from this one of the tenant's, with its unique key: refused while another job has that."""
     if earlier := await replayed(request, ask):
         return earlier, "replayed"
-    engine = await request.app[ENGINES].get(row.job.engine)
-    before = _phases_before(engine, body.from_phase)
     log = request.app[DEPS].log
-    source = await _submitted(log, row.job.id)
+    source = await _submitted(log, source_id)
+    engine = await request.app[ENGINES].get(source.engine)
+    before = _phases_before(engine, body.from_phase)
     job_id = request.app[DEPS].committer.new_job_id()
     draft = Draft(
-        params=decode(row.params) if body.params is None else body.params,
+        params=source.params if body.params is None else body.params,
         priority=source.priority,
         max_attempts=source.max_attempts,
         max_losses=source.max_losses,
@@ -44,9 +43,9 @@ async def again(request: web.Request, row: JobRow, body: RerunBody, ask: Asked) 
         unique_mode="refuse",
         webhook=source.webhook,
         concurrency=source.concurrency,
-        rerun_of=row.job.id,
+        rerun_of=source_id,
         from_phase=body.from_phase,
-        reused=tuple(_moved(checkpoint, job_id) for checkpoint in await _reusable(log, row.job.id, before)),
+        reused=tuple(_moved(checkpoint, job_id) for checkpoint in await _reusable(log, source_id, before)),
         job_id=job_id,
     )
     return await accept(request, engine, draft, ask)

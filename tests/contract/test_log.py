@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -12,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 import uuid_utils
-from sqlalchemy import event, select, text
+from sqlalchemy import Select, event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -31,7 +32,7 @@ from events.errors import (
     WrongRevision,
 )
 from events.job import Job
-from events.log import Artifact, EngineRow, Head, JobQuery, Log, Look, at_or_behind
+from events.log import PAGE_BYTES_MAX, Artifact, EngineRow, Head, JobQuery, Log, Look, at_or_behind
 from events.log_postgres import WEEK_MS, WEEKS_AHEAD, PostgresLog
 from events.postgres_line import asyncpg_url
 from events.record import Recorded
@@ -467,7 +468,7 @@ async def test_a_week_without_a_partition_takes_no_job_until_the_sweeper_made_on
     job_id = str(uuid_utils.uuid7(nanoseconds=instant_ms * 1_000_000))
     with pytest.raises(LogUnavailable, match="no partition"):
         await running.committer.submit(a_submit(), tenant="default", job_id=job_id)
-    assert (running.committer.waiting, await log.jobs(JobQuery("default"))) == (0, [])
+    assert (running.committer.waiting, (await log.jobs(JobQuery("default"))).rows) == (0, [])
     async with log._writer.begin() as connection:  # type: ignore[attr-defined]
         await connection.exec_driver_sql(f"SELECT phaseline_make_partition({instant_ms // WEEK_MS})")
     await running.committer.submit(a_submit(), tenant="default", job_id=job_id)
@@ -485,7 +486,7 @@ async def test_a_partition_that_vanished_delays_its_own_jobs_only(log: Log, runn
         await running.committer.execute(elsewhere, a_cancel(), wait_s=2.0)
     assert isinstance(held.result(), LogUnavailable)
     assert story(await whole_stream(log, elsewhere)) == [(1, "submitted"), (2, "cancelled")]
-    assert [row.job.id for row in await log.jobs(JobQuery("default"))] == [elsewhere]
+    assert [row.job.id for row in (await log.jobs(JobQuery("default"))).rows] == [elsewhere]
 
 
 async def _refused(submitting: Awaitable[object]) -> BaseException | None:
@@ -509,7 +510,7 @@ async def test_the_same_key_at_the_same_instant_makes_one_job(log: Log, running:
     await other_log.close()
     assert len({row.job.id for row, _ in made}) == 1
     assert sum(not replayed for _, replayed in made) == 1
-    assert len(await log.jobs(JobQuery("default"))) == 1
+    assert len((await log.jobs(JobQuery("default"))).rows) == 1
 
 
 async def unique(who: Committing, mode: str = "return", key: str | None = None, **fields: Any) -> tuple[str, bool]:
@@ -532,7 +533,7 @@ async def test_fifty_submits_with_a_unique_key_at_the_same_instant_make_one_job(
     await other_log.close()
     assert len({job_id for job_id, _ in answers}) == 1
     assert sum(made for _, made in answers) == 1
-    assert len(await log.jobs(JobQuery("default"))) == 1
+    assert len((await log.jobs(JobQuery("default"))).rows) == 1
 
 
 async def test_fifty_submits_that_replace_at_the_same_instant_leave_one_job_unfinished(
@@ -543,7 +544,7 @@ async def test_fifty_submits_that_replace_at_the_same_instant_leave_one_job_unfi
         answers = await asyncio.gather(*(unique(who, "replace") for who in [running, other] * 25))
     await other_log.close()
     assert all(made for _, made in answers)
-    jobs = await log.jobs(JobQuery("default", limit=100))
+    jobs = (await log.jobs(JobQuery("default", limit=100))).rows
     assert sorted(row.job.status for row in jobs) == ["cancelled"] * 49 + ["queued"]
 
 
@@ -591,7 +592,7 @@ async def test_who_repeats_a_submit_is_answered_by_its_idempotency_key_and_repla
     assert await unique(running, "replace", "k") == (first, False)
     with pytest.raises(KeyReused):
         await unique(running, "replace", "k", body="another")
-    assert {row.job.id: row.job.status for row in await log.jobs(JobQuery("default"))} == {
+    assert {row.job.id: row.job.status for row in (await log.jobs(JobQuery("default"))).rows} == {
         first: "cancelled", second: "queued",
     }  # fmt: skip
 
@@ -608,7 +609,7 @@ async def test_a_job_is_not_tried_again_while_another_has_its_unique_key(log: Lo
     refused = [answer for answer in answers if isinstance(answer, UniqueKeyTaken)]
     assert len(refused) == 1
     assert refused[0].job_id in ended
-    statuses = sorted(row.job.status for row in await log.jobs(JobQuery("default")))
+    statuses = sorted(row.job.status for row in (await log.jobs(JobQuery("default"))).rows)
     assert statuses == ["cancelled", "queued"]
 
 
@@ -764,7 +765,8 @@ async def test_claimants_at_the_same_instant_pass_no_limit_together(
         claims = (who.claim(f"w{n}", slots=5) for n, who in enumerate(claimants * 2))
         taken = [claimed.job.id for answer in await asyncio.gather(*claims) for claimed in answer]
     assert len(set(taken)) == len(taken) == 12
-    rows = [row for tenant in ("t0", "t1", "t2") for row in await log.jobs(JobQuery(tenant, status=("running",)))]
+    pages = [await log.jobs(JobQuery(tenant, status=("running",))) for tenant in ("t0", "t1", "t2")]
+    rows = [row for page in pages for row in page.rows]
     held = Counter((row.job.tenant, row.concurrency_key) for row in rows)
     assert held == dict.fromkeys([(f"t{n}", f"k{m}") for n in range(3) for m in range(2)], 2)
 
@@ -974,7 +976,7 @@ async def test_jobs_are_listed_newest_first_by_filter_and_page(log: Log, running
     await running.committer.execute(done.job.id, a_finish(done))
 
     async def listed(**query: Any) -> list[str]:
-        return [row.job.id for row in await log.jobs(JobQuery("default", **query))]
+        return [row.job.id for row in (await log.jobs(JobQuery("default", **query))).rows]
 
     assert await listed(tags=("weekly",)) == ids[::-1]
     assert await listed(tags=("weekly", made[ids[3]])) == [ids[3]]
@@ -996,6 +998,26 @@ async def test_jobs_are_listed_newest_first_by_filter_and_page(log: Log, running
     assert (stats.by_status["completed"], (await log.stats("other")).by_status) == (1, {"running": 1})
     assert await log.job(ids[0], "other") is None
     assert await log.head(ids[0], "other") is None
+
+
+async def test_a_page_of_jobs_is_bounded_by_bytes_and_has_always_one(log: Log, running: Committing) -> None:
+    half, most = "x" * (PAGE_BYTES_MAX // 2 - 100), "é" * PAGE_BYTES_MAX  # of two bytes each
+    ids = sorted(running.committer.new_job_id() for _ in range(7))
+    for job_id, given in zip(ids, ("small", half, half, most, "small", half, half), strict=True):
+        submit = a_submit(params={"text": given}, tags=("large",))
+        await running.committer.submit(submit, tenant="default", job_id=job_id)
+    pages, before, more = [], None, True
+    while more:
+        page = await log.jobs(JobQuery("default", tags=("large",), before=before))
+        more, before = page.more, page.rows[-1].job.id
+        pages.append([row.job.id for row in page.rows])
+    assert pages == [[ids[6], ids[5], ids[4]], [ids[3]], [ids[2], ids[1], ids[0]]]
+    page = await log.jobs(JobQuery("default", limit=2))
+    assert (len(page.rows), page.more) == (2, True)
+    assert await log.job_ids(JobQuery("default", tags=("large",))) == ids[::-1]
+    assert await log.job_ids(JobQuery("default", before=ids[3], limit=2)) == [ids[2], ids[1]]
+    page = await log.jobs(JobQuery("default", status=("failed",)))
+    assert (page.rows, page.more) == ([], False)
 
 
 @WITH_SQL
@@ -1037,18 +1059,23 @@ async def test_lists_read_an_index_however_many_jobs_there_are(
         (JobQuery("default", rerun_of=wanted), [common]),
         (JobQuery("default", rerun_of=common), []),
     ):
-        assert [row.job.id for row in await log.jobs(query)] == expected
+        assert [row.job.id for row in (await log.jobs(query)).rows] == expected
         assert await _rows_read(log, query, store_settings) < 200, query
-    assert len(await log.jobs(JobQuery("default", tags=("common",), limit=50))) == 50
-    assert await _rows_read(log, JobQuery("default", tags=("common",), limit=50), store_settings) < 400
+    assert len((await log.jobs(JobQuery("default", tags=("common",), limit=50))).rows) == 50
+    assert await _rows_read(log, JobQuery("default", tags=("common",), limit=50), store_settings) < 1000
     assert await log.count(JobQuery("default", tags=("common",), limit=1000)) == 1000
     async with log._writing(60.0) as connection:  # type: ignore[attr-defined]
         await connection.exec_driver_sql("DELETE FROM jobs WHERE created_at = 1000")
 
 
 async def _rows_read(log: Log, query: JobQuery, settings: Settings) -> int:
-    """By the database's own account; on SQLite only whether a whole table is scanned or sorted."""
-    listed = await log._listed(query, tables.jobs.c.id)  # type: ignore[attr-defined]
+    """By the database's own account, of the larger of the two statements; on SQLite only whether a whole table is scanned."""
+    ids = await log._listed(query, tables.jobs.c.id)  # type: ignore[attr-defined]
+    page = await log._job_page(query)  # type: ignore[attr-defined]
+    return max(await _read_for(log, ids, settings), await _read_for(log, page, settings))
+
+
+async def _read_for(log: Log, listed: Select[Any], settings: Settings) -> int:
     engine = log._reader.dialect  # type: ignore[attr-defined]
     sql = str(listed.compile(dialect=engine, compile_kwargs={"literal_binds": True}))
     async with log._reader.connect() as connection:  # type: ignore[attr-defined]
@@ -1057,7 +1084,7 @@ async def _rows_read(log: Log, query: JobQuery, settings: Settings) -> int:
             plan = json.loads(explained) if isinstance(explained, str) else explained
             return _read_by(plan[0]["Plan"])
         steps = [row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}")]
-        return 10**6 if any(step.startswith("SCAN") for step in steps) else 0
+        return 10**6 if any(re.match(r"SCAN (jobs|job_tags|tag_)", step) for step in steps) else 0
 
 
 def _read_by(plan: dict[str, Any]) -> int:

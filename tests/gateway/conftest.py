@@ -36,6 +36,7 @@ _CALLS = frozenset(
         "lines",
         "job",
         "jobs",
+        "job_ids",
         "find_key",
         "artifact",
         "engines",

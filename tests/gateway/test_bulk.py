@@ -94,7 +94,8 @@ async def confirmed(gateway: Gateway, **body: Any) -> tuple[int, list[str], list
 
 
 async def statuses(gateway: Gateway) -> dict[str, str]:
-    return {row.job.id: row.job.status for row in await gateway.storage.log.jobs(JobQuery("default", limit=200))}
+    page = await gateway.storage.log.jobs(JobQuery("default", limit=200))
+    return {row.job.id: row.job.status for row in page.rows}
 
 
 async def test_counting_changes_nothing_and_the_confirm_does_what_was_counted(gateway: Gateway, driver: Driver):

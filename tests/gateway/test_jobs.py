@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from events.catalog import Log
-from events.log import EngineRow
+from events.log import PAGE_BYTES_MAX, EngineRow
 from tests.gateway.driving import Answer, Driver, Gateway
 
 JOB_FIELDS = [
@@ -211,6 +211,18 @@ async def test_a_list_is_paged_newest_first_and_new_jobs_do_not_shift_it(gateway
     newest = made[::-1]
     assert pages == [newest[:3], newest[3:6], newest[6:]]
     assert made[0] not in cursor, "a cursor is opaque"
+
+
+async def test_a_list_of_large_jobs_is_paged_by_bytes(gateway: Gateway, driver: Driver):
+    params = {"team_id": 7, "text": "x" * (PAGE_BYTES_MAX // 2 - 200)}
+    made = sorted([await driver.submit(params=params) for _ in range(5)], reverse=True)
+    pages, cursor, more = [], "", True
+    while more:
+        answer = await gateway.get(f"/api/v1/jobs?limit=200{cursor}")
+        pages.append([job["id"] for job in answer.json["jobs"]])
+        assert len(answer.body) < PAGE_BYTES_MAX + 8 * 1024
+        more, cursor = answer.json["next_cursor"] is not None, f"&cursor={answer.json['next_cursor']}"
+    assert pages == [made[:2], made[2:4], made[4:]]
 
 
 async def test_a_list_is_filtered(gateway: Gateway, driver: Driver):

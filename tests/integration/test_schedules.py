@@ -56,7 +56,7 @@ def due_of(schedule: Schedule, now: int) -> list[int]:
 
 
 async def made(log: SqlLog) -> list[Job]:
-    return [row.job for row in reversed(await log.jobs(JobQuery("acme", limit=100)))]
+    return [row.job for row in reversed((await log.jobs(JobQuery("acme", limit=100))).rows)]
 
 
 async def ticks_made(log: SqlLog) -> list[int]:

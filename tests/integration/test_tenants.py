@@ -175,7 +175,7 @@ async def test_what_the_port_tells_a_tenant_is_its_own(log: PostgresLog, made: d
         assert row.job.tenant == tenant
         assert await log.job(made[other], tenant) is None
         for query in (JobQuery(tenant), JobQuery(tenant, tags=("red",)), JobQuery(tenant, created_after=0)):
-            assert [row.job.id for row in await log.jobs(query)] == [made[tenant]]
+            assert [row.job.id for row in (await log.jobs(query)).rows] == [made[tenant]]
             assert await log.count(query) == 1
         found = await log.find_key(tenant, "once")
         assert found is not None

@@ -22,6 +22,7 @@ from events.log import (
     EngineRow,
     FeedPage,
     Head,
+    JobPage,
     JobQuery,
     JobRow,
     Look,
@@ -36,6 +37,7 @@ from events.record import Recorded
 from events.retention import Archived
 from events.seal import Envelope, Range, Seal
 from events.shares import chosen, claimable_of
+from events.values import encode
 from tests.simulation.line import Line, Session
 from tests.simulation.loop import PROCESS
 from tests.simulation.store import IMPATIENT_S, PATIENT_S, Database, Leader
@@ -211,7 +213,21 @@ class SimLog:
     async def job(self, job_id: str, tenant: str | None = None) -> JobRow | None:
         return await self._read("job", lambda: self._row(job_id, tenant))
 
-    async def jobs(self, query: JobQuery) -> list[JobRow]:
+    async def jobs(self, query: JobQuery) -> JobPage:
+        found = await self._listed(replace(query, limit=query.limit + 1))
+        page: list[JobRow] = []
+        size = 0
+        for row in found[: query.limit]:
+            size += len((row.params + (row.job.error or "")).encode()) + len(encode(list(row.tags)))
+            if page and size > PAGE_BYTES_MAX:
+                break
+            page.append(row)
+        return JobPage(page, len(found) > len(page))
+
+    async def job_ids(self, query: JobQuery) -> list[str]:
+        return [row.job.id for row in await self._listed(query)]
+
+    async def _listed(self, query: JobQuery) -> list[JobRow]:
         def wanted(row: JobRow) -> bool:
             job = row.job
             return (
@@ -232,7 +248,7 @@ class SimLog:
         return await self._read("jobs", found)
 
     async def count(self, query: JobQuery) -> int:
-        return len(await self.jobs(query))
+        return len(await self._listed(query))
 
     async def all_jobs(self) -> AsyncIterator[JobRow]:
         for row in await self._read("all jobs", lambda: [self._db.rows[job_id] for job_id in sorted(self._db.rows)]):

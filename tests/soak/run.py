@@ -135,7 +135,7 @@ async def _settled(log: Log, fleet: Fleet, crowd: Crowd) -> None:
             head = await log.head(job_id)
             if head is not None and head.status in {"queued", "running"}:
                 await http.post(f"/api/v1/jobs/{job_id}/cancel", {"mode": "force"})
-        while open_jobs := await log.jobs(JobQuery("default", status=("queued", "running"))):
+        while open_jobs := (await log.jobs(JobQuery("default", status=("queued", "running")))).rows:
             for row in open_jobs:
                 # Submitted without an answer, so nobody cared for it.
                 if row.job.engine == "countdown" and '"steps":10000' in row.params and not row.job.cancel_mode:
