@@ -1,13 +1,15 @@
 """Delivers completion webhooks. Runs in every process; what is owed lies in the database, and is claimed there.
 
 Nothing here is waited for: jobs end, and streams go on, whatever a receiver does. A process sends to so many receivers at
-once; one lane (a tenant and a host) gets two of these places, one tenant a quarter.
+once; one lane (a tenant and a host) gets two of these places, one tenant a quarter. Tenants take turns, and so do the lanes
+of each: neither many lanes nor a long one hold up others.
 """
 
 import asyncio
+import heapq
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +19,11 @@ from events.catalog import TERMINAL
 from events.errors import Unavailable
 from events.log import Log
 from events.telemetry import Telemetry
-from events.webhooks import GONE, Answer, Delivery, State, Webhooks, backoff_s, body_of, headers_of
+from events.webhooks import GONE, Answer, Delivery, DueDeliveries, State, Webhooks, backoff_s, body_of, headers_of
 
 LOOK_S = 5.0  # between two looks, when nothing is known to wait
 REST_S = 1.0  # after a look that failed
-LANES_MAX = 100  # looked at in one look
+LANES_MAX = 100  # of a tenant, looked at in one look
 LANE_PLACES = 2
 LEASE_MARGIN_S = 10.0  # from the end of an attempt to its being known
 
@@ -65,7 +67,9 @@ class Deliverer:
         self._used = True  # somebody has webhooks, or had at the last look
         self._lanes: dict[str, int] = {}  # lane -> attempts under way
         self._tenants: dict[str, int] = {}
-        self._after = ""  # the lane after which the next look begins
+        self._after: dict[str, str] = {}  # of tenants with many lanes: the one after which the next look begins
+        self._last_tenant = ""  # was chosen last: the next turn begins behind it
+        self._last_lane: dict[str, str] = {}  # likewise, of each tenant that is owed something now
         self._metrics.sending.set_function(lambda: sum(self._lanes.values()))
 
     def committed(self, done: Committed) -> None:
@@ -101,29 +105,59 @@ class Deliverer:
         if not self._used:
             return False
         found = await self._store.due_deliveries(self._after, LANES_MAX, LANE_PLACES)
-        lanes = dict.fromkeys(lane for lane, _, _ in found)
-        self._after = next(reversed(lanes), "") if len(lanes) == LANES_MAX else ""
-        chosen = self._chosen(found)
+        chosen, left = self._chosen(found)
         for delivery in await self._store.claim_deliveries(chosen, self._lease_s()) if chosen else []:
             self._began(delivery, 1)
             group.create_task(self._deliver(delivery))
-        return bool(chosen) or bool(self._after)
+        self._after = self._onward(found, left)
+        return bool(chosen) or any(tenant not in left for tenant in found.reached)
 
     def _lease_s(self) -> float:
         return self._options.timeout_s + LEASE_MARGIN_S
 
-    def _chosen(self, found: list[tuple[str, str, int]]) -> list[tuple[str, int]]:
+    def _chosen(self, found: DueDeliveries) -> tuple[list[tuple[str, int]], dict[str, str | None]]:
+        """What is sent now, and the tenants that could be sent more were there places, with the lane chosen last of each."""
         places = self._options.places - sum(self._lanes.values())
-        lanes, tenants = dict(self._lanes), dict(self._tenants)
         each = max(self._options.places // 4, 1)
+        lanes, tenants = dict(self._lanes), dict(self._tenants)
+        self._last_lane = {tenant: self._last_lane.get(tenant, "") for tenant in found.due}
+        lines = {tenant: self._in_turn(tenant, due) for tenant, due in found.due.items()}
+        order = sorted(lines, key=lambda tenant: (tenant <= self._last_tenant, tenant))
+        turns = [(tenants.get(tenant, 0), place, tenant) for place, tenant in enumerate(order)]
+        heapq.heapify(turns)
         chosen: list[tuple[str, int]] = []
-        for lane, job_id, seq in found:
-            tenant = lane.partition(" ")[0]
-            if len(chosen) < places and lanes.get(lane, 0) < LANE_PLACES and tenants.get(tenant, 0) < each:
-                chosen.append((job_id, seq))
+        left: dict[str, str | None] = {}
+        while turns:
+            sending, place, tenant = heapq.heappop(turns)
+            line = lines[tenant]
+            while line and lanes.get(line[-1][0], 0) >= LANE_PLACES:
+                line.pop()
+            if not line:
+                left.pop(tenant, None)
+            elif sending >= each or len(chosen) >= places:
+                left.setdefault(tenant, None)
+            else:
+                lane, delivery = line.pop()
+                chosen.append(delivery)
                 lanes[lane] = lanes.get(lane, 0) + 1
-                tenants[tenant] = tenants.get(tenant, 0) + 1
-        return chosen
+                left[tenant] = self._last_lane[tenant] = lane
+                self._last_tenant = tenant
+                heapq.heappush(turns, (sending + 1, place, tenant))
+        return chosen, left
+
+    def _in_turn(self, tenant: str, due: Mapping[str, Sequence[tuple[str, int]]]) -> list[tuple[str, tuple[str, int]]]:
+        """(lane, delivery): one of each lane before a second of any. The first is last."""
+        last = self._last_lane[tenant]
+        order = sorted(due, key=lambda lane: (lane <= last, lane))
+        return [(lane, one) for nth in range(LANE_PLACES) for lane in order for one in due[lane][nth : nth + 1]][::-1]
+
+    def _onward(self, found: DueDeliveries, left: Mapping[str, str | None]) -> dict[str, str]:
+        """Behind which lane the next look begins, of tenants that have more lanes than one look sees."""
+        onward = {tenant: lane for tenant, lane in found.reached.items() if tenant not in left}
+        for tenant, lane in left.items():
+            if tenant in found.reached or tenant in self._after:
+                onward[tenant] = lane or self._after.get(tenant, "")
+        return onward
 
     def _began(self, delivery: Delivery, change: int) -> None:
         for counts, name in ((self._lanes, delivery.lane), (self._tenants, delivery.tenant)):

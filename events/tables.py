@@ -372,7 +372,8 @@ deliveries = Table(
     Column("next_at", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Index(
-        "ix_deliveries_due",
+        "ix_deliveries_tenant",
+        "tenant",
         "lane",
         "next_at",
         postgresql_where=text("state = 'pending'"),
@@ -460,4 +461,4 @@ log = Table(
 # One row: the oldest revision whose code may go on with this schema. A migration that takes something away raises it.
 compatible = Table("compatible", metadata, Column("since", Text, primary_key=True))
 
-REVISION = "0022"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0023"  # the schema this code needs; a test holds it against `migrations.head()`

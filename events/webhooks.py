@@ -117,6 +117,14 @@ class Owed:
     tried: tuple[Attempt, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class DueDeliveries:
+    """(job, seq) of deliveries by tenant and lane, and, of each tenant that may have more lanes, the last one looked at."""
+
+    due: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]]
+    reached: Mapping[str, str]
+
+
 class Webhooks(Protocol):
     """Where they are kept: in the log's database. Every call raises `LogUnavailable` within its deadline."""
 
@@ -133,8 +141,9 @@ class Webhooks(Protocol):
     async def drop_endpoint(self, tenant: str, by: By) -> bool:
         """Ends a tenant's webhooks and abandons what is owed. False when it has none. An act."""
 
-    async def due_deliveries(self, after: str, lanes: int, each: int) -> list[tuple[str, str, int]]:
-        """(lane, job, seq) of what may be tried now: of so many lanes behind `after`, so many each, the oldest first."""
+    async def due_deliveries(self, after: Mapping[str, str], lanes: int, each: int) -> DueDeliveries:
+        """What may be tried now: of each tenant so many lanes are looked at, those behind its `after`, if it is there; of
+        each lane so many deliveries are told, the longest waiting first."""
 
     async def claim_deliveries(self, wanted: Sequence[tuple[str, int]], lease_s: float) -> list[Delivery]:
         """Takes those of them nobody else took meanwhile. Each comes up again after the lease, unless it is settled."""

@@ -1,6 +1,6 @@
 """Webhooks in the log's database, for both dialects: a part of `SqlLog`, whose reads and writes it uses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy import BigInteger, Text, and_, bindparam, delete, insert, select, text, tuple_, update
@@ -11,34 +11,51 @@ from events import tables as t
 from events.acts import By
 from events.acts_sql import SqlActs
 from events.sql_part import WRITE_S
-from events.webhooks import Answer, Attempt, Delivery, Endpoint, Owed, State, origin_of
+from events.values import encode
+from events.webhooks import Answer, Attempt, Delivery, DueDeliveries, Endpoint, Owed, State, origin_of
 
 _ENDPOINT = tuple(t.webhooks.c[name] for name in Endpoint.__slots__)
 _ATTEMPT = tuple(t.delivery_attempts.c[name] for name in Attempt.__slots__)
 _OWED = tuple(t.deliveries.c[name] for name in Owed.__slots__ if name != "tried")
-# Lane by lane along the index, however much waits in one of them: who is slow to answer hides nobody.
-_LANES = """
-    WITH RECURSIVE lanes AS (
-        SELECT min(lane) AS lane FROM deliveries WHERE state = 'pending' AND lane > :after
-        UNION ALL
-        SELECT (SELECT min(d.lane) FROM deliveries d WHERE d.state = 'pending' AND d.lane > lanes.lane)
-        FROM lanes WHERE lanes.lane IS NOT NULL
-    ), few AS (SELECT lane FROM lanes WHERE lane IS NOT NULL LIMIT :lanes)
-"""
-_NOW = {  # in ms
-    "postgresql": "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+_NOW = {  # in ms; asked once, so that an index may be searched for it
+    "postgresql": "(SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint)",
     "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
 }
-_DUE = {
-    "postgresql": f"""
-    SELECT d.lane, d.job_id::text AS job_id, d.seq FROM few CROSS JOIN LATERAL (
-        SELECT lane, job_id, seq FROM deliveries
-        WHERE state = 'pending' AND lane = few.lane AND next_at <= {_NOW["postgresql"]} ORDER BY next_at LIMIT :each) d""",
-    "sqlite": f"""
-    SELECT d.lane, d.job_id, d.seq FROM few JOIN deliveries d ON d.rowid IN (
-        SELECT rowid FROM deliveries
-        WHERE state = 'pending' AND lane = few.lane AND next_at <= {_NOW["sqlite"]} ORDER BY next_at LIMIT :each)""",
-}
+_PAIRS = {"postgresql": "json_each_text(CAST(:after AS json))", "sqlite": "json_each(:after)"}
+# One look at the index finds the next tenant, or a tenant's next lane, however much waits in the one before. Every tenant's
+# first lane comes before anyone's second, and nobody's lanes are counted against another.
+_LANES = """
+    WITH RECURSIVE tenants (tenant) AS (
+        SELECT min(tenant) FROM deliveries WHERE state = 'pending'
+        UNION ALL
+        SELECT (SELECT min(d.tenant) FROM deliveries d WHERE d.state = 'pending' AND d.tenant > tenants.tenant)
+        FROM tenants WHERE tenants.tenant IS NOT NULL
+    ), lanes (tenant, lane, place) AS (
+        SELECT tenant, (SELECT min(d.lane) FROM deliveries d WHERE d.state = 'pending' AND d.tenant = tenants.tenant
+            AND d.lane > coalesce(begun.value, '')), 1
+        FROM tenants LEFT JOIN {pairs} AS begun ON begun.key = tenants.tenant WHERE tenant IS NOT NULL
+        UNION ALL
+        SELECT tenant, (SELECT min(d.lane) FROM deliveries d WHERE d.state = 'pending' AND d.tenant = lanes.tenant
+            AND d.lane > lanes.lane), place + 1
+        FROM lanes WHERE lane IS NOT NULL AND place < :lanes
+    )
+    SELECT lanes.tenant, lanes.lane, lanes.place, d.job_id, d.seq, d.next_at FROM lanes LEFT JOIN {due} ON {joined}
+    WHERE lanes.lane IS NOT NULL AND (d.seq IS NOT NULL OR lanes.place = :lanes)
+"""
+_NEXT = """(SELECT {columns} FROM deliveries WHERE state = 'pending' AND tenant = lanes.tenant AND lane = lanes.lane
+        AND next_at <= {now} ORDER BY next_at LIMIT :each)"""
+
+
+def _due(dialect: str) -> str:
+    if dialect == "postgresql":
+        of_lane = _NEXT.format(columns="job_id::text AS job_id, seq, next_at", now=_NOW[dialect])
+        return _LANES.format(pairs=_PAIRS[dialect], due=f"LATERAL {of_lane} d", joined="true")
+    of_lane = _NEXT.format(columns="rowid", now=_NOW[dialect])
+    # The names are repeated inside: there they would be those of the table.
+    return _LANES.format(pairs=_PAIRS[dialect], due="deliveries d", joined=f"d.rowid IN {of_lane}")
+
+
+_DUE = {dialect: _due(dialect) for dialect in _PAIRS}
 
 
 class SqlWebhooks(SqlActs):
@@ -73,13 +90,20 @@ class SqlWebhooks(SqlActs):
                 await acting.record(tenant, by.did("webhooks_removed", tenant))
             return bool(found.rowcount)
 
-    async def due_deliveries(self, after: str, lanes: int, each: int) -> list[tuple[str, str, int]]:
-        due = text(_LANES + _DUE[self.name]).bindparams(
-            bindparam("after", after, Text), bindparam("lanes", lanes, BigInteger),
+    async def due_deliveries(self, after: Mapping[str, str], lanes: int, each: int) -> DueDeliveries:
+        walked = text(_DUE[self.name]).bindparams(
+            bindparam("after", encode(dict(after)).decode(), Text), bindparam("lanes", lanes, BigInteger),
             bindparam("each", each, BigInteger),
-        ).columns(lane=Text, job_id=Text, seq=BigInteger)  # fmt: skip
-        found = select(due.subquery("due"))
-        return [(row.lane, row.job_id, row.seq) for row in await self._rows(found)]
+        ).columns(tenant=Text, lane=Text, place=BigInteger, job_id=Text, seq=BigInteger, next_at=BigInteger)  # fmt: skip
+        found = walked.subquery("due")
+        due: dict[str, dict[str, list[tuple[str, int]]]] = {}
+        reached: dict[str, str] = {}
+        for row in await self._rows(select(found).order_by(found.c.place, found.c.tenant, found.c.next_at)):
+            if row.place == lanes:
+                reached[row.tenant] = row.lane
+            if row.job_id is not None:
+                due.setdefault(row.tenant, {}).setdefault(row.lane, []).append((row.job_id, row.seq))
+        return DueDeliveries(due, reached)
 
     async def claim_deliveries(self, wanted: Sequence[tuple[str, int]], lease_s: float) -> list[Delivery]:
         d = t.deliveries

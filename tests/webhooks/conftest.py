@@ -62,6 +62,13 @@ class Scene:
                     return owed
                 await asyncio.sleep(0.02)  # another task's write; the bound is above
 
+    async def tried(self, job_id: str) -> Owed:
+        """The one delivery of a job, once an attempt is noted."""
+        async with asyncio.timeout(BOUND_S):
+            while not (owed := (await self.log.deliveries(job_id))[0]).tried:  # noqa: ASYNC110 it is written elsewhere
+                await asyncio.sleep(0.02)
+        return owed
+
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:

@@ -22,6 +22,7 @@ from events.webhooks import Endpoint
 from phaseline import database
 from phaseline.erase import erase
 from tests.builders import a_cancel, a_failure, a_reopen
+from tests.ports import free_port
 from tests.webhooks.conftest import LOOPBACK, Scene
 from tests.webhooks.receiver import Receiver, badly, never, receiving, well
 
@@ -105,10 +106,7 @@ async def test_a_receiver_that_wants_no_more_is_asked_once(scene: Scene):
 async def test_a_receiver_says_when_to_come_back(scene: Scene):
     await scene.sign()
     async with receiving(badly(1, 429, **{"Retry-After": "3600"})) as receiver, scene.delivering():
-        job_id = await scene.completed(receiver.url)
-        async with asyncio.timeout(60):
-            while not (owed := (await scene.log.deliveries(job_id))[0]).tried:  # noqa: ASYNC110 it is written elsewhere
-                await asyncio.sleep(0.02)
+        owed = await scene.tried(await scene.completed(receiver.url))
     assert owed.next_at - owed.tried[0].at == pytest.approx(3_600_000, abs=1000)
 
 
@@ -159,6 +157,47 @@ async def test_a_tenant_with_many_slow_receivers_leaves_places_to_others(scene: 
             await scene.completed(slow.url)
         await scene.settled(await scene.completed(quick.url, tenant="other"))
         assert len(a.got) + len(b.got) + len(c.got) <= 2  # a quarter
+
+
+async def test_receivers_that_are_away_hide_no_other_of_any_tenant(scene: Scene, monkeypatch: pytest.MonkeyPatch):
+    """More lanes wait for their next attempt than one look sees, and sort before the one that is due."""
+    monkeypatch.setattr("events.deliverer.LANES_MAX", 3)
+    *away, own, others = sorted((free_port() for _ in range(9)), key=str)
+    for tenant in ("default", "other"):
+        await scene.sign(tenant=tenant)
+    async with (
+        receiving(port=own) as mine, receiving(port=others) as theirs, scene.delivering(backoff_s=43_200.0),
+    ):  # fmt: skip
+        dead = [await scene.completed(f"http://127.0.0.1:{port}/hook") for port in away]
+        for job_id in dead:
+            await scene.tried(job_id)
+        await scene.settled(await scene.completed(theirs.url, tenant="other"))
+        await scene.settled(await scene.completed(mine.url))
+    assert [(await scene.log.deliveries(job_id))[0].state for job_id in dead] == ["pending"] * len(dead)
+
+
+@pytest.mark.parametrize("tenants", [("default", "default", "default"), ("default", "other", "third")])
+async def test_receivers_and_tenants_take_turns_however_much_waits_for_one(scene: Scene, tenants: tuple[str, ...]):
+    told: list[int] = []
+
+    async def noted(receiver: Receiver, request: web.Request) -> web.Response:
+        told.append(receiver.port)
+        return await well(receiver, request)
+
+    for tenant in tenants:
+        await scene.sign(tenant=tenant)
+    ports = sorted((free_port() for _ in range(3)), key=str)
+    async with (
+        receiving(noted, port=ports[0]) as a, receiving(noted, port=ports[1]) as b, receiving(noted, port=ports[2]) as c,
+    ):  # fmt: skip
+        owed = [(a, 0)] * 4 + [(b, 1)] * 2 + [(c, 2)]
+        jobs = [await scene.completed(receiver.url, tenant=tenants[of]) for receiver, of in owed]
+        async with scene.delivering(places=1):
+            for job_id in jobs:
+                await scene.settled(job_id)
+        of_a = [identity.partition(".")[0] for identity in a.ids]
+    assert told == [a.port, b.port, c.port, a.port, b.port, a.port, a.port]
+    assert of_a == jobs[:4]  # one receiver's in the order of the ends
 
 
 async def test_a_slow_answer_times_out_and_is_tried_again(scene: Scene):
