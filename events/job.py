@@ -94,7 +94,7 @@ class Job:
     total_s: float | None
     stall_s: float | None
     created_at: int
-    opened_at: int
+    opened_at: int  # from when this opening could start: `start_s` and `total_s` count from here
     status: str = "queued"
     attempt: int = 0
     failures: int = 0
@@ -356,7 +356,7 @@ def _created(event: Submitted, job_id: str, tenant: str, at: int) -> Job:
         total_s=event.timeouts.total_s,
         stall_s=event.timeouts.stall_s,
         created_at=at,
-        opened_at=at,
+        opened_at=max(at, event.not_before or 0),
         last_seq=1,
         last_at=at,
         rank=_rank(at, event.not_before, event.priority),

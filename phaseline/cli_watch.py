@@ -48,11 +48,19 @@ _seconds = click.FloatRange(min=0, min_open=True)
 @click.option("--priority", type=click.Choice(["low", "normal", "high"]), help="Default normal.")
 @click.option("--not-before", metavar="TIME", help="Do not start earlier, such as 2026-11-24T08:00:00Z.")
 @click.option("--max-attempts", type=click.IntRange(1, 100), help="Failed attempts before the job fails; default 3.")
-@click.option("--start-timeout", "start_s", type=_seconds, metavar="SECONDS", help="Fail unless started by then.")
+@click.option(
+    "--start-timeout", "start_s", type=_seconds, metavar="SECONDS", help="Fail unless started so long after it is due."
+)
 @click.option(
     "--attempt-timeout", "attempt_s", type=_seconds, metavar="SECONDS", help="For each attempt; default 3600."
 )
-@click.option("--total-timeout", "total_s", type=_seconds, metavar="SECONDS", help="For all attempts together.")
+@click.option(
+    "--total-timeout",
+    "total_s",
+    type=_seconds,
+    metavar="SECONDS",
+    help="For all attempts together, from when it is due.",
+)
 @click.option("--stall-timeout", "stall_s", type=_seconds, metavar="SECONDS", help="Longest silence of an attempt.")
 @click.option("--tag", "tags", multiple=True, help="A word to find the job by; may be repeated.")
 @click.option("--unique-key", metavar="WORD", help="While a job with this key has not ended, make no other.")

@@ -313,7 +313,8 @@ function deadlines(events, job) {
   const timeouts = events[0]?.timeouts;
   if (!timeouts || FINAL.has(job.status)) return [];
   const at = (event) => Date.parse(event.timestamp);
-  const opened = at(events.findLast(({ type }) => type === "submitted" || type === "reopened"));
+  const opening = events.findLast(({ type }) => type === "submitted" || type === "reopened");
+  const opened = Math.max(at(opening), opening.not_before ? Date.parse(opening.not_before) : 0);
   const started = job.status === "running" && events.findLast(({ type }) => type === "started");
   return [
     ["must start", job.status === "queued" && !job.started_at && [opened, timeouts.start_s]],

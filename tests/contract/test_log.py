@@ -886,12 +886,15 @@ async def test_a_running_job_without_a_live_worker_is_overdue_and_a_living_one_i
 
 async def test_deadlines_are_found_with_their_cause(log: Log, running: Committing) -> None:
     start = await running.submit(timeouts={"start_s": 0.001})
-    total = await running.submit(timeouts={"total_s": 0.001}, not_before=2_000_000_000_000)
+    total = await running.submit(timeouts={"total_s": 0.001}, not_before=1_000_000_000_000)
     await running.submit(timeouts={"start_s": 600.0, "total_s": 600.0})
+    later = await running.submit(timeouts={"start_s": 0.001, "total_s": 0.001}, not_before=2_000_000_000_000)
     async with asyncio.timeout(5):
         while len(found := {one.job_id: one.cause for one in await log.overdue(10)}) < 2:  # noqa: ASYNC110 time passes
             await asyncio.sleep(0.001)
     assert found == {start: "start_timeout", total: "total_timeout"}
+    with pytest.raises(StillAlive):
+        await running.committer.execute(later, an_expiry(0, "start_timeout"))
 
 
 async def test_only_one_process_leads_and_only_the_leader_moves_the_cursor(log: Log) -> None:

@@ -17,6 +17,7 @@ from events.log_postgres import WEEKS_AHEAD
 from events.postgres_line import asyncpg_url
 from phaseline import database
 from phaseline.settings import Settings
+from tests.builders import a_failure, committing
 from tests.stores import open_log, postgres_settings, sqlite_settings
 
 
@@ -66,6 +67,23 @@ async def test_up_down_and_up_again_leaves_a_working_log(settings: Settings) -> 
     await database.migrate(settings)
     async with open_log(settings) as log:
         assert (await log.feed("", 1)).events == []
+
+
+async def test_jobs_of_before_that_wait_count_their_limits_from_when_they_are_due(settings: Settings) -> None:
+    async with open_log(settings) as log, committing(log) as running:
+        waiting = await running.submit(not_before=2_000_000_000_123)
+        retried = await running.started()
+        await running.committer.execute(retried.job.id, a_failure(retried))
+    await database.downgrade(settings, "0023")
+    opened = "SELECT count(*) FROM jobs WHERE opened_at = created_at"
+    assert await on_connection(settings, lambda connection: connection.execute(text(opened)).scalar_one()) == 2
+    await database.migrate(settings)
+    async with open_log(settings) as log:
+        row = await log.job(waiting)
+        assert row is not None
+        assert row.job.opened_at == 2_000_000_000_123
+        for job_id in (waiting, retried.job.id):
+            assert await database.differences(log, job_id) == []
 
 
 async def test_processes_that_migrate_at_once_wait_for_each_other(settings: Settings) -> None:

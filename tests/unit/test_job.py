@@ -24,7 +24,7 @@ from events.catalog import (
 from events.errors import LeaseLost, Refused, StillAlive, UnknownJob, WrongStatus
 from events.job import TRANSITIONS, decide, fold
 from tests.builders import PHASES, a_cancel, a_reopen, an_expiry, progress, story
-from tests.streams import WORDS, Stream, play
+from tests.streams import WORDS, Stream, a_start, play
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,6 +175,31 @@ def test_a_timeout_is_judged_again_when_it_is_applied(
         stream.apply(an_expiry(stream.state.attempt, cause), after_ms=500)
     assert stream.apply(an_expiry(stream.state.attempt, cause), after_ms=1000) == [expected]
     assert cause in stream.rows[-1].data
+
+
+@pytest.mark.parametrize("cause", ["start_timeout", "total_timeout"])
+def test_limits_count_from_when_the_job_could_first_start(cause: str) -> None:
+    due = 9_000_000
+    stream = Stream(not_before=due, timeouts={"start_s": 60.0, "total_s": 60.0})
+    with pytest.raises(StillAlive):
+        stream.apply(an_expiry(0, cause), after_ms=due + 59_999 - stream.now)
+    assert stream.apply(an_expiry(0, cause), after_ms=1) == ["error"]
+    assert stream.apply(a_reopen(), after_ms=5_000) == ["reopened"]  # could start at once
+    with pytest.raises(StillAlive):
+        stream.apply(an_expiry(0, cause), after_ms=59_999)
+    assert stream.apply(an_expiry(0, cause), after_ms=1) == ["error"]
+
+
+def test_the_wait_for_a_retry_counts_in_the_total_and_is_none_for_a_start() -> None:
+    due = 9_000_000
+    stream = Stream(not_before=due, timeouts={"start_s": 60.0, "total_s": 600.0})
+    stream.apply(a_start(), after_ms=due - stream.now)
+    stream.fail(retry_after_s=3600.0)
+    with pytest.raises(StillAlive):
+        stream.apply(an_expiry(1, "start_timeout"), after_ms=due + 599_999 - stream.now)
+    with pytest.raises(StillAlive):
+        stream.apply(an_expiry(1, "total_timeout"), after_ms=0)
+    assert stream.apply(an_expiry(1, "total_timeout"), after_ms=1) == ["error"]
 
 
 def test_a_total_timeout_keeps_the_best_its_worker_knew() -> None:
