@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from events import crash_points
 from events import postgres_sql as sql
 from events import tables as t
-from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable, WrongRevision
+from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable
 from events.log import (
     FEED_BYTES_MAX,
     PAGE_BYTES_MAX,
@@ -157,7 +157,7 @@ class PostgresLog(SqlSealLog):
         if state is not None:
             text = str(getattr(error, "orig", error)).partition("\n")[0]
             if state == "42P01":  # undefined table
-                return WrongRevision()
+                return self._no_table()
             if "no partition" in text:
                 return Contended(text)  # one is made, or its job is refused: others need not wait
             if t.UNFINISHED in text:

@@ -133,7 +133,7 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
     def _translate(self, error: BaseException) -> PhaselineError:
         """The spine's error for a driver's."""
         if "no such table" in str(error):
-            return WrongRevision()
+            return self._no_table()
         if isinstance(error, InterfaceError | OperationalError | OSError | TimeoutError):
             return LogUnavailable(f"the database does not answer: {first_line(error)}")
         if isinstance(error, DBAPIError):
@@ -141,6 +141,14 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
                 return LogUnavailable(f"the database does not answer: {first_line(error)}")
             return Unstorable(f"the database refused this content: {first_line(error)}")
         return LogUnavailable(f"the database does not answer: {first_line(error)}")
+
+    def _no_table(self) -> PhaselineError:
+        """Never migrated. In a log that was opened already: a restore under way, which is an outage until it is done."""
+        return (
+            LogUnavailable("a table is not there, as while a backup is restored; try again")
+            if self.epoch
+            else WrongRevision()
+        )
 
     def _told(self, error: BaseException) -> BaseException:
         """What to raise for a failed call. Whoever was cancelled meanwhile is told that, whatever the driver made of it:
@@ -218,7 +226,7 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
 
     def _saw(self, rows: Sequence[Row[Any]]) -> None:
         """A restore changes the epoch under running processes: whoever asks for a head learns it with the head."""
-        if rows:
+        if rows and rows[0].log_epoch is not None:  # a restore may bring the log's own row last
             self.epoch = rows[0].log_epoch
 
     async def now(self) -> int:

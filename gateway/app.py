@@ -41,11 +41,14 @@ from gateway.sockets import SOCKETS, Sockets
 
 HUB_END_S = 4.0  # the bus says goodbye to its server within 3 s
 
+_TASKS = web.AppKey("tasks", list[asyncio.Task[None]])  # without which this is no gateway
+
 log = logging.getLogger(__name__)
 
 
 def make_app(deps: Deps) -> web.Application:
     """The application on ports that are open and a committer that runs; it begins to follow the bus at startup.
+    Whoever runs it awaits `unbroken` beside it.
 
     Its runner's `shutdown_timeout` begins after the viewers were sent away.
     """
@@ -58,12 +61,22 @@ def make_app(deps: Deps) -> web.Application:
     app[ACCESS] = Access(deps, app[LIMITER])
     app[GATE] = Gate()
     app[audit.TURN] = asyncio.Lock()
+    app[_TASKS] = []
     app.cleanup_ctx.append(_run_hub)
     app.cleanup_ctx.append(_run_access)
     app.on_shutdown.append(_say_goodbye)
     for need, routes in _routes().items():
         app[GATE].add(app, need, *routes)
     return app
+
+
+async def unbroken(app: web.Application) -> None:
+    """Returns never. Raises what ended the hub, or whatever else a started application cannot go on without: better
+    another process than one that answers and tells viewers nothing."""
+    tasks = app[_TASKS]
+    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in ended:
+        task.result()
 
 
 def _routes() -> dict[Need, list[web.RouteDef]]:
@@ -133,7 +146,8 @@ def _routes() -> dict[Need, list[web.RouteDef]]:
 
 async def _run_hub(app: web.Application) -> AsyncIterator[None]:
     task = asyncio.create_task(app[HUB].run())  # noqa: TID251 this block owns it and waits for its end
-    task.add_done_callback(partial(_report, "the hub stopped: streams get nothing new"))
+    task.add_done_callback(partial(_report, "the hub stopped: this gateway ends, for streams would get nothing new"))
+    app[_TASKS].append(task)
     yield
     task.cancel()
     if (await asyncio.wait({task}, timeout=HUB_END_S))[1]:
@@ -142,7 +156,10 @@ async def _run_hub(app: web.Application) -> AsyncIterator[None]:
 
 async def _run_access(app: web.Application) -> AsyncIterator[None]:
     task = asyncio.create_task(app[ACCESS].run())  # noqa: TID251 this block owns it and waits for its end
-    task.add_done_callback(partial(_report, "open streams outlive their keys from here on"))
+    task.add_done_callback(
+        partial(_report, "keys are looked at no more: this gateway ends, for streams would outlive them")
+    )
+    app[_TASKS].append(task)
     yield
     task.cancel()
     await asyncio.wait({task}, timeout=HUB_END_S)

@@ -7,6 +7,7 @@ nothing can appear before it any more.
 import asyncio
 import base64
 import binascii
+import logging
 import random
 import re
 from collections.abc import Callable, Coroutine, Iterator
@@ -30,6 +31,8 @@ KNOWN_MAX = 1000  # cursors known to be at the end
 _Key = tuple[str, str, bool]  # tenant, cursor, whether acts are shown
 
 _SHAPES = {"postgresql": r"\d{1,9}:\d{1,19}:(-1|\d{1,18})", "sqlite": r"\d{1,9}:\d{1,18}"}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,9 @@ class Feed:
         if self._nothing_at.get(key, float("-inf")) >= since:
             future.set_result(Chunk([], [], cursor))
         else:
-            self._reading[key] = reading = _Reading(future)
+            reading = _Reading(future)
             self._spawn(self._read(key, reading))
+            self._reading[key] = reading
         return future
 
     async def _read(self, key: "_Key", reading: "_Reading") -> None:
@@ -136,8 +140,10 @@ class Feed:
                 if len(self._nothing_at) >= KNOWN_MAX:
                     self._nothing_at.clear()
                 self._nothing_at[key] = reading.began
-        except LogUnavailable:
-            pass
+        except LogUnavailable as outage:
+            log.debug("the feed of %s after %s: %s", tenant, cursor, outage)
+        except Exception:  # a boundary: one reader's page that cannot be read must not end the hub of all streams
+            log.exception("the feed of %s could not be read after %s", tenant, cursor)
         finally:
             if self._reading.get(key) is reading:
                 del self._reading[key]

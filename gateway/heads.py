@@ -13,6 +13,7 @@ from events.errors import LogUnavailable
 from events.log import Head, Log
 
 HEADS_MAX = 5000  # jobs a query
+ENDING = "this gateway is closing or its hub has stopped"
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 class Heads:
     """`spawn` gives a coroutine to the task group that owns this."""
 
-    def __init__(self, store: Log, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def __init__(self, store: Log, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         self.reads_total = 0
         self._store = store
         self._spawn = spawn
@@ -33,7 +34,7 @@ class Heads:
         if answer is None:
             answer = asyncio.get_running_loop().create_future()
             if not self._reading:
-                self._spawn(self._read())
+                self._spawn(self._read()).add_done_callback(self._ended)
                 self._reading = True
             self._asked[job_id] = answer
         head = await asyncio.shield(answer)  # others wait for it too
@@ -51,18 +52,34 @@ class Heads:
         finally:
             self._reading = False
 
+    def _ended(self, reading: asyncio.Task[None]) -> None:
+        """Who still waits for a read that was cancelled, maybe before it began, hears of it."""
+        if reading.cancelled():
+            self._reading = False
+            asked, self._asked = self._asked, {}
+            _settle(asked, {}, LogUnavailable(ENDING))
+
     async def _answer(self, asked: "dict[str, asyncio.Future[Head | LogUnavailable | None]]") -> None:
         heads: dict[str, Head] = {}
-        failure: LogUnavailable | None = None
+        failure: LogUnavailable | None = LogUnavailable(ENDING)  # unless there is an answer
         try:
             self.reads_total += 1
             heads = await self._store.heads(list(asked))
+            failure = None
         except LogUnavailable as outage:
             failure = outage
         except Exception:  # a boundary: it must not end the hub, and who waits must hear
             log.exception("the heads of %d jobs could not be read", len(asked))
             failure = LogUnavailable("the heads of streams cannot be read")
         finally:
-            for job_id, answer in asked.items():
-                if not answer.done():
-                    answer.set_result(failure or heads.get(job_id))
+            _settle(asked, heads, failure)
+
+
+def _settle(
+    asked: "dict[str, asyncio.Future[Head | LogUnavailable | None]]",
+    heads: dict[str, Head],
+    failure: LogUnavailable | None,
+) -> None:
+    for job_id, answer in asked.items():
+        if not answer.done():
+            answer.set_result(failure or heads.get(job_id))

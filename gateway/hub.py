@@ -21,7 +21,7 @@ from events.record import job_id_of
 from events.telemetry import GatewayMetrics, Telemetry
 from gateway.departures import Departures
 from gateway.feed import Feed
-from gateway.heads import Heads
+from gateway.heads import ENDING, Heads
 from gateway.lag import Lag
 from gateway.replay import READS_MAX, Replay
 from gateway.ring import EVENTS_MAX, entries_of
@@ -210,11 +210,12 @@ class Hub:
             finally:
                 self._tasks = None
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        if self._tasks is None:
-            work.close()
-            raise LogUnavailable("this gateway is closing or its hub has stopped")
-        self._tasks.create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if self._tasks is not None:
+            with suppress(RuntimeError):  # it is ending already
+                return self._tasks.create_task(work)
+        work.close()
+        raise LogUnavailable(ENDING)
 
     # -- hints
 

@@ -56,7 +56,7 @@ from events.webhook_url import Rules
 from events.webhook_url import networks as webhook_networks
 from events.webhooks import Endpoint, Webhooks
 from gateway.addresses import Network, networks
-from gateway.app import make_app
+from gateway.app import make_app, unbroken
 from gateway.bearers import Bearers
 from gateway.deps import Deps
 from gateway.limits import Limits
@@ -365,8 +365,9 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         version=VERSION,
         telemetry=parts.telemetry,
     )
+    app = make_app(deps)
     runner = web.AppRunner(
-        make_app(deps),
+        app,
         access_log=None,
         handle_signals=False,
         shutdown_timeout=SHUTDOWN_S,
@@ -376,7 +377,8 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
     try:
         await _bind(runner, settings.host, settings.port, "choose another --port")
         host, port = runner.addresses[0][:2]
-        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        async with _background(unbroken(app)):
+            yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
         await runner.cleanup()
 

@@ -1170,6 +1170,35 @@ async def test_an_unmigrated_or_older_schema_is_refused_with_the_cure(store_sett
 
 
 @WITH_SQL
+async def test_a_table_that_a_restore_has_yet_to_bring_is_an_outage(log: Log, running: Committing) -> None:
+    """Gateways and workers may run meanwhile: to them it must be no other schema, at which they would end."""
+    moved = ("jobs", "events", "workers")
+
+    async def rename(*names: tuple[str, str]) -> None:
+        async with log._writer.begin() as connection:  # type: ignore[attr-defined]
+            for name, other in names:
+                await connection.execute(text(f"ALTER TABLE {name} RENAME TO {other}"))
+
+    job_id = await running.submit()
+    await rename(*((name, f"{name}_before") for name in moved))
+    for call in (
+        log.heads([job_id]),
+        log.job(job_id),
+        log.lines(job_id, 0),
+        log.feed("", 9),
+        log.beat(a_worker(), 6.0),
+    ):
+        with pytest.raises(LogUnavailable):
+            await call
+    submitting = asyncio.create_task(running.submit())
+    with pytest.raises(LogUnavailable):
+        await running.committer.claim("w1", {"countdown": 1}, 1, idle=True)
+    await rename(*((f"{name}_before", name) for name in moved))
+    assert [recorded.type for recorded in await whole_stream(log, await submitting)] == ["submitted"]
+    assert [recorded.seq for recorded in await log.read(job_id, 0)] == [1]
+
+
+@WITH_SQL
 async def test_a_later_schema_serves_as_long_as_it_took_nothing_away(log: Log, store_settings: Settings) -> None:
     """The next version has migrated already; a process of this one is started again."""
 

@@ -17,7 +17,7 @@ from events.batch import Committed
 from events.bus_memory import MemoryBus
 from events.bus_rabbit import RabbitBus
 from events.committer import Committer
-from events.errors import LogUnavailable
+from events.errors import LogUnavailable, PhaselineError
 from events.log_postgres import PostgresLog
 from events.log_sqlite import SqliteLog
 from gateway.app import make_app
@@ -49,6 +49,7 @@ _CALLS = frozenset(
 class Breakable:
     """Puts a real log out of reach on demand, for what streams do then; real servers die in tests/faults."""
 
+    failure: type[PhaselineError] = LogUnavailable
     _down = False
 
     def interrupt(self, down: bool) -> None:
@@ -56,7 +57,7 @@ class Breakable:
 
     def __getattribute__(self, name: str) -> Any:
         if name in _CALLS and object.__getattribute__(self, "_down"):
-            raise LogUnavailable
+            raise object.__getattribute__(self, "failure")
         return object.__getattribute__(self, name)
 
 
