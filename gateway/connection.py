@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
-from gateway.sockets import FLUSH_S, Sockets, TooSlow
+from gateway.sockets import FLUSH_S, Sockets, TooSlow, Vanished
 
 INBOUND_BYTES_MAX = 64 * 1024
 INBOUND_PER_S = 10  # frames on a socket that only follows; they are counted and ignored
@@ -105,6 +105,8 @@ class Connection:
                     await self._write_in_slices(frame)
             except TooSlow:
                 raise Ending(4508, "too slow while others wait") from None
+            except Vanished:
+                raise Ending(1012, "log_replaced") from None
 
         await self.meanwhile(work())
 

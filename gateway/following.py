@@ -1,7 +1,7 @@
 """How every full stream of a job begins, on any transport: read the query, watch, judge the position asked for, join."""
 
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -10,19 +10,24 @@ from aiohttp import web
 from events.catalog import FINAL
 from events.clock import monotonic
 from events.errors import UnknownJob
-from events.log import Head
+from events.log import Head, Log
+from events.record import DATA_BYTES_MAX
 from events.telemetry import GatewayMetrics
 from gateway import frames
+from gateway.artifacts import outlasting
+from gateway.bodies import BODY_BYTES_MAX
 from gateway.deps import DEPS, HUB, Deps, Identity
-from gateway.jobs import document
+from gateway.jobs import as_of, document
 from gateway.problems import bad_parameter
 from gateway.queries import Query
+from gateway.sockets import Vanished
 from gateway.viewer import Viewer
 
 HEARTBEAT_S = (2, 30)
 FORM_PARAMETERS = ("batch", "heartbeat", "results")
 PARAMETERS = ("after", "last", "epoch", *FORM_PARAMETERS)
 RECONNECT_MS = (500, 5000)  # where a planned close sends clients, drawn evenly
+RESET_BYTES_MAX = BODY_BYTES_MAX + DATA_BYTES_MAX  # params and last event: a larger result is named by its reference
 
 
 def reconnect_ms() -> int:
@@ -86,8 +91,8 @@ class FullQuery:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A viewer that has joined. `snapshot` is the job as JSON when the position asked for could not be served for
-    `reason`; then the viewer begins there."""
+    """A viewer that has joined. When the position asked for could not be served for `reason`, it begins behind a snapshot
+    of the job at `head`."""
 
     job_id: str
     head: Head
@@ -96,13 +101,12 @@ class Place:
     joined_after: int
     joined_at: float = field(default_factory=monotonic)
     reason: str | None = None
-    snapshot: bytes | None = None
 
-    def opening(self, query: FullQuery, deps: Deps) -> Iterator[bytes]:
-        """The `hello`, and the `reset` if there is one."""
+    def hello(self, query: FullQuery, deps: Deps) -> bytes:
+        """The first frame, behind which the `reset` comes where there is a `reason`."""
         resume = query.resume(reset=self.reason is not None)
         self.metrics.resumes.labels(resume).inc()
-        yield frames.hello(
+        return frames.hello(
             self.job_id,
             self.head,
             epoch=deps.log.epoch,
@@ -110,8 +114,17 @@ class Place:
             heartbeat_s=query.heartbeat_s,
             now_ms=deps.clock.now_ms(),
         )
-        if self.reason is not None and self.snapshot is not None:
-            yield frames.reset(self.reason, self.head.seq, self.snapshot, self.job_id)
+
+    @property
+    def reset_key(self) -> Hashable:
+        """Who is sent a `reset` with the same key is sent the same."""
+        return ("reset", self.job_id, self.head.seq, self.reason)
+
+    async def reset(self, log: Log) -> bytes:
+        """The `reset`, at most about `RESET_BYTES_MAX`: made when there is room to send it, for many may wait with one.
+        Raises `Vanished` when the job is gone by then."""
+        snapshot = await outlasting(lambda: _snapshot(log, self.job_id, self.head))
+        return frames.reset(self.reason or "", self.head.seq, snapshot, self.job_id)
 
     def caught_up(self) -> bytes:
         """The `caught_up`, once: everything up to the head was sent."""
@@ -137,13 +150,15 @@ async def following(
         head = await hub.heads.of(job_id, who.tenant)
         if head is None:
             raise UnknownJob
-        reason, snapshot = query.unusable(head, log.epoch), None
-        if reason:
-            row = await log.job(job_id, who.tenant)
-            if row is None:
-                raise UnknownJob
-            head = Head(row.job.last_seq, row.job.status)
-            snapshot = await document(log, row, inline=query.inline)
-        after = query.start(head, reset=snapshot is not None)
+        reason = query.unusable(head, log.epoch)
+        after = query.start(head, reset=reason is not None)
         async with hub.follow(watched, head, after) as viewer:
-            yield Place(job_id, head, viewer, app[DEPS].telemetry.gateway, after, reason=reason, snapshot=snapshot)
+            yield Place(job_id, head, viewer, app[DEPS].telemetry.gateway, after, reason=reason)
+
+
+async def _snapshot(log: Log, job_id: str, head: Head) -> bytes:
+    """The job as it stood at this head, however far it has gone since. Raises `Vanished`."""
+    row = await log.job(job_id, head.tenant)
+    if row is None or row.job.last_seq < head.seq:
+        raise Vanished
+    return await document(log, row if row.job.last_seq == head.seq else await as_of(log, row, head.seq))

@@ -8,7 +8,7 @@ from gateway import frames
 from gateway.artifacts import inlined
 from gateway.connection import Connection, Ending
 from gateway.deps import Deps
-from gateway.following import FullQuery, Place, reconnect_ms
+from gateway.following import RESET_BYTES_MAX, FullQuery, Place, reconnect_ms
 from gateway.ring import Entry
 from gateway.traced import FrameTrace, frame_trace
 from gateway.viewer import Leaving
@@ -39,8 +39,10 @@ class FullStream:
             return Ending(1012, leaving.reason)
 
     async def _greet(self, connection: Connection) -> None:
-        for frame in self._place.opening(self._query, self._deps):
-            await connection.send(frame)
+        place = self._place
+        await connection.send(place.hello(self._query, self._deps))
+        if place.reason is not None:
+            await connection.send_large(place.reset_key, RESET_BYTES_MAX, partial(place.reset, self._deps.log))
 
     def _heartbeat(self) -> bytes:
         return frames.heartbeat(self._viewer.head)

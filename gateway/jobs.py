@@ -161,7 +161,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     inline = query.choice("results", ("inline", "ref"), "ref") == "inline"
     row = await row_of(request)
     if "at" in query:
-        row = await _as_of(request.app[DEPS].log, row, query.number("at", 0, least=1))
+        row = await as_of(request.app[DEPS].log, row, query.number("at", 0, least=1))
     return await show_document(request, row, inline=inline)
 
 
@@ -195,7 +195,7 @@ async def _terminal(log: Log, row: JobRow) -> Recorded | None:
     return page[0] if page else None
 
 
-async def _as_of(log: Log, row: JobRow, seq: int) -> JobRow:
+async def as_of(log: Log, row: JobRow, seq: int) -> JobRow:
     """The job folded from its events up to `seq`."""
     if seq > row.job.last_seq:
         raise Problem(

@@ -20,7 +20,7 @@ from gateway.connection import Connection, Ending
 from gateway.departures import Departure
 from gateway.deps import DEPS, HUB, Identity
 from gateway.feed import FeedReader
-from gateway.following import FullQuery, Place, following, reconnect_ms
+from gateway.following import RESET_BYTES_MAX, FullQuery, Place, following, reconnect_ms
 from gateway.hub import TooManyWatched
 from gateway.jobs import JOB_ID
 from gateway.problems import Problem
@@ -249,7 +249,10 @@ class ManyStream:
         if not JOB_ID.fullmatch(job_id):
             raise UnknownJob
         async with following(self._app, self._who, job_id, query) as place:
-            await self._say(subscription, *place.opening(query, self._deps))
+            await self._say(subscription, place.hello(query, self._deps))
+            if place.reason is not None:
+                make = partial(place.reset, self._deps.log)
+                await self._say_large(subscription, place.reset_key, RESET_BYTES_MAX, make)
             await self._follow_place(place, subscription)
 
     async def _follow_place(self, place: Place, subscription: Subscription) -> None:

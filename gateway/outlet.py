@@ -13,7 +13,7 @@ from aiohttp import web
 from gateway.access import ACCESS
 from gateway.delivery import Stalled, cut, write
 from gateway.deps import identify
-from gateway.sockets import Sockets, TooSlow
+from gateway.sockets import Sockets, TooSlow, Vanished
 
 EVENT_STREAM = "text/event-stream"
 COMMENT_S = 15.0  # without a byte; proxies cut what is silent for longer
@@ -71,15 +71,15 @@ class Outlet:
         self._framed_at = self._loop.time()
 
     async def large(
-        self, sockets: Sockets, identity: bytes, key: Hashable, size: int, make: Callable[[], Awaitable[bytes]]
+        self, sockets: Sockets, identity: bytes | None, key: Hashable, size: int, make: Callable[[], Awaitable[bytes]]
     ) -> None:
         """Sends a frame of about `size` bytes, made when the process has room for it, once for all who are sent the frame
-        of this name at a time; signs of life go on until it begins."""
+        of this name at a time; signs of life go on until it begins. One that is no event has no `identity`."""
 
         async def work() -> None:
             async with sockets.large.body(key, size, make) as frame:
                 self._within_frame = True
-                await self._write(b"id: %s\ndata: " % identity)
+                await self._write(b"data: " if identity is None else b"id: %s\ndata: " % identity)
                 await self._write(frame)
                 await self._write(b"\n\n")
                 self._within_frame = False
@@ -91,6 +91,8 @@ class Outlet:
             except TooSlow:
                 cut(self._request)
                 raise Stalled from None
+            except Vanished:
+                raise Gone from None
 
         task = self._tasks.create_task(bounded())
         while not task.done():

@@ -27,6 +27,10 @@ class TooSlow(Exception):
     """A reader held a large body for longer than it may while others wait for room."""
 
 
+class Vanished(Exception):
+    """What was to be sent is not there any more; who comes back learns why."""
+
+
 def retry_after() -> str:
     """The reason of a 4429."""
     return f"retry_after={_retry_after_s()}"

@@ -12,7 +12,7 @@ from events.telemetry import Cap
 from gateway import frames
 from gateway.artifacts import inlined
 from gateway.deps import DEPS, HUB, Deps, identify
-from gateway.following import FullQuery, Place, following, reconnect_ms
+from gateway.following import RESET_BYTES_MAX, FullQuery, Place, following, reconnect_ms
 from gateway.hub import TooManyWatched
 from gateway.jobs import job_id_in
 from gateway.limits import LIMITER, too_many
@@ -96,8 +96,11 @@ class JobEvents:
         """Serves the stream to its end."""
         outlet.heartbeat_s = self._query.heartbeat_s
         outlet.heartbeat = lambda: frames.heartbeat(self._viewer.head)
-        for frame in self._place.opening(self._query, self._deps):
-            await outlet.control(frame)
+        place = self._place
+        await outlet.control(place.hello(self._query, self._deps))
+        if place.reason is not None:
+            reset = partial(place.reset, self._deps.log)
+            await outlet.large(self._sockets, None, place.reset_key, RESET_BYTES_MAX, reset)
         try:
             await self._follow(outlet)
         except Leaving as leaving:
