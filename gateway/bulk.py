@@ -1,7 +1,7 @@
 """`POST /api/v1/bulk`: cancel, retry or rerun every job a query finds; counted first, done only when confirmed.
 
 The first call changes nothing and says how many jobs it would be, with a `confirm` for exactly this. The second does the
-first hundred and gives the `next` confirm, until that is null. A confirm names the newest job that counts and where it
+first hundred, or as many as the client's limits leave room for, and gives the `next` confirm, until that is null. A confirm names the newest job that counts and where it
 stands, so jobs made meanwhile are left alone and a repeated call does no job twice. It is a safety catch, not a secret.
 """
 
@@ -10,7 +10,8 @@ import base64
 import binascii
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -26,10 +27,12 @@ from gateway.addresses import address_of
 from gateway.bodies import Asked, checked, read_object
 from gateway.deps import DEPS, Identity, identify
 from gateway.jobs import answer
+from gateway.limits import LIMITER, Room
 from gateway.problems import Problem, invalid
 from gateway.reruns import again
 from gateway.schemas import BulkBody, RerunBody
 from gateway.search import Search, search_of
+from gateway.submissions import let_in, replayed
 
 JOBS_MAX = 10_000  # a query that finds more must be narrowed
 AT_ONCE = 50  # commands waiting for the committer, which batches them
@@ -84,9 +87,10 @@ async def bulk(request: web.Request) -> web.Response:
     confirm = Confirm.of(body.confirm)
     if confirm.asked != asked:
         raise invalid([("confirm", "is for another query or action; count again")])
-    if not 0 <= now_ms - confirm.at <= CONFIRM_MS:
+    if abs(now_ms - confirm.at) > CONFIRM_MS:  # another gateway's clock may be ahead of this one's
         raise invalid([("confirm", "is over 10 minutes old; count again")])
-    return await _done(request, body, replace(search, status=wanted, created_after=confirm.created_after), confirm)
+    search = replace(search, status=wanted, created_after=confirm.created_after)
+    return await _done(request, body, search, confirm, now_ms)
 
 
 async def _counted(
@@ -111,12 +115,14 @@ async def _counted(
     )
 
 
-async def _done(request: web.Request, body: BulkBody, search: Search, confirm: Confirm) -> web.Response:
+async def _done(request: web.Request, body: BulkBody, search: Search, confirm: Confirm, now_ms: int) -> web.Response:
+    """Does as many as there is room for; of none it is the 429."""
     query = search.query(identify(request).tenant, body.limit + 1)
     ids = await request.app[DEPS].log.job_ids(replace(query, up_to=confirm.up_to, before=confirm.before))
-    page = ids[: body.limit]
-    changed, refused = await _each(page, _act(request, body, confirm))
-    further = replace(confirm, before=page[-1]) if len(ids) > body.limit else None
+    async with _room(request, body, min(len(ids), body.limit)) as room:
+        page = ids[: room.jobs]
+        changed, refused = await _each(page, _act(request, body, confirm))
+    further = replace(confirm, before=page[-1], at=now_ms) if len(ids) > len(page) else None
     return answer(
         encode(
             {
@@ -126,8 +132,23 @@ async def _done(request: web.Request, body: BulkBody, search: Search, confirm: C
                 "refused": refused,
                 "next": further.text() if further else None,
             }
-        )
+        ),
+        headers={"Retry-After": str(room.retry_after_s)} if room.retry_after_s else None,
     )
+
+
+@asynccontextmanager
+async def _room(request: web.Request, body: BulkBody, jobs: int) -> AsyncIterator[Room]:
+    """For what is to be made or queued within the block."""
+    who, limiter = identify(request), request.app[LIMITER]
+    if body.action == "cancel" or not jobs:
+        yield Room(jobs)
+    elif body.action == "retry":
+        async with limiter.queueing(who.tenant, jobs) as room:
+            yield room
+    else:
+        async with limiter.submits(request, who.tenant, who.actor, jobs) as room:
+            yield room
 
 
 Act = Callable[[str], Awaitable[str]]
@@ -184,5 +205,8 @@ async def _retry(request: web.Request, who: Identity, job_id: str, body: BulkBod
 async def _rerun(request: web.Request, job_id: str, body: BulkBody, confirm: Confirm) -> str:
     key = hashlib.sha256(f"bulk {confirm.nonce} {job_id}".encode()).hexdigest()
     ask = Asked(key, hashlib.sha256(f"{confirm.asked} {job_id}".encode()).hexdigest())
-    made, _ = await again(request, job_id, RerunBody(from_phase=body.from_phase), ask)
+    made = await replayed(request, ask)
+    if made is None:
+        engine, draft = await again(request, job_id, RerunBody(from_phase=body.from_phase))
+        made, _ = await let_in(request, engine, draft, ask)
     return made.job.id

@@ -22,6 +22,7 @@ from gateway.addresses import address_of
 from gateway.bodies import asked, checked, read_object
 from gateway.delivery import deliver
 from gateway.deps import DEPS, ENGINES, identify
+from gateway.limits import LIMITER
 from gateway.problems import Problem, bad_parameter, invalid
 from gateway.queries import Query
 from gateway.schemas import (
@@ -327,5 +328,6 @@ async def retry(request: web.Request) -> web.Response:
     body = checked(RetryBody, await read_object(request, optional=True))
     who = identify(request)
     command = Reopen(command_id=new_command_id(), actor=who.actor, reason=body.reason, address=address_of(request))
-    await execute(request, command)
+    async with request.app[LIMITER].queueing(who.tenant):
+        await execute(request, command)
     return answer(await document(request.app[DEPS].log, await row_of(request)), status=202)

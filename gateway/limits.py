@@ -11,11 +11,13 @@ import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from aiohttp import web
 from aiolimiter import AsyncLimiter
 
+from events.errors import LogUnavailable, Refused
 from events.log import JobQuery, Log
 from events.telemetry import GatewayMetrics, Limit
 from gateway.problems import Problem
@@ -23,6 +25,7 @@ from gateway.problems import Problem
 WINDOW_S = 10.0  # a client may use this much of its rate at once
 CLIENTS_MAX = 20_000  # whose rates are remembered: who was seen longest ago begins anew
 COUNTED_S = 1.0  # how old a tenant's count of queued jobs may be
+QUEUE_S = 5  # when to come back to a full one
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,13 @@ class Limits:
     connections_per_address: int = 0
     queued_jobs_max: int = 0
     refusals_per_s: float = 0
+
+
+class Room(NamedTuple):
+    """For how many jobs there is some, and when there may be more: 0 when all had it."""
+
+    jobs: int
+    retry_after_s: int = 0
 
 
 class Limiter:
@@ -52,13 +62,46 @@ class Limiter:
         self._upgrades = _Rates(limits.upgrades_per_s)
         self._refusals = _Rates(limits.refusals_per_s)
         self._open: dict[str, int] = {}  # sockets by address; only addresses with some
-        self._queued: OrderedDict[str, tuple[float, int]] = OrderedDict()  # by tenant: counted when, how many since
+        self._queues: OrderedDict[str, _Queue] = OrderedDict()  # by tenant
 
-    async def submit(self, request: web.Request, tenant: str, actor: str) -> None:
-        """One more job by this actor. Raises the 429."""
-        await self._rate("submits", self._submits, self._client(request, tenant, actor))
-        if self._limits.queued_jobs_max:
-            await self._queue(tenant, self._limits.queued_jobs_max, asyncio.get_running_loop().time())
+    @asynccontextmanager
+    async def submits(self, request: web.Request, tenant: str, actor: str, jobs: int = 1) -> AsyncIterator[Room]:
+        """So many more jobs by this actor, made within the block. Raises the 429 when there is room for none."""
+        client, wait_s = self._client(request, tenant, actor), 0
+        if client is not None and self._submits.per_s:
+            taken = await self._submits.take_some(client, jobs)
+            if taken < jobs:
+                self._metrics.limited.labels("submits").inc()
+                wait_s = self._submits.left_s(client, 1) or 1
+            if not taken:
+                raise self._too_many_a_second("submits", self._submits, wait_s)
+            jobs = taken
+        async with self.queueing(tenant, jobs) as room:
+            yield Room(room.jobs, room.retry_after_s or wait_s)
+
+    @asynccontextmanager
+    async def queueing(self, tenant: str, jobs: int = 1) -> AsyncIterator[Room]:
+        """So many more jobs that wait, put there within the block. Raises the 429 when there is room for none."""
+        most = self._limits.queued_jobs_max
+        if not most:
+            yield Room(jobs)
+            return
+        queue = self._queue(tenant)
+        await self._count(queue, tenant, most)
+        free = min(jobs, most - queue.jobs)
+        if free < jobs:
+            self._metrics.limited.labels("queued_jobs").inc()
+        if free <= 0:
+            raise too_many(f"{most} jobs wait already, as many as may.", QUEUE_S, "queued_jobs")
+        queue.jobs += free
+        queue.under_way += free
+        try:
+            yield Room(free, QUEUE_S if free < jobs else 0)
+        except (Refused, Problem):
+            queue.jobs -= free
+            raise
+        finally:
+            queue.under_way -= free
 
     async def body(self, request: web.Request, tenant: str, actor: str, size: int) -> None:
         """A body of so many bytes. Raises the 429."""
@@ -120,20 +163,47 @@ class Limiter:
     async def _rate(self, limit: Limit, rates: "_Rates", client: str | None, amount: float = 1) -> None:
         if client is not None and (wait_s := await rates.wait_s(client, amount)):
             self._metrics.limited.labels(limit).inc()
-            detail = f"Too many {limit.replace('_', ' ')}: {rates.per_s:g} a second are allowed."
-            raise too_many(detail, wait_s, limit)
+            raise self._too_many_a_second(limit, rates, wait_s)
 
-    async def _queue(self, tenant: str, most: int, now: float) -> None:
-        at, queued = self._queued.get(tenant, (-math.inf, 0))
-        if now - at >= COUNTED_S:
-            at, queued = now, await self._log.count(JobQuery(tenant, status=("queued",), limit=most))
-        if queued >= most:
-            self._metrics.limited.labels("queued_jobs").inc()
-            raise too_many(f"{most} jobs wait already, as many as may.", 5, "queued_jobs")
-        self._queued[tenant] = at, queued + 1
-        self._queued.move_to_end(tenant)
-        while len(self._queued) > CLIENTS_MAX:
-            self._queued.popitem(last=False)
+    def _too_many_a_second(self, limit: Limit, rates: "_Rates", wait_s: int) -> Problem:
+        detail = f"Too many {limit.replace('_', ' ')}: {rates.per_s:g} a second are allowed."
+        return too_many(detail, wait_s, limit)
+
+    def _queue(self, tenant: str) -> "_Queue":
+        queue = self._queues.setdefault(tenant, _Queue())
+        self._queues.move_to_end(tenant)
+        while len(self._queues) > CLIENTS_MAX:
+            self._queues.popitem(last=False)
+        return queue
+
+    async def _count(self, queue: "_Queue", tenant: str, most: int) -> None:
+        """Counts when that is due. Who comes meanwhile waits for it, and shares its outcome."""
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        async with queue.turn:
+            if asked_at - queue.counted_at < COUNTED_S:
+                return
+            if queue.failed_at >= asked_at:
+                raise LogUnavailable
+            # Those under way may be in the count already: for a moment one is held to less, never to more.
+            counted_at, under_way = loop.time(), queue.under_way
+            try:
+                counted = await self._log.count(JobQuery(tenant, status=("queued",), limit=most))
+            except LogUnavailable:
+                queue.failed_at = loop.time()
+                raise
+            queue.counted_at, queue.jobs = counted_at, counted + under_way
+
+
+@dataclass(slots=True)
+class _Queue:
+    """A tenant's jobs that wait: as counted, and those let in since. Times are the event loop's."""
+
+    jobs: int = 0
+    under_way: int = 0  # let in, and not known to be in the log
+    counted_at: float = -math.inf
+    failed_at: float = -math.inf
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class _Rates:
@@ -155,6 +225,13 @@ class _Rates:
         bucket = self._bucket(client)
         amount = min(amount, bucket.max_rate)
         return 0 if bucket.has_capacity(amount) else max(math.ceil(amount / self.per_s), 1)
+
+    async def take_some(self, client: str, most: int) -> int:
+        """Takes what there is room for, at most so much; how much that was."""
+        bucket = self._bucket(client)
+        amount = next((amount for amount in range(most, 0, -1) if bucket.has_capacity(amount)), 0)
+        await bucket.acquire(amount)  # does not wait: there is room
+        return amount
 
     async def take(self, client: str, amount: float) -> None:
         """Takes what there is room for."""

@@ -4,14 +4,14 @@ from aiohttp import web
 
 from events.catalog import Checkpoint, Submitted
 from events.errors import UnknownJob
-from events.log import JobRow, Log
-from gateway.bodies import Asked, asked, checked, read_object
+from events.log import Log
+from gateway.bodies import asked, checked, read_object
 from gateway.deps import DEPS, ENGINES
 from gateway.engines import KnownEngine
 from gateway.jobs import made, row_of
 from gateway.problems import invalid
 from gateway.schemas import RerunBody
-from gateway.submissions import Draft, How, accept, replayed
+from gateway.submissions import Draft, accept, replayed
 
 
 async def rerun(request: web.Request) -> web.Response:
@@ -20,13 +20,12 @@ async def rerun(request: web.Request) -> web.Response:
     ask = asked(request, plain)
     if earlier := await replayed(request, ask):  # found before anything is checked again
         return made(earlier, "replayed")
-    return made(*await again(request, (await row_of(request)).job.id, checked(RerunBody, plain), ask))
+    engine, draft = await again(request, (await row_of(request)).job.id, checked(RerunBody, plain))
+    return made(*await accept(request, engine, draft, ask))
 
 
-async def again(request: web.Request, source_id: str, body: RerunBody, ask: Asked) -> tuple[JobRow, How]:
-    """A new job made from this one of the tenant's, with its unique key: refused while another job has that."""
-    if earlier := await replayed(request, ask):
-        return earlier, "replayed"
+async def again(request: web.Request, source_id: str, body: RerunBody) -> tuple[KnownEngine, Draft]:
+    """A new job to be made from this one of the tenant's, with its unique key: refused while another job has that."""
     log = request.app[DEPS].log
     source = await _submitted(log, source_id)
     engine = await request.app[ENGINES].get(source.engine)
@@ -48,7 +47,7 @@ async def again(request: web.Request, source_id: str, body: RerunBody, ask: Aske
         reused=tuple(_moved(checkpoint, job_id) for checkpoint in await _reusable(log, source_id, before)),
         job_id=job_id,
     )
-    return await accept(request, engine, draft, ask)
+    return engine, draft
 
 
 def _phases_before(engine: KnownEngine, from_phase: str | None) -> tuple[str, ...]:

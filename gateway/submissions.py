@@ -55,9 +55,15 @@ async def replayed(request: web.Request, asked: Asked) -> JobRow | None:
 
 
 async def accept(request: web.Request, engine: KnownEngine, draft: Draft, asked: Asked) -> tuple[JobRow, How]:
-    """Checks the params and commits the job, or answers with the one that stands in its place."""
+    """Checks the params and commits the job, or answers with the one that stands in its place. Raises the 429 for one too
+    many."""
     who = identify(request)
-    await request.app[LIMITER].submit(request, who.tenant, who.actor)
+    async with request.app[LIMITER].submits(request, who.tenant, who.actor):
+        return await let_in(request, engine, draft, asked)
+
+
+async def let_in(request: web.Request, engine: KnownEngine, draft: Draft, asked: Asked) -> tuple[JobRow, How]:
+    """As `accept`, of a job that there is room for."""
     traces = request.app[DEPS].telemetry.traces
     span = traces.begin("submit", traceparent_in(request.headers.get("traceparent")), "server", _about(engine))
     try:

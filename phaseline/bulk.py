@@ -1,13 +1,16 @@
 """Actions on all jobs a query finds: counted first, then done to exactly those (docs/protocol.md §2, Bulk)."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from phaseline.calls import Calls
+from phaseline.client_errors import Busy
 
 Action = Literal["cancel", "retry", "rerun"]
 
 ROUTE = "/api/v1/bulk"
+FULL_S = 1.0  # when nobody says when there is room again
 
 
 class BulkDone(NamedTuple):
@@ -32,7 +35,8 @@ class Bulk:
         return cls(calls, asked, await calls.object("POST", ROUTE, body=dict(asked)))
 
     async def do(self) -> BulkDone:
-        """Does it to all of them. Raises `Invalid` when it is over 10 minutes since the count; no job is done twice."""
+        """Does it to all of them, and waits where more are asked for than the limits of the service allow. Raises `Invalid`
+        when it is over 10 minutes since the count, or since any was done; no job is done twice."""
         jobs: list[str] = []
         refused: list[dict[str, str]] = []
         async for part in self:
@@ -43,6 +47,12 @@ class Bulk:
     async def __aiter__(self) -> AsyncIterator[BulkDone]:
         """Does it a hundred at a time, and goes on where it was left."""
         while self._confirm is not None:
-            done = await self._calls.object("POST", ROUTE, body={**self._asked, "confirm": self._confirm})
+            try:
+                done = await self._calls.object("POST", ROUTE, body={**self._asked, "confirm": self._confirm})
+            except Busy as full:
+                if full.status != 429:
+                    raise
+                await asyncio.sleep(full.retry_after_s or FULL_S)
+                continue
             self._confirm = done["next"]
             yield BulkDone(done["jobs"], done["refused"])

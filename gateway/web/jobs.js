@@ -110,7 +110,7 @@ async function all(client, action, q, signal) {
     if (!(await agreed(`${action[0].toUpperCase()}${action.slice(1)} ${count === 1 ? "one job" : `${count} jobs`} that ${q} finds?`))) return;
     const refused = [];
     while (confirm) {
-      const done = await client.bulk(action, q, { confirm, limit: 500, signal });
+      const done = await patiently(() => client.bulk(action, q, { confirm, limit: 500, signal }));
       refused.push(...done.refused);
       confirm = done.next;
     }
@@ -118,6 +118,18 @@ async function all(client, action, q, signal) {
     notice(`${count - refused.length} of ${count} jobs ${DONE[action]}.${why}`, why ? "error" : "done");
   } catch (failure) {
     if (!signal.aborted) notice(failure.message);
+  }
+}
+
+/** Calls again as long as there is no room for more of what it asks for. */
+async function patiently(call) {
+  for (;;) {
+    try {
+      return await call();
+    } catch (failure) {
+      if (failure.status !== 429) throw failure;
+      await new Promise((resolve) => setTimeout(resolve, failure.retryAfterMs ?? 1000));
+    }
   }
 }
 

@@ -61,6 +61,24 @@ async def test_a_bulk_action_does_what_was_counted_and_nothing_that_came_after(c
     assert sorted(job["rerun_of"] for job in reruns) == sorted(made)
 
 
+async def test_a_bulk_action_waits_where_there_is_no_room_for_more_however_long():
+    asked: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        body = await request.json()
+        asked.append(body.get("confirm"))
+        if len(asked) == 1:
+            return web.json_response({"count": 2, "confirm": "c1", "expires_at": NEVER})
+        if len(asked) == 3:
+            return web.json_response({"detail": "full"}, status=429, headers={"Retry-After": "3"})
+        last = body["confirm"] == "c2"
+        return web.json_response({"jobs": [body["confirm"]], "refused": [], "next": None if last else "c2"})
+
+    async with answering(handler) as url, Client(url, timeout_s=2) as client:
+        done = await (await client.bulk("rerun", "tag:x")).do()
+    assert (done.jobs, asked) == (["c1", "c2"], [None, "c1", "c2", "c2"])
+
+
 async def test_a_bulk_action_on_nothing_in_particular_is_refused(client):
     with pytest.raises(Invalid):
         await client.bulk("cancel", "")

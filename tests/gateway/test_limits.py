@@ -8,11 +8,15 @@ from typing import Any
 import aiohttp
 import pytest
 
+from events.catalog import Cancel
+from events.committer import new_command_id
+from events.log import JobQuery
 from events.telemetry import Telemetry
 from gateway import bodies, limits
 from gateway.limits import LIMITER, Limits
 from tests.gateway.driving import Driver, Gateway, eventually
 
+BULK = "/api/v1/bulk"
 JOB = {"engine": "fpl", "params": {"team_id": 7}}
 A, B = {"X-Forwarded-For": "198.51.100.1"}, {"X-Forwarded-For": "198.51.100.2"}
 WINDOW_S = 1000.0  # a machine that stalls gives no client its rate back within a test
@@ -152,6 +156,83 @@ async def test_a_queue_that_is_full_takes_no_more_until_a_worker_takes_some(
     assert refused.json["limit"] == "queued_jobs"
     await driver.claim()
     assert (await gateway.post("/api/v1/jobs", JOB)).status == 202
+
+
+@pytest.mark.limits(queued_jobs_max=3)
+@pytest.mark.parametrize("counted_s", [0.0, 1000.0])
+async def test_of_jobs_that_come_at_once_no_more_are_taken_than_fit(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, counted_s: float
+):
+    monkeypatch.setattr(limits, "COUNTED_S", counted_s)
+    begun, come, count = asyncio.Event(), asyncio.Event(), gateway.storage.log.count
+
+    async def counting(query: JobQuery) -> int:
+        begun.set()
+        await come.wait()
+        return await count(query)
+
+    monkeypatch.setattr(gateway.storage.log, "count", counting)
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(gateway.post("/api/v1/jobs", JOB)) for _ in range(12)]
+        await begun.wait()
+        for _ in range(100):  # by then those before are there, or come later: either way no more are taken
+            await gateway.get("/healthz")
+        come.set()
+    answers = [task.result() for task in asking]
+    taken = [answer.status for answer in answers].count(202)
+    assert 1 <= taken <= 3 if counted_s == 0 else taken == 3
+    assert {answer.status for answer in answers} == {202, 429}
+    assert len((await gateway.get("/api/v1/jobs")).json["jobs"]) == taken
+
+
+@pytest.mark.limits(queued_jobs_max=3)
+async def test_what_is_refused_for_itself_takes_no_place(gateway: Gateway):
+    for _ in range(5):
+        assert (await gateway.post("/api/v1/jobs", {"engine": "fpl", "params": {"team_id": 13}})).status == 422
+    assert [(await gateway.post("/api/v1/jobs", JOB)).status for _ in range(4)] == [202] * 3 + [429]
+
+
+async def counted(gateway: Gateway, body: dict[str, Any]) -> dict[str, Any]:
+    return body | {"confirm": (await gateway.post(BULK, body)).json["confirm"]}
+
+
+@pytest.mark.limits(submits_per_s=0.005)
+async def test_a_bulk_of_reruns_ends_where_the_limit_does_and_goes_on_there(gateway: Gateway, driver: Driver):
+    sources = [await driver.submit(tags=("a",)) for _ in range(BURST + 3)]
+    body = await counted(gateway, {"action": "rerun", "q": "tag:a"})
+    part = await gateway.post(BULK, body, headers=A)
+    assert (part.status, len(part.json["jobs"]), part.json["refused"]) == (200, BURST, [])
+    assert int(part.headers["Retry-After"]) == 200
+    body["confirm"] = part.json["next"]
+    full = await gateway.post(BULK, body, headers=A)
+    assert (full.status, full.json["limit"], int(full.headers["Retry-After"])) == (429, "submits", 200)
+    gateway.app[LIMITER]._submits._buckets.clear()  # as time does
+    rest = await gateway.post(BULK, body, headers=A)
+    assert (rest.status, rest.json["refused"], rest.json["next"]) == (200, [], None)
+    made = part.json["jobs"] + rest.json["jobs"]
+    jobs = [(await gateway.get(f"/api/v1/jobs/{job_id}")).json for job_id in made]
+    assert sorted(job["rerun_of"] for job in jobs) == sorted(sources)
+
+
+@pytest.mark.limits(queued_jobs_max=3)
+async def test_jobs_tried_again_wait_with_the_others(gateway: Gateway, driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "COUNTED_S", 0.0)
+    sources = [await driver.submit(tags=("a",)) for _ in range(5)]
+    for job_id in sources:
+        await driver.run(job_id, Cancel(command_id=new_command_id(), actor="user:a"))
+    body = await counted(gateway, {"action": "retry", "q": "tag:a"})
+    part = await gateway.post(BULK, body)
+    assert (part.status, len(part.json["jobs"]), part.json["refused"], part.headers["Retry-After"]) == (200, 3, [], "5")
+    waiting, left = part.json["jobs"], sorted(set(sources) - set(part.json["jobs"]))
+    body["confirm"] = part.json["next"]
+    for refused in (await gateway.post(BULK, body), await gateway.post(f"/api/v1/jobs/{left[0]}/retry")):
+        assert (refused.status, refused.json["limit"]) == (429, "queued_jobs")
+    await driver.claim()
+    assert (await gateway.post(f"/api/v1/jobs/{waiting[0]}/retry")).status == 409
+    assert (await gateway.post(f"/api/v1/jobs/{left[0]}/retry")).status == 202
+    await driver.claim()
+    rest = await gateway.post(BULK, body)
+    assert (rest.json["jobs"], rest.json["next"]) == ([left[1]], None)
 
 
 @pytest.mark.limits(submits_per_s=0.005)
