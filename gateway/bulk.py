@@ -7,26 +7,26 @@ stands, so jobs made meanwhile are left alone and a repeated call does no job tw
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
 from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from events.catalog import Cancel, Reopen
-from events.clock import rfc3339
+from events.clock import LATEST_MS, rfc3339
 from events.committer import new_command_id
 from events.errors import Refused
-from events.values import decode, encode
+from events.values import encode
 from gateway.access import permit
 from gateway.addresses import address_of
 from gateway.bodies import Asked, checked, read_object
 from gateway.deps import DEPS, Identity, identify
-from gateway.jobs import answer
+from gateway.jobs import JOB_ID, answer
 from gateway.limits import LIMITER, Room
 from gateway.problems import Problem, invalid
 from gateway.reruns import again
@@ -44,28 +44,35 @@ ELIGIBLE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Confirm:
+_JobId = Annotated[str, StringConstraints(pattern=rf"^{JOB_ID.pattern}$")]
+_Ms = Annotated[int, Field(ge=0, le=LATEST_MS)]
+
+
+class Confirm(BaseModel):
     """What was counted, and how far it is done: jobs up to `up_to` and before `before`."""
 
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
     asked: str
-    nonce: str
-    at: int
-    count: int
-    created_after: int | None
-    up_to: str
-    before: str | None = None
+    nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+    at: _Ms
+    count: Annotated[int, Field(ge=1, le=JOBS_MAX)]
+    created_after: _Ms | None
+    up_to: _JobId
+    before: _JobId | None = None
 
     def text(self) -> str:
         """As clients are given it."""
-        return base64.urlsafe_b64encode(encode(asdict(self))).decode().rstrip("=")
+        return base64.urlsafe_b64encode(self.model_dump_json().encode()).decode().rstrip("=")
 
     @classmethod
     def of(cls, text: str) -> "Confirm":
         """Raises the 422."""
         try:
-            return cls(**decode(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)))
-        except (binascii.Error, ValueError, TypeError):
+            return cls.model_validate_json(
+                base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            )
+        except ValueError:  # binascii's and pydantic's too
             raise invalid([("confirm", "is not one this service gave out")]) from None
 
 
@@ -101,14 +108,21 @@ async def _counted(
     count = 0 if nothing else await request.app[DEPS].log.count(query)
     if count > JOBS_MAX:
         raise invalid([("q", f"finds over {JOBS_MAX} jobs; narrow it, such as with created_after")])
-    confirm = Confirm(asked, secrets.token_hex(8), now_ms, count, search.created_after, up_to)
+    confirm = count and Confirm(
+        asked=asked,
+        nonce=secrets.token_hex(8),
+        at=now_ms,
+        count=count,
+        created_after=search.created_after,
+        up_to=up_to,
+    )
     return answer(
         encode(
             {
                 "action": body.action,
                 "q": body.q,
                 "count": count,
-                "confirm": confirm.text() if count else None,
+                "confirm": confirm.text() if confirm else None,
                 "expires_at": rfc3339(now_ms + CONFIRM_MS),
             }
         )
@@ -122,7 +136,7 @@ async def _done(request: web.Request, body: BulkBody, search: Search, confirm: C
     async with _room(request, body, min(len(ids), body.limit)) as room:
         page = ids[: room.jobs]
         changed, refused = await _each(page, _act(request, body, confirm))
-    further = replace(confirm, before=page[-1], at=now_ms) if len(ids) > len(page) else None
+    further = confirm.model_copy(update={"before": page[-1], "at": now_ms}) if len(ids) > len(page) else None
     return answer(
         encode(
             {

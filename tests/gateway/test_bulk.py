@@ -1,5 +1,7 @@
 """The query box and what is done to all it finds (docs/protocol.md §2): counted first, never more than was counted."""
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -163,6 +165,21 @@ async def test_what_cannot_be_done_is_said_job_by_job(gateway: Gateway, driver: 
         ({"confirm": "e30"}, "confirm"),
         ({"sure": True}, "sure"),
         ({"q": "tag:b", "confirm": True}, "confirm"),
+        *(
+            ({"confirm": forged}, "confirm")
+            for forged in (
+                {"at": "soon"},
+                {"at": 1.5},
+                {"at": 10**30},
+                {"created_after": "x"},
+                {"created_after": 2**63},
+                {"up_to": "x"},
+                {"before": 7},
+                {"nonce": "\ud800"},
+                {"count": None},
+                {"more": 1},
+            )
+        ),
     ],
 )
 async def test_a_wrong_request_is_422_and_changes_nothing(
@@ -172,6 +189,11 @@ async def test_a_wrong_request_is_422_and_changes_nothing(
     body = {"action": "cancel", "q": "tag:a"}
     if change.get("confirm") is True:  # a real one, for another query
         change = change | {"confirm": (await gateway.post(BULK, body)).json["confirm"]}
+    elif isinstance(change.get("confirm"), dict):  # a real one, changed
+        token = (await gateway.post(BULK, body)).json["confirm"]
+        parts = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        forged = json.dumps(parts | change["confirm"]).encode()
+        change = {"confirm": base64.urlsafe_b64encode(forged).decode().rstrip("=")}
     assert_problem(await gateway.post(BULK, body | change), 422, field)
     assert set((await statuses(gateway)).values()) == {"queued"}
 
