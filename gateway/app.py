@@ -38,6 +38,7 @@ from gateway.measured import measured
 from gateway.pages import Pages
 from gateway.problems import problems
 from gateway.sockets import SOCKETS, Sockets
+from gateway.turns import Turns
 
 HUB_END_S = 4.0  # the bus says goodbye to its server within 3 s
 
@@ -60,7 +61,7 @@ def make_app(deps: Deps) -> web.Application:
     app[LIMITER] = Limiter(deps.limits, deps.log, deps.telemetry.gateway, address_of)
     app[ACCESS] = Access(deps, app[LIMITER])
     app[GATE] = Gate()
-    app[audit.TURN] = asyncio.Lock()
+    app[audit.TURNS] = Turns()
     app[_TASKS] = []
     app.cleanup_ctx.append(_run_hub)
     app.cleanup_ctx.append(_run_access)

@@ -30,6 +30,7 @@ from gateway.jobs import JOB_ID, answer
 from gateway.problems import Problem, bad_parameter
 from gateway.queries import Query
 from gateway.sockets import SOCKETS, crowded
+from gateway.turns import Turns
 
 ACTS_DEFAULT = 50
 IDS_PAGE = 200
@@ -37,7 +38,7 @@ EVENTS_MAX = 50_000  # of one check, and the job it is at; then a client goes on
 FINDINGS_MAX = 200  # of one check, as well
 SECONDS_MAX = 20.0  # likewise
 PROGRESS_S = 0.5
-TURN = web.AppKey("audit_turn", asyncio.Lock)  # one check or export at a time: they read much
+TURNS = web.AppKey("audit_turns", Turns)
 BUSY_S = 5
 _TOTALS = ("seals", "acts", "jobs", "events", "unsealed", "erased", "findings")
 _UUID = JOB_ID.pattern
@@ -104,15 +105,15 @@ async def _lines(
     packing: Packing | None = None,
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> web.StreamResponse:
-    """NDJSON made by `work`, when it is nobody else's turn; unpacked each line arrives when it was said. What breaks off is cut, so that nobody takes it for whole."""
-    sockets, turn = request.app[SOCKETS], request.app[TURN]
-    if turn.locked():
-        busy = "Another check or export runs at this gateway; try again."
-        raise Problem(503, "busy", busy, headers={"Retry-After": str(BUSY_S)})
-    if sockets.full:
-        sockets.refused("connections")
-        raise crowded()
-    async with turn:
+    """NDJSON made by `work`, when there is a turn for it; unpacked each line arrives when it was said. What breaks off is cut, so that nobody takes it for whole."""
+    sockets = request.app[SOCKETS]
+    with request.app[TURNS].take(identify(request).tenant, lambda: cut(request)) as turn:
+        if turn is None:
+            busy = "Other checks or exports run at this gateway; try again."
+            raise Problem(503, "busy", busy, headers={"Retry-After": str(BUSY_S)})
+        if sockets.full:
+            sockets.refused("connections")
+            raise crowded()
         with sockets.counted("ndjson"):
             headers = {"Content-Type": NDJSON, "Cache-Control": "no-store", **more}
             headers |= packing.headers if packing else {}
@@ -121,14 +122,18 @@ async def _lines(
             if request.method == "HEAD":
                 return response
 
+            async def send(body: bytes) -> None:
+                with turn.waiting():
+                    await write(request, response, body)
+
             async def say(line: Mapping[str, Any]) -> None:
                 body = encode(line) + b"\n"
-                await write(request, response, packing.part(body) if packing else body)
+                await send(packing.part(body) if packing else body)
 
             try:
                 await work(say)
                 if packing:
-                    await write(request, response, packing.end())
+                    await send(packing.end())
                 await response.write_eof()
             except PhaselineError as outage:
                 log.warning("an audit broke off: %s", outage)

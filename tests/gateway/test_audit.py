@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from contextlib import ExitStack
 from typing import Any
 
+import aiohttp
 import jsonschema
 import pytest
 from sqlalchemy import text
@@ -13,9 +15,9 @@ from events.audit import verify
 from events.keys import draw
 from events.seal import first_head, head_after
 from events.sealer import Sealer
-from gateway import audit
+from gateway import audit, turns
 from gateway.openapi import Description
-from tests.gateway.driving import Answer, Driver, Gateway, Storage
+from tests.gateway.driving import Answer, Driver, Gateway, Storage, eventually
 from tests.gateway.test_full import finished
 
 PATH = "/api/v1/audit"
@@ -153,12 +155,42 @@ async def test_of_a_foreign_job_only_the_seal_is_named(gateway: Gateway, driver:
     assert gone["seal"] >= 1
 
 
-async def test_one_check_or_export_at_a_time(gateway: Gateway):
-    async with gateway.app[audit.TURN]:
-        for path in ("check", "export"):
-            busy = await gateway.get(f"{PATH}/{path}")
-            assert (busy.status, busy.headers["Retry-After"]) == (503, "5")
-    assert lines_of(await gateway.get(f"{PATH}/check"))[-1]["complete"]
+def nobody_is_cut() -> None:
+    raise AssertionError
+
+
+async def test_one_check_or_export_of_a_tenant_at_a_time_and_few_of_all(gateway: Gateway):
+    take = gateway.app[audit.TURNS].take
+    for tenants in (["default"], ["a", "b"]):
+        with ExitStack() as stack:
+            assert all(stack.enter_context(take(tenant, nobody_is_cut)) for tenant in tenants)
+            for path in ("check", "export"):
+                busy = await gateway.get(f"{PATH}/{path}")
+                assert (busy.status, busy.headers["Retry-After"]) == (503, "5")
+    with take("other", nobody_is_cut):
+        assert lines_of(await gateway.get(f"{PATH}/check"))[-1]["complete"]
+
+
+async def test_a_slow_reader_keeps_its_turn_until_another_tenant_wants_it(
+    gateway: Gateway, driver: Driver, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(turns, "AT_ONCE", 1)
+    for _ in range(16):
+        await driver.submit(params={"text": "x" * 1_000_000})
+    ours = gateway.app[audit.TURNS]
+    url, plain = gateway.server.make_url(f"{PATH}/export"), {"Accept-Encoding": "identity"}
+    async with gateway.session.get(url, headers=plain) as slow:  # and nothing is read
+        await eventually(lambda: ours._taken["default"].waited_s() > 0.5)
+        with ours.take("other", nobody_is_cut) as turn:
+            assert turn is None
+        monkeypatch.setattr(turns, "PATIENCE_S", 0.0)
+        with ours.take("default", nobody_is_cut) as turn:
+            assert turn is None
+        with ours.take("other", nobody_is_cut) as turn:
+            assert turn is not None
+            with pytest.raises(aiohttp.ClientError):
+                await slow.read()
+        assert lines_of(await gateway.get(f"{PATH}/export"))[-1]["kind"] == "end"
 
 
 async def test_an_export_holds_what_proves_each_event(gateway: Gateway, driver: Driver, log: Any):
