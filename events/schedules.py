@@ -34,7 +34,7 @@ SYSTEM = "system:schedules"  # who makes the jobs
 
 
 class BadSchedule(ValueError):
-    """`field` is `cron` or `timezone`."""
+    """`field` is `cron` or `timezone`, or `schedule` for one that a newer version made and this one cannot read."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)

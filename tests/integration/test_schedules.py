@@ -18,7 +18,7 @@ from events.schedules import Schedule, ScheduleAct
 from events.ticker import Ticker
 from phaseline import database
 from phaseline.settings import Settings
-from tests.builders import committing, whole_stream
+from tests.builders import a_cancel, committing, whole_stream
 from tests.stores import open_log, postgres_settings, sqlite_settings
 
 SqlLog = PostgresLog | SqliteLog
@@ -159,6 +159,62 @@ async def test_ticks_that_cannot_be_made_are_recorded_and_others_go_on(settings:
         assert paused is not None
         assert paused.paused
         assert [act.act for act in await log.schedule_acts("s2", 9)] == ["paused", "created"]
+
+
+async def test_a_schedule_of_a_newer_version_holds_up_no_other(settings: Settings) -> None:
+    async with open_log(settings) as log, committing(log) as running:
+        assert isinstance(log, SqlLog)
+        schedule = await stored(log)
+        earlier = (schedule.next_at or 0) - 1
+        newer: dict[str, dict[str, Any]] = {
+            "field": {"job": {**schedule.job, "colour": "red"}},
+            "limit": {"job": {**schedule.job, "timeouts": {"lunch_s": 1.0}}},
+            "mode": {"job": {**schedule.job, "unique_mode": "queue"}},
+            "shape": {"job": {"engine": "countdown", "tags": 7}},
+            "rule": {"catch_up": "some"},
+        }
+        for name, fields in newer.items():
+            made = replace(schedule, id=name, name=name, next_at=earlier, **fields)
+            assert await log.add_schedule(made, ScheduleAct("created", 1, "key:abc")) == "made"
+        before = await log.now()
+        await Ticker(log, log, running.committer).tick()
+        assert await ticks_made(log) == due_of(schedule, before)
+        said = {name: (await log.schedule_acts(name, 1))[0] for name in newer}
+        assert {name: act.act for name, act in said.items()} == dict.fromkeys(newer, "failed") | {"rule": "paused"}
+        assert "this version does not know colour" in (said["field"].detail or "")
+        assert "lunch_s" in (said["limit"].detail or "")
+        assert "unique_mode" in (said["mode"].detail or "")
+        assert await log.due_schedules(99) == []
+
+
+async def test_a_tick_that_found_its_key_taken_is_judged_again_when_its_maker_died(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No job was made for it, so nothing remembers it: it makes its one job as if it came now, and only the one."""
+
+    def die(point: str) -> None:
+        if point == "schedule.made":
+            raise Died
+
+    async with open_log(settings) as log, committing(log) as running:
+        assert isinstance(log, SqlLog)
+        schedule = await stored(log, catch_up="last", job={**a_schedule(0).job, "unique_key": "nightly"})
+        holder = await running.submit(tenant="acme", unique_key="nightly")
+        ticker = Ticker(log, log, running.committer)
+        with monkeypatch.context() as armed:
+            armed.setattr(crash_points, "on_reached", die)
+            with pytest.raises(Died):
+                await ticker.tick()
+        assert [job.id for job in await made(log)] == [holder]
+        await running.committer.execute(holder, a_cancel())
+        for _ in range(2):
+            await ticker.tick()
+        [first, job] = await made(log)
+        assert first.id == holder
+        now = await log.schedule("acme", "hourly")
+        assert now is not None
+        assert now.last_job_id == job.id
+        assert now.next_at == (now.last_at or 0) + HOUR_MS > (schedule.next_at or 0)
 
 
 async def test_ticks_with_a_unique_key_make_one_job_while_it_has_not_ended(settings: Settings) -> None:
