@@ -32,7 +32,7 @@ from events.log_sql import (
     winners,
 )
 from events.record import Recorded
-from events.shares import AHEAD, Candidate, by_rank, chosen
+from events.shares import AHEAD, LIMITED_MAX, Candidate, by_rank, chosen
 from events.values import encode
 
 BUSY_MS = 5000  # another process (a backup, `db check`) may hold the file this long
@@ -169,21 +169,22 @@ class SqliteTransaction:
         return Claimable(now, live, sorted(found, key=by_rank))
 
     def _shared(self, wanted: Mapping[tuple[str, int], int], due: Mapping[str, int], *, limited: bool) -> list[JobRow]:
-        """By shares and within limits: who writes is alone, so what is counted stays so."""
+        """By shares and within limits: who writes is alone, so what is counted stays so. Looked at is only what is counted;
+        whole rows are read of those that start."""
         running = dict(self._connection.execute(_RUNNING).fetchall())
         holding = {(tenant, key): number for tenant, key, number in self._connection.execute(_HOLDING)}
-        rows: dict[str, JobRow] = {}
         candidates: list[Candidate] = []
         for (tenant,) in self._connection.execute(_TENANTS).fetchall():
             for (engine, version), most in wanted.items():
                 asked = {"tenant": tenant, "engine": engine, "version": version, "most": AHEAD if limited else most}
-                for row in map(to_job_row, self._connection.execute(_DUE_OF, {**asked, **due})):
-                    key, limit = row.concurrency_key, row.concurrency_limit
-                    held = 0 if key is None else holding.get((tenant, key), 0)
-                    rows[row.job.id] = row
-                    own = (row.job.id, tenant, engine, version, row.job.rank)
-                    candidates.append(Candidate(*own, key, limit, running.get(tenant, 0), held))
-        return [rows[job_id] for job_id in chosen(candidates, wanted, self._running_jobs_max)]
+                ahead = self._connection.execute(_CANDIDATES, {**asked, **due}).fetchall()
+                counted = ((*row, running.get(tenant, 0), holding.get((tenant, row[5]), 0)) for row in ahead)
+                of_tenant = [Candidate(*row) for row in counted]
+                fitting = [one for one in of_tenant if one.limit is None or one.holding < one.limit]
+                candidates += fitting[: LIMITED_MAX if limited else most]
+        ids = chosen(candidates, wanted, self._running_jobs_max)
+        rows = {row.job.id: row for row in map(to_job_row, self._connection.execute(_TAKE, {"ids": _json(ids)}))}
+        return [rows[job_id] for job_id in ids]
 
     async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> str:
         if jobs:
@@ -244,19 +245,19 @@ _HOLDERS = (
     "AND other.unique_key = own.unique_key AND other.status IN ('queued', 'running') AND other.id <> own.id "
     "WHERE own.id IN (SELECT value FROM json_each(:ids))"
 )
-_DUE_ROWS = (
-    select(*JOB_ROW)
-    .where(
-        _J.status == literal_column("'queued'"),
-        _J.engine == bindparam("engine"),
-        _J.engine_version == bindparam("version"),
-        text("coalesce(jobs.not_before, 0) <= :now"),
-        _J.losses < bindparam("losses"),
-    )
-    .order_by(_J.rank)
+_IS_DUE = (
+    _J.status == literal_column("'queued'"),
+    _J.engine == bindparam("engine"),
+    _J.engine_version == bindparam("version"),
+    text("coalesce(jobs.not_before, 0) <= :now"),
+    _J.losses < bindparam("losses"),
 )
-_DUE = f"{_sql(_DUE_ROWS)} LIMIT :most"
-_DUE_OF = f"{_sql(_DUE_ROWS.where(_J.tenant == bindparam('tenant')))} LIMIT :most"
+_DUE = f"{_sql(select(*JOB_ROW).where(*_IS_DUE).order_by(_J.rank))} LIMIT :most"
+# As `Candidate` has them.
+_COUNTED = (_J.id, _J.tenant, _J.engine, _J.engine_version, _J.rank, _J.concurrency_key, _J.concurrency_limit)
+_OF_TENANT = select(*_COUNTED).where(*_IS_DUE, _J.tenant == bindparam("tenant")).order_by(_J.rank)
+_CANDIDATES = f"{_sql(_OF_TENANT)} LIMIT :most"
+_TAKE = _sql(select(*JOB_ROW).where(_J.id.in_(_among("ids"))))
 # Whether several tenants wait, and whether a concurrency key does.
 _SHARES = (
     "SELECT (SELECT min(tenant) FROM jobs WHERE status = 'queued') IS NOT (SELECT max(tenant) FROM jobs "

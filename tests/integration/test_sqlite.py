@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sqlite3
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from events.log import Artifact
 from events.log_sqlite import sqlite_engine
 from events.sqlite_line import BUSY_MS, SqliteLine
 from phaseline import database
-from tests.stores import sqlite_settings
+from tests.builders import committing
+from tests.stores import open_log, sqlite_settings
 
 # Takes far longer than any bound here, and answers row by row, so that a cursor is left in the middle of it.
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 30000000) SELECT max(x) FROM n"
@@ -112,3 +114,20 @@ async def test_a_batch_that_fails_leaves_nothing_and_the_connection_is_kept(line
     async with line.transaction() as tx:
         assert tx._connection is kept
         assert tx._connection.execute("SELECT count(*) FROM artifacts").fetchone() == (0,)
+
+
+async def test_a_claim_within_limits_reads_the_params_of_what_it_takes_only(tmp_path):
+    """Of a long queue whose params are large, memory holds one job's."""
+    size, count = 250_000, 40
+    async with open_log(sqlite_settings(tmp_path)) as log, committing(log) as running:
+        key = {"key": "k", "limit": 1}
+        first, *_ = [await running.submit(params={"x": "y" * size}, concurrency=key) for _ in range(count)]
+        gc.collect()
+        tracemalloc.start()
+        try:
+            [claimed] = await running.claim(slots=9)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert claimed.job.id == first
+    assert peak < size * count / 2
