@@ -7,7 +7,6 @@ no job ever runs in one.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
@@ -124,14 +123,13 @@ class RabbitTickets:
         for engine in self._engines:
             await make_ticket_queue(session, engine)
         async with session.channel() as channel:
-            gone = asyncio.Event()
-            self._consumers = _Consumers(session, channel, self._arrive)
+            consumers = self._consumers = _Consumers(session, channel, self._arrive)
             try:
                 async with session.alive(CALL_S):
-                    await on_gone(channel, gone.set)
-                    await self._consumers.prepare(self._engines)
+                    await on_gone(channel, consumers.gone.set)
+                    await consumers.prepare(self._engines)
                 await self._settle()
-                await gone.wait()  # for as long as the connection lives
+                await consumers.gone.wait()  # for as long as the connection lives
             finally:
                 self._consumers = None
                 # RabbitMQ gives out again what was not acked on this channel.
@@ -139,11 +137,16 @@ class RabbitTickets:
                     self._arrived.get_nowait()
 
     async def _settle(self) -> None:
-        """Makes the consumers agree with `_paused`. A broken channel is `serve`'s to replace."""
-        with suppress(*BROKEN):
-            async with self._settling:
-                if self._consumers is not None:
-                    await (self._consumers.stop() if self._paused else self._consumers.start())
+        """Makes the consumers agree with `_paused`. Those that do not answer are `serve`'s to replace."""
+        async with self._settling:
+            if (consumers := self._consumers) is None:
+                return
+            try:
+                await (consumers.stop() if self._paused else consumers.start())
+            except BROKEN:
+                # Whether they go on nobody knows: with their channel they end. On a connection that lives the rest of
+                # RabbitMQ may be well, so nobody else would replace it.
+                consumers.gone.set()
 
     async def _arrive(self, session: Session, engine: str, message: AbstractIncomingMessage) -> None:
         if self._paused or self._arrived.full():  # delivered while the consumer was being cancelled
@@ -153,7 +156,7 @@ class RabbitTickets:
 
 
 class _Consumers:
-    """The consumers of one channel, all of them on or off."""
+    """The consumers of one channel, all of them on or off, until they are `gone`."""
 
     def __init__(
         self,
@@ -164,6 +167,7 @@ class _Consumers:
         self._session = session
         self._channel = channel
         self._on_ticket = on_ticket
+        self.gone = asyncio.Event()
         self._queues: dict[str, AbstractQueue] = {}
         self._tags: dict[str, str] = {}
 
@@ -182,8 +186,9 @@ class _Consumers:
     async def stop(self) -> None:
         async with self._session.alive(TICKET_CALL_S):
             while self._tags:
-                engine, tag = self._tags.popitem()
+                engine, tag = next(iter(self._tags.items()))
                 await self._queues[engine].cancel(tag)
+                del self._tags[engine]
 
 
 async def acknowledge(session: Session, message: AbstractIncomingMessage, *, with_earlier: bool = False) -> None:

@@ -585,6 +585,33 @@ async def test_a_paused_worker_stays_paused_over_a_lost_connection(rabbit: Rabbi
         await (await taken(tickets)).ack()
 
 
+async def test_a_worker_whose_channel_answers_no_more_takes_tickets_on_another(
+    rabbit: RabbitServer, vhost: str
+) -> None:
+    """As one does that waits for a queue without a leader: its connection lives, its goodbyes are not answered."""
+    of_vhost = f'<<"{urlsplit(vhost).path.removeprefix("/")}">>'
+    consuming = (
+        "[P || P <- rabbit_channel:list(), I <- [rabbit_channel:info(P, [vhost, consumer_count])], "
+        f"proplists:get_value(vhost, I) =:= {of_vhost}, proplists:get_value(consumer_count, I) > 0]"
+    )
+    async with opened(vhost) as bus, bus.tickets([ENGINE]) as tickets:
+        bus.publish_tickets(ENGINE, 1)
+        await (await taken(tickets)).ack()
+        frozen = await asyncio.to_thread(
+            rabbit.evaluate, f"[begin sys:suspend(P), pid_to_list(P) end || P <- {consuming}]."
+        )
+        assert frozen.count("<") == 1
+        try:
+            await tickets.pause()
+            await tickets.resume()
+            bus.publish_tickets(ENGINE, 2)  # the frozen consumer may still be given one
+            await (await taken(tickets)).ack()
+        finally:
+            await asyncio.to_thread(rabbit.evaluate, f"[sys:resume(list_to_pid(P)) || P <- {frozen.strip()}].")
+        await (await taken(tickets)).ack()  # what the frozen one was given
+        assert bus.connected
+
+
 async def test_a_queue_deleted_from_outside_is_made_anew(rabbit: RabbitServer, vhost: str) -> None:
     async with opened(vhost) as bus, listening(bus) as heard, bus.tickets([ENGINE]) as tickets:
         bus.publish_tickets(ENGINE, 1)
