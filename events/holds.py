@@ -28,7 +28,7 @@ class Holds(Protocol):
 
     async def hold(self, act: HoldAct) -> None:
         """Keeps an act, at the database's time, also in the tenant's audit stream (`events/acts.py`). Waits for an erasure of
-        the job that is under way."""
+        the job that is under way, or for retention; raises `JobArchived` when that discarded it."""
 
     async def hold_acts(self, job_id: str) -> list[HoldAct]:
         """A job's, the oldest first."""

@@ -32,7 +32,7 @@ async def show(request: web.Request) -> web.Response:
 
 
 async def change(request: web.Request) -> web.Response:
-    """Records the act also when it changes nothing: who asked for it matters."""
+    """Records the act also when it changes nothing: who asked for it matters. 409 for a job that was discarded meanwhile."""
     body = checked(HoldBody, await read_object(request))
     row, who = await row_of(request), identify(request)
     holds = request.app[DEPS].holds

@@ -9,12 +9,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import asyncpg
 import pytest
 
 from events.acts import By
 from events.archive import ArchiveBroken, ArchiveUnavailable
-from events.errors import JobArchived
+from events.errors import JobArchived, PhaselineError
+from events.holds import HoldAct, is_held
 from events.log import Head
+from events.postgres_sql import TAKE_OUT
 from events.retention import gone_to, parse_rules
 from phaseline import database
 from phaseline.erase import erase
@@ -22,6 +25,7 @@ from tests.builders import a_reopen
 from tests.retention.scene import ALL, Scene
 
 LARGE = b"x" * 400_000
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 async def test_what_went_reads_as_before(scene: Scene) -> None:
@@ -205,6 +209,53 @@ async def test_a_job_that_went_is_pinned_by_nobody(scene: Scene) -> None:
     await scene.sweep(discard=True)
     with pytest.raises(JobArchived):
         await scene.log.pin(job_id, "default", By("user:ada"))
+
+
+def a_hold(job_id: str) -> HoldAct:
+    return HoldAct(job_id, "default", True, 0, "user:counsel", None, "case 4711")
+
+
+async def test_a_job_that_was_discarded_is_held_by_nobody_one_in_the_archive_is(scene: Scene) -> None:
+    kept = await scene.completed(1)
+    assert (await scene.sweep()).jobs == 1
+    await scene.log.hold(a_hold(kept))
+    assert is_held(await scene.log.hold_acts(kept))
+    gone = await scene.completed(3)
+    await scene.sweep(discard=True)
+    acts = len(await scene.log.acts("default", None, 100))
+    with pytest.raises(JobArchived):
+        await scene.log.hold(a_hold(gone))
+    assert await scene.log.hold_acts(gone) == []
+    assert len(await scene.log.acts("default", None, 100)) == acts
+
+
+@pytest.mark.parametrize("settings", ["postgres"], indirect=True)
+async def test_a_hold_that_waited_for_retention_is_refused_once_the_job_is_discarded(scene: Scene) -> None:
+    job_id = await scene.completed(1)
+    await scene.sealer.seal()
+    [due] = await scene.log.due_for_archive(parse_rules(ALL), 1)
+    retaining, looking = [await asyncpg.connect(scene.settings.database_url) for _ in range(2)]
+    try:
+        async with asyncio.TaskGroup() as group, retaining.transaction():
+            columns = [[job_id], [due.last_seq], [None], [0], [0], [False]]
+            assert len(await retaining.fetch(TAKE_OUT, *columns)) == 1
+            held = group.create_task(refusal_of(scene.log.hold(a_hold(job_id))))
+            async with asyncio.timeout(60):
+                while not await looking.fetchval(WAITING):  # noqa: ASYNC110 another session
+                    await asyncio.sleep(0.02)
+        assert isinstance(held.result(), JobArchived)
+        assert await scene.log.hold_acts(job_id) == []
+    finally:
+        for connection in (retaining, looking):
+            await connection.close()
+
+
+async def refusal_of(call: Awaitable[None]) -> PhaselineError | None:
+    try:
+        await call
+    except PhaselineError as refusal:
+        return refusal
+    return None
 
 
 async def test_of_a_cut_or_foreign_member_nothing_is_told(scene: Scene) -> None:
