@@ -16,11 +16,11 @@ from gateway.feed import Chunk, FeedReader
 from gateway.following import HEARTBEAT_S, reconnect_ms
 from gateway.job_events import NDJSON, PAGE_DEFAULT, PAGE_MAX, wanted
 from gateway.jobs import answer
-from gateway.limits import LIMITER, too_many
+from gateway.limits import LIMITER
 from gateway.outlet import EVENT_STREAM, Outlet, pour
 from gateway.problems import Problem
 from gateway.queries import Query
-from gateway.sockets import SOCKETS, crowded
+from gateway.sockets import SOCKETS, crowded, held
 from gateway.sse import LAST_EVENT_ID, unserved
 
 log = logging.getLogger(__name__)
@@ -104,11 +104,11 @@ async def _event_stream(request: web.Request) -> web.StreamResponse:
     asked_s = query.number("heartbeat", 0, least=HEARTBEAT_S[0], most=HEARTBEAT_S[1])
     text = request.headers.get(LAST_EVENT_ID) or query.text("cursor")
     full = sockets.full
-    await request.app[LIMITER].upgrade(request)
     with sockets.counted("server_sent_events"), request.app[LIMITER].connection(request) as fits:
         try:
+            await request.app[LIMITER].upgrade(request)
             if not fits:
-                raise too_many("This address has as many open streams as it may.", 10, "connections")
+                raise held()
             if full:
                 sockets.refused("connections")
                 raise crowded()

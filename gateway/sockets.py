@@ -3,19 +3,23 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 
 from aiohttp import web
 
 from events.telemetry import CLOSES, GONE, Cap, GatewayMetrics, Transport
+from gateway.limits import too_many
 from gateway.problems import Problem
 
 LARGE_BUDGET_BYTES = 64 * 1024 * 1024
 CONNECTIONS_MAX = 10_000
 COMPRESSED_MAX = 500  # WebSockets that compress: some 100 KiB each
 SUBSCRIPTIONS_A_CONNECTION = 2  # on average, over all sockets a process may have: some 10 KiB each
-REFUSALS_MAX = 64  # sockets over the cap that are being told so; more are refused before the upgrade
+REFUSALS_MAX = (
+    64  # sockets over a cap, or a limit of one client, that are being told so; more hear it before the upgrade
+)
+HELD_S = 10  # until another stream of an address may have ended
 RETRY_AFTER_S = (2, 10)  # drawn evenly: who was refused together must not come back together
 FLUSH_S = 120.0  # what is still in a transport's buffer after the close has this long to leave
 LINGER_LOOK_S = 1.0
@@ -31,14 +35,19 @@ class Vanished(Exception):
     """What was to be sent is not there any more; who comes back learns why."""
 
 
-def retry_after() -> str:
+def retry_after(least_s: int = 0) -> str:
     """The reason of a 4429."""
-    return f"retry_after={_retry_after_s()}"
+    return f"retry_after={least_s + _retry_after_s()}"
 
 
 def crowded(why: str = "This gateway has as many open streams as it may; try again.") -> Problem:
     """The same before an upgrade, and where there is none."""
     return Problem(503, "overloaded", why, headers={"Retry-After": str(_retry_after_s())})
+
+
+def held() -> Problem:
+    """Likewise, where one address has as many open streams as it may."""
+    return too_many("This address has as many open streams as it may.", HELD_S, "connections")
 
 
 def _retry_after_s() -> int:
@@ -189,6 +198,7 @@ class Sockets:
         self.frames = 0
         self.frame_bytes = 0
         self.connections_max = connections_max
+        self.turned_away = 0  # at their client's limit, and being told so
         self.compressed = 0
         self.compressed_max = compressed_max
         self.subscriptions = 0  # on sockets of many jobs
@@ -211,6 +221,18 @@ class Sockets:
     def overrun(self) -> bool:
         """Too many are being refused to tell another one politely."""
         return self.open >= self.connections_max + REFUSALS_MAX
+
+    @contextmanager
+    def turning_away(self) -> Iterator[bool]:
+        """One more is told that its client is at a limit while the block lasts; False when too many are already."""
+        if self.turned_away >= REFUSALS_MAX:
+            yield False
+            return
+        self.turned_away += 1
+        try:
+            yield True
+        finally:
+            self.turned_away -= 1
 
     def counted(self, transport: Transport) -> AbstractContextManager[None]:
         """One stream is open while the block lasts."""

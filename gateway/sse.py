@@ -15,11 +15,11 @@ from gateway.deps import DEPS, HUB, Deps, identify
 from gateway.following import RESET_BYTES_MAX, FullQuery, Place, following, reconnect_ms
 from gateway.hub import TooManyWatched
 from gateway.jobs import job_id_in
-from gateway.limits import LIMITER, too_many
+from gateway.limits import LIMITER
 from gateway.outlet import Outlet, pour
 from gateway.problems import Problem, bad_parameter
 from gateway.ring import Entry
-from gateway.sockets import SOCKETS, Sockets, crowded
+from gateway.sockets import SOCKETS, Sockets, crowded, held
 from gateway.viewer import Leaving
 
 LAST_EVENT_ID = "Last-Event-ID"
@@ -32,11 +32,11 @@ async def job_stream(request: web.Request) -> web.StreamResponse:
     query = _positioned(request, FullQuery.of(request, deps.heartbeat_s))
     job_id = job_id_in(request)
     full = sockets.full
-    await request.app[LIMITER].upgrade(request)
     with sockets.counted("server_sent_events"), request.app[LIMITER].connection(request) as fits:
         try:
+            await request.app[LIMITER].upgrade(request)
             if not fits:
-                raise too_many("This address has as many open streams as it may.", 10, "connections")
+                raise held()
             if full:
                 raise _refused(sockets, "connections")
             if request.app[HUB].closing:
@@ -60,10 +60,10 @@ def _refused(sockets: Sockets, cap: Cap) -> Problem:
 
 
 async def unserved(request: web.Request, problem: Problem) -> web.StreamResponse:
-    """Raises the problem; a browser that comes back is told to come later instead: after a 503 it would give up."""
-    if problem.status != 503 or LAST_EVENT_ID not in request.headers or request.app[SOCKETS].overrun:
+    """Raises the problem; a browser that comes back is told to come later instead: after a 429 or 503 it would give up."""
+    if problem.status not in (429, 503) or LAST_EVENT_ID not in request.headers or request.app[SOCKETS].overrun:
         raise problem
-    wait_ms = reconnect_ms()
+    wait_ms = 1000 * int(problem.headers.get("Retry-After", 0)) + reconnect_ms()
 
     async def talk(outlet: Outlet) -> None:
         await outlet.control(frames.goodbye(problem.kind, wait_ms))

@@ -29,7 +29,7 @@ from gateway.many import ManyStream
 from gateway.origins import check_origin
 from gateway.problems import Problem
 from gateway.queries import PASS
-from gateway.sockets import SOCKETS, crowded, retry_after
+from gateway.sockets import SOCKETS, crowded, held, retry_after
 
 ASKS_FOR_FULL = frozenset({"after", "last", "batch", "epoch"})
 AUTH_S = 5.0  # for the first frame, where the upgrade carried no key
@@ -58,7 +58,10 @@ async def many_stream(request: web.Request) -> web.StreamResponse:
 
 async def _serve(request: web.Request, opening: Opening) -> web.StreamResponse:
     _check_upgrade(request)
-    await request.app[LIMITER].upgrade(request)
+    try:
+        await request.app[LIMITER].upgrade(request)
+    except Problem as limit:
+        return await _turn_away(request, limit)
     sockets, access = request.app[SOCKETS], request.app[ACCESS]
     full, overrun = sockets.full, sockets.overrun
     with (
@@ -66,7 +69,7 @@ async def _serve(request: web.Request, opening: Opening) -> web.StreamResponse:
         request.app[LIMITER].connection(request) as fits,
     ):  # before anything is waited for
         if not fits:
-            return await _refuse(request, Ending(4429, retry_after()))
+            return await _turn_away(request, held())
         if full:
             sockets.refused("connections")
             if overrun:
@@ -202,6 +205,15 @@ def _refusal(request: web.Request, no: Exception) -> tuple[Ending, bytes | None]
             return Ending(4400, "bad query"), frames.command_error(f"{field}: {message}", field)
         case _:
             raise no
+
+
+async def _turn_away(request: web.Request, limit: Problem) -> web.StreamResponse:
+    """Tells a client at its limit when to come back. One that opens too many keeps its place until it has taken the close,
+    so only so many are told that way, and the others by the answer to the upgrade."""
+    with request.app[SOCKETS].turning_away() as one_of_few:
+        if not one_of_few:
+            raise limit
+        return await _refuse(request, Ending(4429, retry_after(int(limit.headers["Retry-After"]))))
 
 
 async def _refuse(request: web.Request, ending: Ending, said: bytes | None = None) -> web.StreamResponse:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -89,7 +89,7 @@ async def test_too_many_to_be_told_politely_get_503(gateway: Gateway, driver: Dr
     async with AsyncExitStack() as open_streams, asyncio.TaskGroup() as tasks:
         for _ in range(MAX):
             await (await open_streams.enter_async_context(gateway.stream(url(job_id)))).until("caught_up")
-        deaf = [tasks.create_task(_upgrade_and_stay(gateway, url(job_id))) for _ in range(REFUSALS_MAX)]
+        deaf = [tasks.create_task(upgrade_and_stay(gateway, url(job_id))) for _ in range(REFUSALS_MAX)]
         await eventually(lambda: telemetry.value("phaseline_connections") == MAX + REFUSALS_MAX)
         assert (await gateway.get(url(job_id), headers=UPGRADE)).status == 503
         for task in deaf:
@@ -104,12 +104,12 @@ UPGRADE = {
 }
 
 
-async def _upgrade_and_stay(gateway: Gateway, path: str) -> None:
+async def upgrade_and_stay(gateway: Gateway, path: str, headers: Mapping[str, str] = UPGRADE) -> None:
     """A peer that never answers the closing handshake."""
     assert gateway.server.port is not None
     _, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
     try:
-        lines = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\n{lines}\r\n".encode())
         await asyncio.Event().wait()
     finally:

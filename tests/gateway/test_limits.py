@@ -12,13 +12,17 @@ from events.catalog import Cancel
 from events.committer import new_command_id
 from events.log import JobQuery
 from events.telemetry import Telemetry
-from gateway import bodies, limits
+from gateway import bodies, limits, sockets
 from gateway.limits import LIMITER, Limits
+from gateway.sockets import SOCKETS
 from tests.gateway.driving import Driver, Gateway, eventually
+from tests.gateway.listening import listening
+from tests.gateway.test_caps import UPGRADE, upgrade_and_stay
 
 BULK = "/api/v1/bulk"
 JOB = {"engine": "fpl", "params": {"team_id": 7}}
 A, B = {"X-Forwarded-For": "198.51.100.1"}, {"X-Forwarded-For": "198.51.100.2"}
+STREAM = {"Accept": "text/event-stream"}
 WINDOW_S = 1000.0  # a machine that stalls gives no client its rate back within a test
 BURST = 5  # at 0.005 a second
 
@@ -101,24 +105,62 @@ async def test_who_sends_too_many_bytes_is_told_when_to_come_back(gateway: Gatew
 
 
 @pytest.mark.limits(upgrades_per_s=0.005)
-async def test_who_opens_streams_too_fast_is_refused_before_the_upgrade(
+async def test_who_opens_streams_too_fast_is_told_when_to_come_back_in_words_a_browser_hears(
     gateway: Gateway, driver: Driver, telemetry: Telemetry
 ):
     url = f"/api/v1/jobs/{await driver.submit()}/stream"
     for _ in range(BURST):
         async with gateway.stream(url, headers=A) as stream:
             await stream.until("caught_up")
-    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-        async with gateway.stream(url, headers=A):
-            pass
-    assert refused.value.status == 429
-    assert refused.value.headers is not None
-    assert int(refused.value.headers["Retry-After"]) == 200
-    for path in (url.replace("stream", "events"), "/api/v1/events"):
-        assert (await gateway.get(path, headers=A | {"Accept": "text/event-stream"})).status == 429
+    async with gateway.stream(url, headers=A) as refused:
+        message = await refused.socket.receive(timeout=5)
+    assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 4429)
+    assert 202 <= int(str(message.extra).removeprefix("retry_after=")) <= 210  # not all at once
     async with gateway.stream(url, headers=B) as stream:
         await stream.until("caught_up")
-    assert telemetry.value("phaseline_limited_total", limit="upgrades") == 3
+    assert telemetry.value("phaseline_limited_total", limit="upgrades") == 1
+
+
+@pytest.mark.limits(upgrades_per_s=0.005)
+async def test_many_who_open_streams_too_fast_are_told_so_before_the_upgrade(
+    gateway: Gateway, driver: Driver, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sockets, "REFUSALS_MAX", 1)
+    url = f"/api/v1/jobs/{await driver.submit()}/stream"
+    for _ in range(BURST):
+        async with gateway.stream(url, headers=A) as stream:
+            await stream.until("caught_up")
+    async with asyncio.TaskGroup() as tasks:
+        deaf = tasks.create_task(upgrade_and_stay(gateway, url, UPGRADE | A))
+        await eventually(lambda: gateway.app[SOCKETS].turned_away == 1)
+        answer = await gateway.get(url, headers=UPGRADE | A)
+        assert (answer.status, int(answer.headers["Retry-After"])) == (429, 200)
+        deaf.cancel()
+    await eventually(lambda: gateway.app[SOCKETS].turned_away == 0)
+
+
+@pytest.mark.limits(upgrades_per_s=0.005)
+async def test_a_browser_that_comes_back_too_fast_is_told_to_come_later_instead_of_429(
+    gateway: Gateway, driver: Driver, telemetry: Telemetry
+):
+    """After a 429 an EventSource never tries again, and its page shows nothing new for ever."""
+    paths = (f"/api/v1/jobs/{await driver.submit()}/events", "/api/v1/events")
+    ids = []
+    for path in paths:
+        async with listening(gateway, path, headers=STREAM) as listener:
+            await listener.events(1)
+            ids.append(listener.last_event_id)
+    for _ in range(BURST):
+        async with listening(gateway, paths[0], headers=A | STREAM) as listener:
+            await listener.until("caught_up")
+    for path, last in zip(paths, ids, strict=True):
+        assert (await gateway.get(path, headers=A | STREAM)).status == 429
+        async with listening(gateway, path, last, headers=A | STREAM) as listener:
+            (goodbye,) = await listener.rest()
+        assert (goodbye["type"], goodbye["reason"]) == ("goodbye", "too_many")
+        assert listener.retries == [goodbye["reconnect_after_ms"]]
+        assert goodbye["reconnect_after_ms"] > 200_000
+    assert telemetry.value("phaseline_limited_total", limit="upgrades") == 4
 
 
 @pytest.mark.limits(connections_per_address=2)
