@@ -7,6 +7,7 @@ declared it, by its JSON Schema. Where both are known and differ, the higher ver
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,11 @@ from events.declaration import Engine, InvalidParams, subject_of
 from events.errors import LogUnavailable
 from events.log import EngineRow, Log
 from events.values import encode, first_problem
+from gateway.checks import Checks
 from gateway.problems import Problem, field_path, invalid, validation_errors
 
 KNOWN_S = 5.0  # how long what the log knows is trusted before it is asked again
-CHECKS_MAX = 4  # at once: a check that hangs holds a thread
+CHECKS_MAX = 4  # at once, those included that hang
 
 log = logging.getLogger(__name__)
 
@@ -50,26 +52,28 @@ class EngineBook:
         self._store = store
         self._installed = {name: KnownEngine(declared(engine), engine) for name, engine in installed.items()}
         self._check_s = check_s
-        self._checks = asyncio.Semaphore(CHECKS_MAX)
-        self._known: dict[str, KnownEngine] = {}
+        self._checks = Checks(CHECKS_MAX)
+        self._known = dict(sorted(self._installed.items()))
         self._known_at = float("-inf")
 
     async def all(self) -> dict[str, KnownEngine]:
-        """Every engine by name, as of a few seconds ago at most. Raises `LogUnavailable`."""
+        """Every engine by name, as of a few seconds ago at most; while the log is away, as it was known before: what is
+        installed here can be described without it."""
         now = asyncio.get_running_loop().time()
         if now - self._known_at > KNOWN_S:
-            self._known = await self._read()
+            with suppress(LogUnavailable):
+                await self._read()
             self._known_at = now
         return self._known
 
     async def get(self, name: str) -> KnownEngine:
-        """The engine of this name; 404 naming the known ones."""
-        known = await self.all()
-        if name not in known:
-            known = self._known = await self._read()
-        if name in known:
-            return known[name]
-        names = sorted(known)
+        """The engine of this name; 404 naming the known ones. Raises `LogUnavailable`, for a name that only the log may
+        know."""
+        if name not in await self.all():
+            await self._read()
+        if name in self._known:
+            return self._known[name]
+        names = sorted(self._known)
         raise Problem(
             404, "unknown_engine", f"There is no engine {name!r}; known are {', '.join(names) or 'none'}.",
             errors=[("engine", "is not known")], known=names,
@@ -90,23 +94,19 @@ class EngineBook:
             raise invalid([problem])  # such as "inf", which a model may take for a float
         return stored
 
-    async def _read(self) -> dict[str, KnownEngine]:
-        try:
-            rows = await self._store.engines()
-        except LogUnavailable:
-            rows = []  # what is installed here can be described without the log
-        known = {row.name: KnownEngine(row, None) for row in rows}
+    async def _read(self) -> None:
+        known = {row.name: KnownEngine(row, None) for row in await self._store.engines()}
         for name, engine in self._installed.items():
             if name not in known or known[name].row.version <= engine.row.version:
                 known[name] = engine
-        return dict(sorted(known.items()))
+        self._known = dict(sorted(known.items()))
 
     async def _check(self, engine: Engine, model: Any, root: str) -> None:
         if engine.check is None:
             return
         try:
-            async with asyncio.timeout(self._check_s), self._checks:
-                await asyncio.to_thread(engine.check, model)
+            async with asyncio.timeout(self._check_s):
+                await self._checks.run(engine.check, model)
         except TimeoutError:
             log.warning("the check of engine %s did not answer within %g s", engine.name, self._check_s)
             raise Problem(
