@@ -122,7 +122,9 @@ CLAIMABLE = _claimable(
 # Soon after nobody was found to share with: a job that has a limit waits for the next question, none passes it.
 CLAIMABLE_ALONE = _claimable("SELECT false AS limited, false AS shared", "concurrency_key IS NULL")
 # Each tenant that has queued jobs, found by one look at an index each; what it runs; and its next jobs of each engine that
-# are within the limits of their concurrency keys. As columns of `Candidate`.
+# are within the limits of their concurrency keys. As columns of `Candidate`. The comparisons of pairs say no more than two
+# equalities would, but only the index that begins with the tenant can answer them: by the one of all due jobs of an engine
+# whoever has one job behind a hundred thousand of somebody else's costs reading them.
 CANDIDATES = (
     "WITH RECURSIVE tenants (tenant) AS (SELECT min(tenant) FROM jobs WHERE status = 'queued' UNION ALL SELECT "
     "(SELECT min(tenant) FROM jobs WHERE status = 'queued' AND tenant > tenants.tenant) FROM tenants "
@@ -133,11 +135,12 @@ CANDIDATES = (
     "SELECT count(*) AS running FROM jobs WHERE tenant = tenants.tenant AND status = 'running') AS load "
     "CROSS JOIN unnest($1::text[], $2::integer[], $3::bigint[]) AS wanted (engine, version, most) CROSS JOIN LATERAL ("
     "SELECT ahead.*, coalesce(busy.holding, 0) AS holding FROM (SELECT id, tenant, engine, engine_version, rank, "
-    "concurrency_key, concurrency_limit FROM jobs WHERE status = 'queued' AND tenant = tenants.tenant "
-    "AND engine = wanted.engine AND engine_version = wanted.version AND coalesce(not_before, 0) <= $4 AND losses < $5 "
-    "ORDER BY rank LIMIT $6) AS ahead LEFT JOIN busy USING (tenant, concurrency_key) "
+    "concurrency_key, concurrency_limit FROM jobs WHERE status = 'queued' "
+    "AND (tenant, engine) >= (tenants.tenant, wanted.engine) AND (tenant, engine) <= (tenants.tenant, wanted.engine) "
+    "AND engine_version = wanted.version AND coalesce(not_before, 0) <= $4 AND losses < $5 "
+    "ORDER BY tenant, engine, rank LIMIT $6) AS ahead LEFT JOIN busy USING (tenant, concurrency_key) "
     "WHERE concurrency_limit IS NULL OR coalesce(busy.holding, 0) < concurrency_limit "
-    "ORDER BY rank LIMIT wanted.most) AS found"
+    "ORDER BY rank LIMIT wanted.most) AS found WHERE tenants.tenant IS NOT NULL"
 )
 TAKE = (
     f"SELECT {_JOB_ROW} FROM jobs WHERE id = ANY($1::uuid[]) AND status = 'queued' "
@@ -192,7 +195,10 @@ HOLDERS = (
     "AND other.unique_key = own.unique_key AND other.status IN ('queued', 'running') AND other.id <> own.id "
     "WHERE own.id = ANY($1::uuid[])"
 )
-KEYED = f"SELECT {_JOB_ROW} FROM jobs WHERE key_sha256 = ANY($1::text[])"
+KEYED = (
+    f"SELECT {_JOB_ROW} FROM unnest($1::text[], $2::text[]) AS n (whose, keyed) "
+    "JOIN jobs ON tenant = whose AND key_sha256 = keyed"
+)
 FOUND = (
     f"SELECT {_RECORDED} FROM events WHERE job_id = ANY($1::uuid[]) AND command_id = ANY($2::text[]) "
     "ORDER BY job_id, seq"
