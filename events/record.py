@@ -14,9 +14,7 @@ from typing import Any
 from events.catalog import EVENTS, RECORDED_TYPES, Administered, AnyEvent, Event
 from events.clock import rfc3339
 from events.errors import Unstorable
-from events.values import decode, encode
-
-DATA_BYTES_MAX = 1024 * 1024  # an event's encoded fields; larger values belong into artifacts
+from events.values import DATA_BYTES_MAX, decode, encode
 
 # (type, version) -> fields of that version to fields of the next. Stored rows are never rewritten.
 UPCASTERS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pydantic_core
 
+DATA_BYTES_MAX = 1024 * 1024  # an event's encoded fields; larger values belong into artifacts
 # Parsers stop at about 200 levels, and a value is nested a few more inside its event, its page and its job.
 DEPTH_MAX = 100
 DIGITS_MAX = 1000  # of an integer: Python and most clients refuse to read numbers of some thousands of digits
