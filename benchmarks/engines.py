@@ -29,7 +29,7 @@ def noop(params: Nothing, context: Context) -> int:
 
 @engine("fivephase", version=1, phases=FIVE)
 def fivephase(params: Nothing, context: Context) -> int:
-    """Enters five phases: eight events with `submitted`, `started` and `complete`."""
+    """Enters five phases: nine events with `submitted`, `started`, the progress of the end and `complete`."""
     del params
     began = time.time_ns()
     for name in FIVE:

@@ -20,7 +20,7 @@ from phaseline.cli_webhooks import webhooks
 
 EPILOG = f"""\b
 Examples:
-  phaseline demo                                  see it work, in ten seconds
+  phaseline demo                                  see it work, with nothing else running
   phaseline up                                    everything in one process
   phaseline submit countdown -p steps=50 --follow
   phaseline follow JOB_ID --after 7               go on where you left off

@@ -278,9 +278,9 @@ def verify(settled: bool, recordings: tuple[Path, ...], **given: Any) -> None:
 def doctor(url: str | None, as_json: bool, **given: Any) -> None:
     """Looks at everything this installation needs and names the cure of what is wrong. Changes nothing.
 
-    Database: version, schema revision, rights, append-only, partitions, durable commits, its clock, workers. RabbitMQ:
-    rights, and every queue's arguments against those declared. This machine: open files, engines, room for the embedded
-    database. With --url a gateway. Takes the settings that gateways and workers are started with.
+    Database: version, schema revision, rights, row level security, append-only, partitions, durable commits, its clock,
+    workers. RabbitMQ: rights, and every queue's arguments against those declared. This machine: open files, engines, room
+    for the embedded database. Where they are set: the archive, the issuer of tokens. With --url a gateway. Takes the settings that gateways and workers are started with.
     """
     settings = settings_of(given)
     from phaseline.doctor import examined
