@@ -5,6 +5,8 @@ VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 # Twice quiet: without progress and notices, errors still show.
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+# A run of the tests starts hundreds of Python processes. Without bytecode each compiles all it imports: twice the time.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo up test test-all tutorial soak sim check screenshots bench lock
@@ -66,7 +68,7 @@ peers: $(VENV)/.dev
 
 $(VENV)-peers/.peers: benchmarks/peers/requirements.lock
 	$(PYTHON) -m venv $(VENV)-peers
-	$(VENV)-peers/bin/python -m pip -qq --disable-pip-version-check install --no-compile --require-hashes --requirement $<
+	$(VENV)-peers/bin/python -m pip -qq --disable-pip-version-check install --require-hashes --requirement $<
 	@touch $@
 
 benchmarks/peers/node_modules: benchmarks/peers/package.json
@@ -95,10 +97,10 @@ $(BIN)/python:
 
 # Not compiled ahead: that costs more than the modules a run imports.
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
-	$(PIP) install --no-compile --require-hashes --requirement requirements.lock
+	$(PIP) install --require-hashes --requirement requirements.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
-	$(PIP) install --no-compile --require-hashes --requirement requirements-dev.lock
+	$(PIP) install --require-hashes --requirement requirements-dev.lock
 	@touch $@

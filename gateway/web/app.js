@@ -9,6 +9,7 @@ const VIEWS = [
   [/^\/jobs\/?$/, "jobs", () => import("./jobs.js")],
   [/^\/jobs\/([^/]+)\/?$/, "jobs", () => import("./job.js")],
   [/^\/submit(?:\/([^/]+))?\/?$/, "submit", () => import("./submit.js")],
+  [/^\/schedules(?:\/([^/]+))?\/?$/, "schedules", () => import("./schedules.js")],
   [/^\/workers\/?$/, "workers", () => import("./workers.js")],
   [/^\/live\/?$/, "live", () => import("./live.js")],
   [/^\/audit\/?$/, "audit", () => import("./audit.js")],

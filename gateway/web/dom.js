@@ -106,6 +106,14 @@ export function ago(timestamp) {
   return element;
 }
 
+/** A moment to come as how long it is until then, by a clock that is `skew` ms ahead of ours. */
+export function until(ms, skew = 0) {
+  const element = h("time", { datetime: new Date(ms).toISOString(), title: new Date(ms).toLocaleString() });
+  element.refresh = () => say(element, ms <= Date.now() + skew ? "now" : `in ${span(Math.round((ms - Date.now() - skew) / 1000) * 1000)}`);
+  element.refresh();
+  return element;
+}
+
 export function refreshAges(root) {
   for (const element of root.querySelectorAll("time")) element.refresh?.();
 }

@@ -1,6 +1,6 @@
 /** One job: what it is, how it stands, every event, its result; now or as of any sequence. */
 
-import { ago, badge, everyFrame, facts, fill, h, jobHref, number, progressBar, section, short, span, words } from "./dom.js";
+import { ago, badge, everyFrame, facts, fill, h, jobHref, number, progressBar, section, short, span, until, words } from "./dom.js";
 import { EventList } from "./events.js";
 import { tree } from "./json.js";
 import { waterfall } from "./waterfall.js";
@@ -162,11 +162,11 @@ class JobPage {
       ["ran", job.started_at && span(ended - Date.parse(job.started_at))],
       ["attempt", job.attempt ? `${job.attempt}${job.failures ? `, ${job.failures} failed of ${job.max_attempts}` : ""}${job.losses ? `, ${job.losses} lost` : ""}` : null],
       ["priority", job.priority === "normal" ? null : job.priority],
-      ["schedule", job.schedule],
+      ["schedule", job.schedule && h("a.mono", { href: `/schedules/${encodeURIComponent(job.schedule)}` }, job.schedule)],
       ["unique key", job.unique_key],
       ["not before", job.not_before && job.status === "queued" ? new Date(job.not_before).toLocaleString() : null],
       ["tags", job.tags.length ? h("span.row", job.tags.map((tag) => h("a.tag", { href: `/jobs?q=${encodeURIComponent(`tag:"${tag}"`)}` }, tag))) : null],
-      ...(at === null ? deadlines(this.events, job) : []).map(([name, at]) => [name, h("time", { datetime: new Date(at).toISOString(), title: new Date(at).toLocaleString() }, at < now ? "now" : `in ${span(Math.round((at - now) / 1000) * 1000)}`)]),
+      ...(at === null ? deadlines(this.events, job) : []).map(([name, at]) => [name, until(at, this.skew)]),
       ["worker", started && h("span.mono", short(started.worker ?? ""))],
     ]));
     this.slider.max = head;

@@ -131,6 +131,30 @@ export interface Options {
   WebSocket?: unknown;
 }
 
+export interface Schedule {
+  name: string;
+  cron: string;
+  timezone: string;
+  catch_up: "skip" | "last" | "all";
+  catch_up_max: number;
+  /** What is submitted at each tick. */
+  job: { engine: string; params: { [name: string]: Json }; [name: string]: Json };
+  paused: boolean;
+  next_at: string | null;
+  last_at: string | null;
+  last_job_id: string | null;
+  created_at: string;
+  created_by: string;
+}
+
+export interface ScheduleAct {
+  act: "created" | "paused" | "resumed" | "deleted" | "skipped" | "failed";
+  at: string;
+  actor: string;
+  address?: string;
+  detail?: string;
+}
+
 export declare class Phaseline {
   constructor(baseUrl?: string, options?: Options);
   readonly baseUrl: string;
@@ -151,6 +175,13 @@ export declare class Phaseline {
   rerun(id: string, options?: Call & { fromPhase?: string; params?: { [name: string]: unknown }; key?: string }): Promise<Job>;
   bulk(action: "cancel" | "retry" | "rerun", q: string, options?: Call & { confirm?: string; limit?: number; reason?: string }):
     Promise<{ count: number; confirm?: string; jobs?: Job[]; refused?: { job_id: string; detail: string }[]; next?: string | null }>;
+  schedules(options?: Call): Promise<Schedule[]>;
+  schedule(name: string, options?: Call): Promise<Schedule & { acts: ScheduleAct[] }>;
+  createSchedule(name: string, cron: string, job: { engine: string; params?: { [name: string]: unknown }; [name: string]: unknown },
+    options?: Call & { timezone?: string; catchUp?: "skip" | "last" | "all"; catchUpMax?: number; reason?: string }): Promise<Schedule>;
+  pauseSchedule(name: string, options?: Call & { reason?: string }): Promise<Schedule>;
+  resumeSchedule(name: string, options?: Call & { reason?: string }): Promise<Schedule>;
+  deleteSchedule(name: string, options?: Call & { reason?: string }): Promise<Schedule>;
   engines(options?: Call): Promise<Engine[]>;
   workers(options?: Call): Promise<{ [name: string]: any }[]>;
   stats(options?: Call): Promise<{ [name: string]: any }>;

@@ -25,6 +25,7 @@ const POLL_MS = 1_000;
 const PROBE_MS = 2_000;
 const POLLING_MS = 60_000; // then a better transport is tried again
 const TRANSPORTS = ["websocket", "sse", "polling"];
+const SCHEDULES = "/api/v1/schedules";
 const FINAL = new Set(["completed", "failed", "cancelled"]);
 const FINISHED = new Set([1000, 4000]);
 const STOP = new Set([4004, 4400, 4403, 1002, 1003, 1007, 1009]);
@@ -166,6 +167,35 @@ export class Phaseline {
   /** The same to every job that `q` finds: first its {count, confirm}, then with `confirm` up to `limit` of them. */
   bulk(action, q, { confirm, limit, reason, signal } = {}) {
     return this._json("POST", "/api/v1/bulk", { body: { action, q, confirm, limit, reason }, signal });
+  }
+
+  /** Jobs made again and again, by name. */
+  async schedules(options = {}) {
+    return (await this._json("GET", SCHEDULES, options)).schedules;
+  }
+
+  /** One of them with its `acts`, newest first. */
+  schedule(name, options = {}) {
+    return this._json("GET", scheduled(name), options);
+  }
+
+  /** Makes `job` ({engine, params, …}) at every tick of `cron`; of ticks missed `catchUp` makes "skip", "last" or "all". */
+  createSchedule(name, cron, job, { timezone, catchUp, catchUpMax, reason, signal } = {}) {
+    const body = { name, cron, job, timezone, catch_up: catchUp, catch_up_max: catchUpMax, reason };
+    return this._json("POST", SCHEDULES, { body, repeatable: false, signal });
+  }
+
+  pauseSchedule(name, { reason, signal } = {}) {
+    return this._json("POST", scheduled(name, "pause"), { body: { reason }, signal });
+  }
+
+  resumeSchedule(name, { reason, signal } = {}) {
+    return this._json("POST", scheduled(name, "resume"), { body: { reason }, signal });
+  }
+
+  /** Removes it; the jobs it made stay. */
+  deleteSchedule(name, { reason, signal } = {}) {
+    return this._json("DELETE", scheduled(name), { query: { reason }, repeatable: false, signal });
   }
 
   /** What can run: name, version, summary, phases, JSON Schemas of params and result. */
@@ -692,11 +722,11 @@ class FeedFollow extends Follow {
     if (!link.greeted) yield { type: "hello", feed: true };
     for (;;) {
       const answer = await this._open(link, "/api/v1/events", { cursor: this.cursor, limit: 500 }, "application/json");
-      const page = await answer.json();
-      if (page.events.length) yield { type: "batch", events: page.events, cursor: page.next_cursor };
-      else break;
+      const { events, next_cursor: cursor } = await answer.json();
+      // Also an empty page says where it ends: `now` is another place each time.
+      if (!events.length) return void (yield { type: "caught_up", cursor });
+      yield { type: "batch", events, cursor };
     }
-    yield { type: "caught_up", cursor: this.cursor };
   }
 }
 
@@ -872,6 +902,10 @@ function decoded(text) {
 
 function path(id, part) {
   return `/api/v1/jobs/${encodeURIComponent(id)}${part ? `/${part}` : ""}`;
+}
+
+function scheduled(name, part) {
+  return `${SCHEDULES}/${encodeURIComponent(name)}${part ? `/${part}` : ""}`;
 }
 
 function pause(ms, signal) {

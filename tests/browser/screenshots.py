@@ -32,6 +32,7 @@ async def run(url: str, folder: Path, only: str) -> None:
         "job_failed": f"/jobs/{failed}",
         "job_past": f"/jobs/{fpl}?at=9",
         "submit": "/submit/fpl",
+        "schedules": "/schedules",
         "workers": "/workers",
         "live": "/live",
         "audit": "/audit",

@@ -22,6 +22,7 @@ VIEWS = {
     "/": "Newest jobs",
     "/jobs": "Jobs",
     "/submit/fpl": "team id",
+    "/schedules": "There is none yet.",
     "/workers": "Engines",
     "/live": "holes repaired",
     "/audit": "Administrative acts",
@@ -280,7 +281,7 @@ async def test_every_view_fits_a_phone_and_has_no_serious_accessibility_problem(
     assert problems == []
 
 
-@pytest.mark.parametrize("path", ["/", "/jobs", "/submit", "/live", "/audit", "job"])
+@pytest.mark.parametrize("path", ["/", "/jobs", "/submit", "/schedules", "/live", "/audit", "job"])
 async def test_a_first_load_is_under_100_kb_and_asks_nobody_else(page: Page, phaseline: Installation, path: str):
     if path == "job":
         path = f"/jobs/{await submit(phaseline, 'countdown', {'steps': 1, 'step_s': 0})}"

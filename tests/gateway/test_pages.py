@@ -45,7 +45,18 @@ async def test_a_program_is_told_where_things_are(gateway: Gateway):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/jobs", "/jobs/01a20cae-f0fd-7c5c-90af-8d1914daffc9", "/submit/fpl", "/workers", "/live", "/audit"]
+    "path",
+    [
+        "/",
+        "/jobs",
+        "/jobs/01a20cae-f0fd-7c5c-90af-8d1914daffc9",
+        "/submit/fpl",
+        "/schedules",
+        "/schedules/weekly",
+        "/workers",
+        "/live",
+        "/audit",
+    ],
 )
 async def test_each_view_has_an_address_whose_page_may_load_nothing_from_elsewhere(gateway: Gateway, path: str):
     async with gateway.session.get(gateway.server.make_url(path), headers={"Accept": "text/html,*/*"}) as answer:

@@ -251,10 +251,36 @@ for (const transport of ["websocket", "sse", "polling"]) {
     });
     assert.deepEqual(got, oneTo(job.seq));
   });
+
+  test(`the feed over ${transport} without a cursor brings all that happens once it is live`, async () => {
+    const only = new Phaseline(proxy.url, { WebSocket, transports: [transport] });
+    const got = [];
+    let job;
+    const feed = only.feed({ onConnection: (state) => state === "live" && (job ??= finished()), onEvent: (event) => got.push(event) });
+    while (!job || !got.some((event) => event.type === "complete")) await new Promise((turn) => setTimeout(turn, 10));
+    const { id, seq } = await job;
+    while (got.filter((event) => event.job_id === id).length < seq) await new Promise((turn) => setTimeout(turn, 10));
+    feed.stop();
+    assert.deepEqual(seqs(got.filter((event) => event.job_id === id)), oneTo(seq));
+  });
 }
 
 test("a stream that ends for good is told apart from one that broke", async () => {
   const bad = client.follow((await finished()).id);
   bad._streamQuery = () => ({ after: "x" });
   await assert.rejects(collected(bad), (failure) => failure instanceof StreamRefused && failure.code === 4400);
+});
+
+test("a schedule is made, paused, resumed and removed, and what is wrong is named", async () => {
+  const name = `js-${Date.now()}`;
+  await assert.rejects(client.createSchedule(name, "0 6 * *", { engine: "countdown" }), (failure) => failure instanceof Invalid && failure.errors[0].field === "cron");
+  const made = await client.createSchedule(name, "0 6 * * 5", { engine: "countdown", params: { steps: 2 } }, { timezone: "Europe/Zurich", catchUp: "skip", reason: "weekly" });
+  assert.deepEqual([made.name, made.catch_up, made.paused, made.job.params.steps], [name, "skip", false, 2]);
+  await assert.rejects(client.createSchedule(name, "0 6 * * 5", { engine: "countdown" }), Conflict);
+  assert.ok((await client.schedules()).some((one) => one.name === name));
+  assert.equal((await client.pauseSchedule(name)).next_at, null);
+  assert.equal((await client.resumeSchedule(name, { reason: "again" })).paused, false);
+  assert.deepEqual((await client.schedule(name)).acts.map(({ act }) => act), ["resumed", "paused", "created"]);
+  assert.equal((await client.deleteSchedule(name)).name, name);
+  await assert.rejects(client.schedule(name), NotFound);
 });
