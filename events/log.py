@@ -394,8 +394,8 @@ class Log(Protocol):
         """Jobs past a deadline and running jobs without a live worker."""
 
     async def due_counts(self) -> dict[tuple[str, int], int]:
-        """Number of due queued jobs by engine and version, left out those that must run alone, which polls
-        find, and those that would pass a limit."""
+        """Number of due queued jobs by engine and version, of an engine 10 000 at most; left out those that must run
+        alone, which polls find, and those that would pass a limit."""
 
     async def make_partitions(self) -> None:
         """Makes what partitions the coming days need; nothing on SQLite."""

@@ -162,6 +162,8 @@ class PostgresLog(SqlSealLog):
                 return Contended(text)  # one is made, or its job is refused: others need not wait
             if t.UNFINISHED in text:
                 return Contended(text)  # somebody was quicker: judged again, it has a holder
+            if '"pk_jobs"' in text:
+                return Contended(text)  # our own, of a commit without an answer that came through after all
             if state.startswith(CONTENT):
                 return Unstorable(f"the database refused this content: {text}")
             return LogUnavailable(f"the database does not answer: {text}")
@@ -219,29 +221,35 @@ class PostgresLog(SqlSealLog):
         transaction that commits late. The text of `xid` has a name of its own: ordered by it, 999 came after 1000.
         Nothing is appended to an earlier epoch any more, and its transaction ids may be another server's: all of it
         counts."""
-        rows, last = await self._behind(sql.FEED, cursor, limit, tenant, bytes_max, acts=acts)
+        asked = () if tenant is None else (tenant, acts)
+        rows, last = await self._behind(sql.FEED_OF_TENANT if asked else sql.FEED, cursor, limit, bytes_max, *asked)
         cursors = [f"{row[0]}:{row[1]}:{row[2]}" for row in rows]
-        return FeedPage([to_recorded(row[3:-1]) for row in rows], cursors, last)
+        return FeedPage([to_recorded(row[3 : -sql.FEED_TAIL]) for row in rows], cursors, last)
 
     async def sealable(self, cursor: str, limit: int) -> tuple[list[Envelope], str]:
-        rows, last = await self._behind(sql.SEALABLE, cursor, limit, None, NO_LIMIT)
-        return [to_envelope((*row[3:-1], f"{row[0]}:{row[1]}:{row[2]}")) for row in rows], last
+        rows, last = await self._behind(sql.SEALABLE, cursor, limit, NO_LIMIT)
+        return [to_envelope((*row[3 : -sql.FEED_TAIL], f"{row[0]}:{row[1]}:{row[2]}")) for row in rows], last
 
     async def _behind(
-        self, sql: str, cursor: str, limit: int, tenant: str | None, bytes_max: int, *, acts: bool = True
+        self, text: str, cursor: str, limit: int, bytes_max: int, tenant: str | None = None, acts: Any = None
     ) -> tuple[Sequence[Any], str]:
-        """The rows of `_feed_of` behind a cursor, and the cursor behind them."""
+        """The rows of `_feed_of` behind a cursor, and the cursor behind them. With a tenant that one goes as far as was
+        looked, or whoever has nothing new reads what others did again each time."""
         epoch, xid, pos = map(int, cursor.split(":")) if cursor else (0, 0, 0)
-        asked = (epoch, str(xid), pos, limit, tenant, bytes_max, acts)
-        found = await self._fetch(sql, *asked, tenant=tenant)
+        asked: tuple[Any, ...] = (epoch, str(xid), pos, limit, bytes_max)
+        if tenant is not None:
+            asked = (*asked, tenant, acts)
+        found = await self._fetch(text, *asked, tenant=tenant)
         if found[0]["pos"] is None and found[0]["over"]:
             later = (await self._raw("SELECT min(epoch) FROM events WHERE epoch > $1", epoch))[0][0]
             # What was still being written at the first look is there by now: a later epoch has begun.
-            found = await self._fetch(sql, *asked, tenant=tenant)
+            found = await self._fetch(text, *asked, tenant=tenant)
             if later and found[0]["pos"] is None:
-                return await self._behind(sql, f"{later}:0:-1", limit, tenant, bytes_max, acts=acts)
+                return await self._behind(text, f"{later}:0:-1", limit, bytes_max, tenant, acts)
         rows = [row for row in found if row["pos"] is not None]
         last = f"{rows[-1][0]}:{rows[-1][1]}:{rows[-1][2]}" if rows else f"{epoch}:{xid}:{pos}"
+        if tenant is not None and not found[0]["over"] and len(rows) == found[0]["behind"] < limit:
+            last = f"{epoch}:{found[0]['xmin']}:-1"
         return rows, last
 
     async def heads_sealed(self, job_ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:

@@ -26,10 +26,12 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
     table,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
@@ -75,6 +77,12 @@ JOBS_PAGE = 500
 EVENTS_PAGE = 2000
 NO_LIMIT = 2**31 - 1
 YOUNG_MAX = 500  # jobs looked at one by one, instead of going through all of them
+COUNTED_MAX = 10_000  # due jobs of an engine that are counted; a queue of tickets holds no more
+
+# As words of the statement: a plan for any status cannot use the indexes of one.
+_QUEUED = t.jobs.c.status == literal_column("'queued'")
+_RUNNING = t.jobs.c.status == literal_column("'running'")
+_CAREFREE = t.jobs.c.losses < literal_column(str(CAREFUL_LOSSES))
 
 RECORDED = tuple(t.events.c[name] for name in Recorded.__slots__)
 JOB_ROW = (*(t.jobs.c[name] for name in t.LIFECYCLE), *(
@@ -458,7 +466,7 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
 
     def _seen_workers(self) -> Select[Any]:
         w, j = t.workers, t.jobs
-        running = select(func.count()).where(j.c.worker_id == w.c.id, j.c.status == "running").scalar_subquery()
+        running = select(func.count()).where(j.c.worker_id == w.c.id, _RUNNING).scalar_subquery()
         seen = select(w, running.label("running")).where(w.c.lease_until > self._now_sql() - WORKER_SHOWN_MS)
         return seen.order_by(w.c.started_at)
 
@@ -489,7 +497,7 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
             if held or await self.lead(name, holder, lease_s):
                 leads.append(name)
         overdue = "expire" in leads and bool(await self.overdue(1))
-        due = "tickets" in leads and bool(await self.due_counts())
+        due = "tickets" in leads and await self._any_due()
         behind = copied is not None and bool((await self.feed(copied, 1)).events)
         ticks = "schedules" in leads and bool(await self.due_schedules(1))
         return Look(await self.now(), tuple(leads), overdue, due, behind, ticks)
@@ -516,8 +524,8 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
         j, w = t.jobs.c, t.workers.c
         now = self._now_sql()
         live = exists().where(w.id == j.worker_id, w.lease_until > now)
-        running = j.status == "running"
-        started_by = and_(j.status == "queued", j.started_at.is_(None), _passed(j.opened_at, j.start_s, now))
+        running = _RUNNING
+        started_by = and_(_QUEUED, j.started_at.is_(None), _passed(j.opened_at, j.start_s, now))
         cause = case(
             (and_(running, ~live), literal("lost")),
             (and_(running, j.cancel_at + SWEEP_MARGIN_MS < now), literal("cancel_grace")),
@@ -526,18 +534,31 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
             (and_(running, _passed(j.attempt_at, j.attempt_s, now, SWEEP_MARGIN_MS)), literal("attempt_timeout")),
             (and_(running, _passed(j.last_at, j.stall_s, now, SWEEP_MARGIN_MS)), literal("stall_timeout")),
         )
-        found = select(j.id, j.attempt, cause.label("cause")).where(j.status.in_(("queued", "running"))).subquery()
+        judged = select(j.id, j.attempt, cause.label("cause"))
+        timed = or_(j.start_s.is_not(None), j.total_s.is_not(None))
+        found = union_all(judged.where(running), judged.where(_QUEUED, timed)).subquery()  # an index each
         return select(found).where(found.c.cause.is_not(None))
+
+    async def _any_due(self) -> bool:
+        j = t.jobs.c
+        first = select(j.not_before, self._now_sql()).where(_QUEUED, _CAREFREE).order_by(j.not_before.nulls_first())
+        rows = await self._rows(first.limit(1))
+        return bool(rows) and (rows[0][0] is None or rows[0][0] <= rows[0][1])
 
     async def due_counts(self) -> dict[tuple[str, int], int]:
         j = t.jobs.c
-        due = and_(j.status == "queued", func.coalesce(j.not_before, 0) <= self._now_sql(), j.losses < CAREFUL_LOSSES)
         columns = (j.engine, j.engine_version, j.tenant, j.concurrency_key, j.concurrency_limit)
-        rows = await self._rows(select(*columns, func.count()).where(due).group_by(*columns))
+        rows: list[Row[Any]] = []
+        engine = ""
+        while engine := (await self._rows(select(func.min(j.engine)).where(_QUEUED, j.engine > engine)))[0][0]:
+            due = select(*columns).where(_QUEUED, j.engine == engine, _CAREFREE)
+            due = due.where(func.coalesce(j.not_before, literal_column("0")) <= self._now_sql())
+            some = due.limit(COUNTED_MAX).subquery()
+            rows += await self._rows(select(*some.c, func.count()).group_by(*some.c))
         running: dict[str, int] = {}
         holding: dict[tuple[str, str], int] = {}
         if self.running_jobs_max or any(row.concurrency_key for row in rows):
-            runs = select(j.tenant, j.concurrency_key, func.count()).where(j.status == "running")
+            runs = select(j.tenant, j.concurrency_key, func.count()).where(_RUNNING)
             for tenant, key, number in map(tuple, await self._rows(runs.group_by(j.tenant, j.concurrency_key))):
                 running[tenant] = running.get(tenant, 0) + number
                 holding[tenant, key] = number
@@ -590,14 +611,14 @@ def _held_by(worker_id: str) -> Select[Any]:
     j = t.jobs.c
     return select(
         j.id, j.attempt, j.lease_id, j.cancel_mode, j.cancel_at, j.opened_at, j.total_s
-    ).where(j.worker_id == worker_id, j.status == "running")  # fmt: skip
+    ).where(j.worker_id == worker_id, _RUNNING)  # fmt: skip
 
 
 def waiting_for_room(now: int, lease_s: float) -> Select[Any]:
     """Engines and versions of jobs that must run alone and have been due for long."""
     j = t.jobs.c
     since = now - int(ROOM_AFTER_LEASES * lease_s * 1000)
-    must_run_alone = and_(j.status == "queued", j.losses >= CAREFUL_LOSSES)
+    must_run_alone = and_(_QUEUED, j.losses >= literal_column(str(CAREFUL_LOSSES)))
     long_due = and_(j.last_at <= since, func.coalesce(j.not_before, 0) <= since)
     return select(j.engine, j.engine_version).distinct().where(must_run_alone, long_due)
 

@@ -53,21 +53,25 @@ _RECORDED = _texts(Recorded.__slots__)
 # One epoch at a time: the planner takes a row comparison's first column for its selectivity, and would read and sort
 # everything behind the cursor for each page. The window runs over the limited rows only. The end is one expression, so
 # that the index ends there too: behind a transaction that runs for long nothing is read again and again.
-# With nothing behind the cursor there is one row, which says whether the log's epoch is a later one.
-def _feed_of(names: Sequence[str]) -> str:
+# With nothing behind the cursor there is one row, which says whether the log's epoch is a later one. All that is behind it
+# was found where `behind` is less than was asked for: up to `xmin`, the oldest transaction that still runs.
+def _feed_of(names: Sequence[str], whose: str = "") -> str:
     return (
-        f"SELECT q.epoch, xid_text, pos, {', '.join(names)}, log.epoch > $1 AS over FROM log LEFT JOIN ("
-        "SELECT p.*, sum(size) OVER w AS total, row_number() OVER w AS nth FROM ("
+        f"SELECT q.epoch, xid_text, pos, {', '.join(names)}, log.epoch > $1 AS over, coalesce(behind, 0) AS behind, "
+        "pg_snapshot_xmin(pg_current_snapshot())::text AS xmin FROM log LEFT JOIN ("
+        "SELECT p.*, sum(size) OVER w AS total, row_number() OVER w AS nth, count(*) OVER () AS behind FROM ("
         f"SELECT epoch, xid, xid::text AS xid_text, pos, size, {_texts(names)} FROM events "
         "WHERE epoch = $1 AND (xid, pos) > ($2::text::xid8, $3) "
         "AND xid < CASE WHEN $1 < (SELECT epoch FROM log) THEN '18446744073709551615'::xid8 "
         "ELSE pg_snapshot_xmin(pg_current_snapshot()) END "
-        f"AND ($5::text IS NULL OR tenant = $5 AND ($7::boolean OR type <> '{ACT}')) ORDER BY events.xid, pos LIMIT $4"
-        ") p WINDOW w AS (ORDER BY xid, pos)) q ON total <= $6 OR nth = 1 ORDER BY xid, pos"
+        f"{whose}ORDER BY events.xid, pos LIMIT $4"
+        ") p WINDOW w AS (ORDER BY xid, pos)) q ON total <= $5 OR nth = 1 ORDER BY xid, pos"
     )
 
 
+FEED_TAIL = 3  # columns behind those that were asked for
 FEED = _feed_of(Recorded.__slots__)
+FEED_OF_TENANT = _feed_of(Recorded.__slots__, f"AND tenant = $6 AND ($7::boolean OR type <> '{ACT}') ")
 SEALABLE = _feed_of(ENVELOPE)
 # Sequences have no hole, so a range of them bounds the window before anything is summed. In the order of `line_of`.
 LINES = (
@@ -166,6 +170,7 @@ FIRST_LOOK = (
     "INSERT INTO leaders (name, holder, lease_until) SELECT name, $2, 0 FROM unnest($1::text[]) AS name "
     "ON CONFLICT (name) DO NOTHING"
 )
+_READY = f"jobs WHERE status = 'queued' AND losses < {CAREFUL_LOSSES}"  # by ix_jobs_ready, from either end
 # A lease that is locked just now is left alone until the next look: two that look must not wait for each other. What
 # only a leader needs to know is asked only for it: PostgreSQL evaluates no further than the first false condition.
 LOOK = (
@@ -176,8 +181,9 @@ LOOK = (
     "WHERE name = ANY($2::text[]) AND holder = $1 AND lease_until > now) "
     "SELECT now, (SELECT array_agg(name) FROM mine) AS leads, "
     "EXISTS (SELECT FROM mine WHERE name = 'expire') AND EXISTS ({overdue}) AS overdue, "
-    "EXISTS (SELECT FROM mine WHERE name = 'tickets') AND EXISTS (SELECT FROM jobs WHERE status = 'queued' "
-    f"AND coalesce(not_before, 0) <= {NOW} AND losses < {CAREFUL_LOSSES}) AS due, "
+    "EXISTS (SELECT FROM mine WHERE name = 'tickets') AND ("
+    f"coalesce((SELECT not_before IS NULL FROM {_READY} ORDER BY not_before DESC LIMIT 1), false) "
+    f"OR coalesce((SELECT min(not_before) FROM {_READY}) <= {NOW}, false)) AS due, "
     "$4::bigint IS NOT NULL AND ((SELECT epoch FROM log) > $4 OR EXISTS (SELECT FROM events WHERE epoch = $4 "
     "AND (xid, pos) > ($5::text::xid8, $6::bigint) AND xid < pg_snapshot_xmin(pg_current_snapshot()))) AS behind, "
     "EXISTS (SELECT FROM mine WHERE name = 'schedules') "

@@ -128,6 +128,19 @@ jobs = Table(
         postgresql_where=text("status = 'queued' AND losses >= 2"),
         sqlite_where=text("status = 'queued' AND losses >= 2"),
     ),
+    # What the leader asks every second: is any job due, has a deadline of one that waits passed.
+    Index(
+        "ix_jobs_ready",
+        "not_before",
+        postgresql_where=text("status = 'queued' AND losses < 2"),
+        sqlite_where=text("status = 'queued' AND losses < 2"),
+    ),
+    Index(
+        "ix_jobs_timed",
+        "id",
+        postgresql_where=text("status = 'queued' AND (start_s IS NOT NULL OR total_s IS NOT NULL)"),
+        sqlite_where=text("status = 'queued' AND (start_s IS NOT NULL OR total_s IS NOT NULL)"),
+    ),
     Index(
         "ix_jobs_running",
         "worker_id",
@@ -195,6 +208,7 @@ events = Table(
     Column("pos", Serial, primary_key=True, autoincrement=True),
     *(Column(name, kind, nullable=False) for name, kind in _EVENT_COLUMNS),
     UniqueConstraint("job_id", "seq"),
+    Index("ix_events_tenant", "tenant", "pos"),
     sqlite_autoincrement=True,
 )
 
@@ -461,4 +475,4 @@ log = Table(
 # One row: the oldest revision whose code may go on with this schema. A migration that takes something away raises it.
 compatible = Table("compatible", metadata, Column("since", Text, primary_key=True))
 
-REVISION = "0024"  # the schema this code needs; a test holds it against `migrations.head()`
+REVISION = "0025"  # the schema this code needs; a test holds it against `migrations.head()`

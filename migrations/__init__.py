@@ -62,7 +62,11 @@ def downgrade(connection: Connection, revision: str) -> None:
 def _alone(connection: Connection) -> Iterator[None]:
     """One migration at a time: alembic has no lock of its own and racing ones break each other."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
+        # Whoever waits for a lock is in a transaction all the while, and an index built beside writers waits for those.
+        while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}).scalar_one():
+            connection.commit()
+            connection.execute(text("SELECT pg_sleep(0.2)"))
+            connection.commit()
         connection.commit()  # a session lock outlives its transaction; migrations need their own
         try:
             yield
