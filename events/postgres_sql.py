@@ -55,23 +55,31 @@ _RECORDED = _texts(Recorded.__slots__)
 # that the index ends there too: behind a transaction that runs for long nothing is read again and again.
 # With nothing behind the cursor there is one row, which says whether the log's epoch is a later one. All that is behind it
 # was found where `behind` is less than was asked for: up to `xmin`, the oldest transaction that still runs.
-def _feed_of(names: Sequence[str], whose: str = "") -> str:
+_BEHIND = "(xid, pos) > ($2::text::xid8, $3)"
+# The comparison of four begins where the index does, and only the index that begins with the tenant is in this order: by the
+# other one a tenant with few events would read everybody's.
+_TENANTS_BEHIND = (
+    f"(tenant, epoch, xid, pos) > ($6, $1, $2::text::xid8, $3) AND tenant <= $6 AND ($7::boolean OR type <> '{ACT}')"
+)
+
+
+def _feed_of(names: Sequence[str], behind: str = _BEHIND, order: str = "") -> str:
     return (
         f"SELECT q.epoch, xid_text, pos, {', '.join(names)}, log.epoch > $1 AS over, coalesce(behind, 0) AS behind, "
         "pg_snapshot_xmin(pg_current_snapshot())::text AS xmin FROM log LEFT JOIN ("
         "SELECT p.*, sum(size) OVER w AS total, row_number() OVER w AS nth, count(*) OVER () AS behind FROM ("
         f"SELECT epoch, xid, xid::text AS xid_text, pos, size, {_texts(names)} FROM events "
-        "WHERE epoch = $1 AND (xid, pos) > ($2::text::xid8, $3) "
+        f"WHERE epoch = $1 AND {behind} "
         "AND xid < CASE WHEN $1 < (SELECT epoch FROM log) THEN '18446744073709551615'::xid8 "
         "ELSE pg_snapshot_xmin(pg_current_snapshot()) END "
-        f"{whose}ORDER BY events.xid, pos LIMIT $4"
+        f"ORDER BY {order}events.xid, pos LIMIT $4"
         ") p WINDOW w AS (ORDER BY xid, pos)) q ON total <= $5 OR nth = 1 ORDER BY xid, pos"
     )
 
 
 FEED_TAIL = 3  # columns behind those that were asked for
 FEED = _feed_of(Recorded.__slots__)
-FEED_OF_TENANT = _feed_of(Recorded.__slots__, f"AND tenant = $6 AND ($7::boolean OR type <> '{ACT}') ")
+FEED_OF_TENANT = _feed_of(Recorded.__slots__, _TENANTS_BEHIND, "tenant, ")
 SEALABLE = _feed_of(ENVELOPE)
 # Sequences have no hole, so a range of them bounds the window before anything is summed. In the order of `line_of`.
 LINES = (

@@ -52,13 +52,27 @@ def differences(connection: Connection) -> list[Any]:
 
 
 def _names_events(change: Any) -> bool:
-    return bool(change[0] == "add_table" and change[1].name == "events")
+    made = {"add_table": lambda of: of.name, "add_index": lambda of: of.table.name}
+    return change[0] in made and made[change[0]](change[1]) == "events"
 
 
 async def test_the_migrated_schema_is_what_the_code_describes(settings: Settings) -> None:
     await database.migrate(settings)
     assert await on_connection(settings, differences) == []
     assert migrations.head() == tables.REVISION
+    if settings.database_url:
+        assert await on_connection(settings, _indexes_of_feeds) == (True, 0)
+
+
+def _indexes_of_feeds(connection: Connection) -> tuple[bool, int]:
+    """Whether the index of tenants' feeds is whole, and how many partitions lack theirs or have half of it."""
+    whole = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_events_tenant'::regclass"
+    parts = (
+        "SELECT count(*) FROM pg_inherits p WHERE inhparent = 'events'::regclass AND NOT EXISTS (SELECT FROM pg_inherits i "
+        "JOIN pg_index x ON x.indexrelid = i.inhrelid WHERE i.inhparent = 'ix_events_tenant'::regclass "
+        "AND x.indrelid = p.inhrelid AND x.indisvalid)"
+    )
+    return connection.exec_driver_sql(whole).scalar_one(), connection.exec_driver_sql(parts).scalar_one()
 
 
 async def test_up_down_and_up_again_leaves_a_working_log(settings: Settings) -> None:

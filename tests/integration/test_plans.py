@@ -1,5 +1,5 @@
-"""What the committer asks PostgreSQL costs the same however many jobs wait: each statement, by the blocks it touches on a
-connection like the committer's."""
+"""What is asked of PostgreSQL again and again costs the same however much is in the log: each statement, by the blocks it
+touches with the plan the committer's connection keeps."""
 
 import json
 from pathlib import Path
@@ -18,10 +18,10 @@ BLOCKS_MAX = 100  # all these jobs fill ten times as many, an index of them some
 OURS = "('id', 'key_sha256', 'unique_key')"
 
 
-async def test_no_statement_of_the_committer_reads_more_where_many_jobs_wait(
+async def test_no_statement_reads_more_where_many_jobs_wait_and_others_have_many_events(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    """20 000 due jobs of one tenant, each with a key and a unique key; behind them one job of another tenant."""
+    """20 000 due jobs of one tenant, each with an event, a key and a unique key; behind them one job of another tenant."""
     settings = await postgres_settings(postgres, tmp_path)
     async with open_log(settings) as log, committing(log) as running:
         first = await running.submit(tenant="large", key="key", unique_key="key")
@@ -36,10 +36,21 @@ async def test_no_statement_of_the_committer_reads_more_where_many_jobs_wait(
                 "SELECT ('01000000' || substr(md5(n::text), 9))::uuid, 'key' || n, 'key' || n, " + names + " "
                 f"FROM generate_series(2, {JOBS}) AS s (n), jobs"
             )
-            await connection.exec_driver_sql("ANALYZE jobs")
+            copied = await connection.exec_driver_sql(
+                "SELECT string_agg(column_name, ', ') FROM information_schema.columns WHERE table_name = 'events' "
+                "AND column_name NOT IN ('job_id', 'pos', 'xid')"
+            )
+            names = copied.scalar_one()
+            await connection.exec_driver_sql(
+                f"INSERT INTO events (job_id, {names}) SELECT overlay(job_id::text PLACING substr(md5(n::text), 1, 12) FROM 25)"
+                f"::uuid, {names} FROM generate_series(2, {JOBS}) AS s (n), events"
+            )
+            await connection.exec_driver_sql("ANALYZE jobs, events")
         small = await running.submit(tenant="small")
         await log.beat(a_worker(), 3600.0)
         now = await log.now()
+        assert (await log.look("me", ["expire", "tickets"], 60.0, None)).due
+        look = log._look  # type: ignore[attr-defined]
     most = 4 + SPARE
     asked: dict[str, tuple[str, tuple[Any, ...]]] = {
         "a claim": (sql.CLAIMABLE, (["w1"], ["countdown"], [1], [4], CAREFUL_LOSSES, False)),
@@ -51,6 +62,9 @@ async def test_no_statement_of_the_committer_reads_more_where_many_jobs_wait(
         "rivals": (sql.RIVALS, (["large", "small"], ["key7", "key8"], ["key9", None])),
         "holders": (sql.HOLDERS, ([first, small],)),
         "commands of jobs": (sql.FOUND, ([first, small], ["a", "b"])),
+        "a look of the leader": (look, ("me", ["expire", "tickets"], 60_000, None, None, None)),
+        "the feed of the small tenant": (sql.FEED_OF_TENANT, (1, "0", -1, 50, 10**6, "small", False)),
+        "the feed of nobody": (sql.FEED_OF_TENANT, (1, "0", -1, 50, 10**6, "nobody", False)),
     }
     line = PostgresLine(str(settings.database_url))
     read: dict[str, int] = {}
@@ -66,7 +80,16 @@ async def test_no_statement_of_the_committer_reads_more_where_many_jobs_wait(
 
 
 async def _blocks(connection: Any, text: str, values: tuple[Any, ...]) -> int:
-    """By the server's own account, of what it ran."""
-    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}", *values)
+    """By the server's own account, of what it ran. Prepared and executed: that is the plan which is kept."""
+    await connection.execute(f"PREPARE asked AS {text}")
+    told = f"({', '.join(map(_literal, values))})" if values else ""
+    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE asked{told}")
+    await connection.execute("DEALLOCATE asked")
     plan = json.loads(explained)[0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, list):
+        return "'{" + ",".join("NULL" if one is None else str(one) for one in value) + "}'"
+    return "NULL" if value is None else f"'{value}'"
