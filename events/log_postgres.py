@@ -224,17 +224,16 @@ class PostgresLog(SqlSealLog):
         asked = () if tenant is None else (tenant, acts)
         rows, last = await self._behind(sql.FEED_OF_TENANT if asked else sql.FEED, cursor, limit, bytes_max, *asked)
         cursors = [f"{row[0]}:{row[1]}:{row[2]}" for row in rows]
-        return FeedPage([to_recorded(row[3 : -sql.FEED_TAIL]) for row in rows], cursors, last)
+        return FeedPage([to_recorded(row[3:-1]) for row in rows], cursors, last)
 
     async def sealable(self, cursor: str, limit: int) -> tuple[list[Envelope], str]:
         rows, last = await self._behind(sql.SEALABLE, cursor, limit, NO_LIMIT)
-        return [to_envelope((*row[3 : -sql.FEED_TAIL], f"{row[0]}:{row[1]}:{row[2]}")) for row in rows], last
+        return [to_envelope((*row[3:-1], f"{row[0]}:{row[1]}:{row[2]}")) for row in rows], last
 
     async def _behind(
         self, text: str, cursor: str, limit: int, bytes_max: int, tenant: str | None = None, acts: Any = None
     ) -> tuple[Sequence[Any], str]:
-        """The rows of `_feed_of` behind a cursor, and the cursor behind them. With a tenant that one goes as far as was
-        looked, or whoever has nothing new reads what others did again each time."""
+        """The rows of `_feed_of` behind a cursor, and the cursor behind them."""
         epoch, xid, pos = map(int, cursor.split(":")) if cursor else (0, 0, 0)
         asked: tuple[Any, ...] = (epoch, str(xid), pos, limit, bytes_max)
         if tenant is not None:
@@ -248,8 +247,6 @@ class PostgresLog(SqlSealLog):
                 return await self._behind(text, f"{later}:0:-1", limit, bytes_max, tenant, acts)
         rows = [row for row in found if row["pos"] is not None]
         last = f"{rows[-1][0]}:{rows[-1][1]}:{rows[-1][2]}" if rows else f"{epoch}:{xid}:{pos}"
-        if tenant is not None and not found[0]["over"] and len(rows) == found[0]["behind"] < limit:
-            last = f"{epoch}:{found[0]['xmin']}:-1"
         return rows, last
 
     async def heads_sealed(self, job_ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:

@@ -53,8 +53,7 @@ _RECORDED = _texts(Recorded.__slots__)
 # One epoch at a time: the planner takes a row comparison's first column for its selectivity, and would read and sort
 # everything behind the cursor for each page. The window runs over the limited rows only. The end is one expression, so
 # that the index ends there too: behind a transaction that runs for long nothing is read again and again.
-# With nothing behind the cursor there is one row, which says whether the log's epoch is a later one. All that is behind it
-# was found where `behind` is less than was asked for: up to `xmin`, the oldest transaction that still runs.
+# With nothing behind the cursor there is one row, which says whether the log's epoch is a later one.
 _BEHIND = "(xid, pos) > ($2::text::xid8, $3)"
 # The comparison of four begins where the index does, and only the index that begins with the tenant is in this order: by the
 # other one a tenant with few events would read everybody's.
@@ -65,9 +64,8 @@ _TENANTS_BEHIND = (
 
 def _feed_of(names: Sequence[str], behind: str = _BEHIND, order: str = "") -> str:
     return (
-        f"SELECT q.epoch, xid_text, pos, {', '.join(names)}, log.epoch > $1 AS over, coalesce(behind, 0) AS behind, "
-        "pg_snapshot_xmin(pg_current_snapshot())::text AS xmin FROM log LEFT JOIN ("
-        "SELECT p.*, sum(size) OVER w AS total, row_number() OVER w AS nth, count(*) OVER () AS behind FROM ("
+        f"SELECT q.epoch, xid_text, pos, {', '.join(names)}, log.epoch > $1 AS over FROM log LEFT JOIN ("
+        "SELECT p.*, sum(size) OVER w AS total, row_number() OVER w AS nth FROM ("
         f"SELECT epoch, xid, xid::text AS xid_text, pos, size, {_texts(names)} FROM events "
         f"WHERE epoch = $1 AND {behind} "
         "AND xid < CASE WHEN $1 < (SELECT epoch FROM log) THEN '18446744073709551615'::xid8 "
@@ -77,7 +75,6 @@ def _feed_of(names: Sequence[str], behind: str = _BEHIND, order: str = "") -> st
     )
 
 
-FEED_TAIL = 3  # columns behind those that were asked for
 FEED = _feed_of(Recorded.__slots__)
 FEED_OF_TENANT = _feed_of(Recorded.__slots__, _TENANTS_BEHIND, "tenant, ")
 SEALABLE = _feed_of(ENVELOPE)

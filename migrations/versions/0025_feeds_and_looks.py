@@ -42,8 +42,10 @@ def _build(name: str, what: str) -> None:
 
 
 def _children(parent: str) -> list[str]:
-    found = sa.text(f"SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = '{parent}'::regclass ORDER BY 1")
-    return [str(row[0]) for row in op.get_bind().execute(found)]
+    found = sa.text(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass(:parent) ORDER BY 1"
+    )
+    return [str(row[0]) for row in op.get_bind().execute(found, {"parent": parent})]
 
 
 def downgrade() -> None:
