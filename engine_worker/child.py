@@ -226,8 +226,8 @@ def _line(words: str) -> bytes:
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return encode(line | {"time": now}) + b"\n"
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")  # noqa: TID251 who dies loads no clock
+    return encode(line | {"time": now.replace("+00:00", "Z")}) + b"\n"
 
 
 def _limit_memory(bytes_max: int | None) -> None:

@@ -541,9 +541,9 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
 
     async def _any_due(self) -> bool:
         j = t.jobs.c
-        first = select(j.not_before, self._now_sql()).where(_QUEUED, _CAREFREE).order_by(j.not_before.nulls_first())
-        rows = await self._rows(first.limit(1))
-        return bool(rows) and (rows[0][0] is None or rows[0][0] <= rows[0][1])
+        first = select(func.coalesce(j.not_before, 0) <= self._now_sql()).where(_QUEUED, _CAREFREE)
+        rows = await self._rows(first.order_by(j.not_before.nulls_first()).limit(1))
+        return bool(rows and rows[0][0])
 
     async def due_counts(self) -> dict[tuple[str, int], int]:
         j = t.jobs.c

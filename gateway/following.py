@@ -11,8 +11,8 @@ from events.catalog import FINAL
 from events.clock import monotonic
 from events.errors import UnknownJob
 from events.log import Head, Log
-from events.record import DATA_BYTES_MAX
 from events.telemetry import GatewayMetrics
+from events.values import DATA_BYTES_MAX
 from gateway import frames
 from gateway.artifacts import outlasting
 from gateway.bodies import BODY_BYTES_MAX

@@ -14,7 +14,17 @@ from aiohttp import web
 from gateway import fleet
 
 WEB = Path(__file__).parent / "web"
-VIEWS = ("/jobs", "/jobs/{job_id}", "/submit", "/submit/{engine}", "/schedules", "/schedules/{name}", "/workers", "/live", "/audit")
+VIEWS = (
+    "/jobs",
+    "/jobs/{job_id}",
+    "/submit",
+    "/submit/{engine}",
+    "/schedules",
+    "/schedules/{name}",
+    "/workers",
+    "/live",
+    "/audit",
+)
 CLIENT = ("phaseline.js", "phaseline.d.ts")
 COMPRESS_LEVEL = 9  # once, at startup
 _TYPES = {

@@ -117,7 +117,8 @@ def export(folder: Path, job_id: Any, **given: Any) -> None:
 
 @audit.command(
     epilog=closing(
-        "phaseline audit key /etc/phaseline/anchor.pem", codes=_CODES.format("made, or there already", "the file is no such key")
+        "phaseline audit key /etc/phaseline/anchor.pem",
+        codes=_CODES.format("made, or there already", "the file is no such key"),
     )
 )
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))

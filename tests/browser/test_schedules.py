@@ -9,7 +9,9 @@ from tests.installation import Installation, api
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
 
-async def test_a_schedule_is_made_from_the_form_paused_looked_at_and_deleted(page: Page, phaseline: Installation):
+async def test_a_schedule_is_made_from_the_form_paused_looked_at_and_deleted(  # noqa: PLR0915 one life
+    page: Page, phaseline: Installation
+):
     await page.goto("/schedules")
     form = page.get_by_role("form", name="A new schedule")
     await form.get_by_label("Name").fill("from the page")
