@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from playwright.async_api import Page, Response, ViewportSize, expect
+from playwright.async_api import Page, Response, Route, ViewportSize, expect
 
 from gateway.pages import WEB
 from tests.browser.watching import BOUND_MS, at_least, complete, problems_of, sequences
@@ -229,6 +229,36 @@ async def test_a_bulk_action_is_counted_then_confirmed_then_told(page: Page, pha
     assert (await ended(phaseline, late))["status"] == "cancelled"
     await page.get_by_role("button", name="Cancel all").click()
     await expect(page.locator(".notice").last).to_contain_text("nothing to cancel")
+
+
+async def test_a_bulk_action_waits_where_there_is_no_room_for_more(page: Page, phaseline: Installation):
+    later = {"not_before": "2126-11-24T00:00:00Z"}
+    job_id = await submit(phaseline, "echo", {"text": "x"}, tags=["patient"], **later)
+    refused, asked_again = asyncio.Event(), asyncio.Event()
+
+    async def once(route: Route) -> None:
+        confirmed = "confirm" in (route.request.post_data or "")
+        if not confirmed or refused.is_set():
+            if confirmed:
+                asked_again.set()
+            await route.continue_()
+            return
+        refused.set()
+        await route.fulfill(
+            status=429, headers={"Retry-After": "40"}, json={"detail": "no room"}
+        )  # over a call's limit
+
+    await page.route("**/api/v1/bulk", once)
+    await page.clock.install()
+    await page.goto("/jobs?q=tag:patient")
+    await page.get_by_role("button", name="Cancel all").click()
+    await page.get_by_role("dialog", name="Cancel one job").get_by_role("button", name="Yes").click()
+    async with asyncio.timeout(BOUND_MS / 1000):
+        await refused.wait()
+        while not asked_again.is_set():
+            await page.clock.fast_forward(5_000)
+    await expect(page.locator(".notice")).to_contain_text("1 of 1 jobs cancelled.")
+    assert (await ended(phaseline, job_id))["status"] == "cancelled"
 
 
 async def test_the_page_of_the_api_shows_all_of_both_descriptions_and_asks_nobody_else(
