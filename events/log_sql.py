@@ -309,7 +309,8 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
         """Keys and sizes first, one more than may be: bodies are read only of what fits."""
         j = t.jobs.c
         size = sum((func.coalesce(self._octets(text), 0) for text in (j.tags, j.error)), self._octets(j.params))
-        keys = (await self._listed(replace(query, limit=query.limit + 1), j.id, size.label("size"))).subquery()
+        ids = (await self._listed(replace(query, limit=query.limit + 1))).subquery()
+        keys = select(ids.c.id, size.label("size")).join(t.jobs, j.id == ids.c.id).subquery()
         newest = keys.c.id.desc()
         total, nth = func.sum(keys.c.size).over(order_by=newest), func.row_number().over(order_by=newest)
         counted = func.count().over().label("found")
@@ -322,37 +323,22 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
         return func.octet_length(text, type_=Integer)
 
     async def job_ids(self, query: JobQuery) -> list[str]:
-        return [str(row.id) for row in await self._rows(await self._listed(query, t.jobs.c.id), query.tenant)]
+        return [str(row.id) for row in await self._rows(await self._listed(query), query.tenant)]
 
     async def count(self, query: JobQuery) -> int:
-        found = (await self._listed(query, t.jobs.c.id)).order_by(None).subquery()
+        found = (await self._listed(query)).order_by(None).subquery()
         return int((await self._rows(select(func.count()).select_from(found), query.tenant))[0][0])
 
-    async def _listed(self, query: JobQuery, *columns: Any) -> Select[Any]:
-        """Along an index that ends in the id, newest first, so that a page reads what it shows: the tag's, else that of
-        the engine, the status or the tenant, as the planner finds best."""
-        j = t.jobs.c
-        found = select(*columns).where(j.tenant == query.tenant).limit(query.limit)
-        place: Any = j.id
-        for number, tag in enumerate(query.tags):
-            tags = t.job_tags.alias(f"tag_{number}")
-            found = found.join(tags, tags.c.job_id == j.id).where(tags.c.tenant == query.tenant, tags.c.tag == tag)
-            place = tags.c.job_id if number == 0 else place
-        if query.status:
-            found = found.where(j.status.in_(query.status))
-        if query.engine is not None:
-            found = found.where(j.engine == query.engine)
-        if query.rerun_of is not None:
-            found = found.where(j.rerun_of == query.rerun_of)
-        if query.created_after is not None:
-            found = found.where(j.created_at > query.created_after)
-            young = await self._young(query.tenant, query.created_after)
-            found = found if young is None else found.where(j.id.in_(young))
-        if query.before is not None:
-            found = found.where(place < query.before)
-        if query.up_to is not None:
-            found = found.where(place <= query.up_to)
-        return found.order_by(place.desc())
+    async def _listed(self, query: JobQuery) -> Select[Any]:
+        """Ids along an index that ends in the id, newest first, so that a page reads what it shows: the tag's, else that of
+        the engine, the status or the tenant, as the planner finds best. An index alone is read, and of each status its own:
+        for bodies, or for several at once, the planner may go through all jobs from the newest on."""
+        young = None if query.created_after is None else await self._young(query.tenant, query.created_after)
+        if len(query.status) < 2:
+            return _ids(query, young)
+        each = [_ids(replace(query, status=(status,)), young).subquery() for status in query.status]
+        both = union_all(*(select(one.c.id) for one in each)).subquery()
+        return select(both.c.id).order_by(both.c.id.desc()).limit(query.limit)
 
     async def _young(self, tenant: str, created_after: int) -> list[str] | None:
         """The jobs made since, when they are few: then they are all there is to look at. When they are many, the newest
@@ -621,6 +607,30 @@ def waiting_for_room(now: int, lease_s: float) -> Select[Any]:
     must_run_alone = and_(_QUEUED, j.losses >= literal_column(str(CAREFUL_LOSSES)))
     long_due = and_(j.last_at <= since, func.coalesce(j.not_before, 0) <= since)
     return select(j.engine, j.engine_version).distinct().where(must_run_alone, long_due)
+
+
+def _ids(query: JobQuery, young: Sequence[str] | None) -> Select[Any]:
+    j = t.jobs.c
+    found = select(j.id).where(j.tenant == query.tenant).limit(query.limit)
+    place: Any = j.id
+    for number, tag in enumerate(query.tags):
+        tags = t.job_tags.alias(f"tag_{number}")
+        found = found.join(tags, tags.c.job_id == j.id).where(tags.c.tenant == query.tenant, tags.c.tag == tag)
+        place = tags.c.job_id if number == 0 else place
+    if query.status:
+        found = found.where(j.status.in_(query.status))
+    if query.engine is not None:
+        found = found.where(j.engine == query.engine)
+    if query.rerun_of is not None:
+        found = found.where(j.rerun_of == query.rerun_of)
+    if query.created_after is not None:
+        found = found.where(j.created_at > query.created_after)
+        found = found if young is None else found.where(j.id.in_(young))
+    if query.before is not None:
+        found = found.where(place < query.before)
+    if query.up_to is not None:
+        found = found.where(place <= query.up_to)
+    return found.order_by(place.desc())
 
 
 @lru_cache(maxsize=64)  # gateways ask every few seconds, the schema of a large engine is long, and neither ever changes

@@ -259,18 +259,22 @@ _OF_TENANT = select(*_COUNTED).where(*_IS_DUE, _J.tenant == bindparam("tenant"))
 _CANDIDATES = f"{_sql(_OF_TENANT)} LIMIT :most"
 _TAKE = _sql(select(*JOB_ROW).where(_J.id.in_(_among("ids"))))
 # Whether several tenants wait, and whether a concurrency key does.
+# Without being told SQLite takes the index of each tenant's jobs by status, which has the finished ones too.
+_WAITING = "jobs INDEXED BY ix_jobs_share WHERE status = 'queued'"
+_RUNS = "jobs INDEXED BY ix_jobs_running WHERE status = 'running'"
 _SHARES = (
-    "SELECT (SELECT min(tenant) FROM jobs WHERE status = 'queued') IS NOT (SELECT max(tenant) FROM jobs "
-    "WHERE status = 'queued'), EXISTS (SELECT 1 FROM jobs WHERE concurrency_key IS NOT NULL AND status = 'queued')"
+    f"SELECT (SELECT min(tenant) FROM {_WAITING}) IS NOT (SELECT max(tenant) FROM {_WAITING}), "
+    "EXISTS (SELECT 1 FROM jobs INDEXED BY ix_jobs_concurrency WHERE concurrency_key IS NOT NULL "
+    "AND status IN ('queued', 'running') AND status = 'queued')"
 )
 _TENANTS = (
-    "WITH RECURSIVE tenants (tenant) AS (SELECT min(tenant) FROM jobs WHERE status = 'queued' UNION ALL SELECT "
-    "(SELECT min(tenant) FROM jobs WHERE status = 'queued' AND tenant > tenants.tenant) FROM tenants "
+    f"WITH RECURSIVE tenants (tenant) AS (SELECT min(tenant) FROM {_WAITING} UNION ALL SELECT "
+    f"(SELECT min(tenant) FROM {_WAITING} AND tenant > tenants.tenant) FROM tenants "
     "WHERE tenants.tenant IS NOT NULL) SELECT tenant FROM tenants WHERE tenant IS NOT NULL"
 )
-_RUNNING = "SELECT tenant, count(*) FROM jobs WHERE status = 'running' GROUP BY tenant"
+_RUNNING = f"SELECT tenant, count(*) FROM {_RUNS} GROUP BY tenant"
 _HOLDING = (
-    "SELECT tenant, concurrency_key, count(*) FROM jobs WHERE status = 'running' AND concurrency_key IS NOT NULL "
+    f"SELECT tenant, concurrency_key, count(*) FROM {_RUNS} AND concurrency_key IS NOT NULL "
     "GROUP BY tenant, concurrency_key"
 )
 _SAVE = _sql(

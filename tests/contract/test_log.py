@@ -1059,6 +1059,8 @@ async def test_lists_read_an_index_however_many_jobs_there_are(
         (JobQuery("default", engine="rare"), [wanted]),
         (JobQuery("default", created_after=made_at), sorted([wanted, common], reverse=True)),
         (JobQuery("default", status=("running",)), []),
+        (JobQuery("default", status=("failed", "running")), []),
+        (JobQuery("default", status=("running", "queued")), sorted([wanted, common], reverse=True)),
         (JobQuery("default", rerun_of=wanted), [common]),
         (JobQuery("default", rerun_of=common), []),
     ):
@@ -1073,7 +1075,7 @@ async def test_lists_read_an_index_however_many_jobs_there_are(
 
 async def _rows_read(log: Log, query: JobQuery, settings: Settings) -> int:
     """By the database's own account, of the larger of the two statements; on SQLite only whether a whole table is scanned."""
-    ids = await log._listed(query, tables.jobs.c.id)  # type: ignore[attr-defined]
+    ids = await log._listed(query)  # type: ignore[attr-defined]
     page = await log._job_page(query)  # type: ignore[attr-defined]
     return max(await _read_for(log, ids, settings), await _read_for(log, page, settings))
 
