@@ -237,7 +237,9 @@ class PostgresTransaction:
         engines, versions = [engine for engine, _ in more], [version for _, version in more]
         most = [LIMITED_MAX if limited else number for number in more.values()]
         ahead = AHEAD if limited else max(most)
-        found = await self._connection.fetch(sql.CANDIDATES, engines, versions, most, now, losses_below, ahead)
+        turns = sum(more.values())
+        asked = (engines, versions, most, now, losses_below, ahead, turns, self._log.running_jobs_max)
+        found = await self._connection.fetch(sql.CANDIDATES, *asked)
         ids = chosen([Candidate(*row) for row in found], more, self._log.running_jobs_max)
         taken = {row.job.id: row for row in map(to_job_row, await self._connection.fetch(sql.TAKE, ids, now))}
         return [taken[job_id] for job_id in ids if job_id in taken]

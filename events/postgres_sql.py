@@ -130,26 +130,41 @@ CLAIMABLE = _claimable(
 )
 # Soon after nobody was found to share with: a job that has a limit waits for the next question, none passes it.
 CLAIMABLE_ALONE = _claimable("SELECT false AS limited, false AS shared", "concurrency_key IS NULL")
-# Each tenant that has queued jobs, found by one look at an index each; what it runs; and its next jobs of each engine that
-# are within the limits of their concurrency keys. As columns of `Candidate`. The comparisons of pairs say no more than two
-# equalities would, but only the index that begins with the tenant can answer them: by the one of all due jobs of an engine
-# whoever has one job behind a hundred thousand of somebody else's costs reading them.
+
+
+# Whose turn it can be: of each tenant that has queued jobs, found by one look at an index each, what it runs and its next job
+# of each engine that is within the limit of its concurrency key. Of those the first $7 by what they run and that rank: no
+# more tenants can come to a turn, however many wait. Of each of them the next jobs, as columns of `Candidate`.
+# The comparisons of pairs say no more than two equalities would, but only the index that begins with the tenant is in their
+# order: by the one of all due jobs of an engine, whoever has one job behind a hundred thousand of somebody else's costs
+# reading them.
+def _within_limits(tenant: str, engine: str, version: str, columns: str, most: str) -> str:
+    return (
+        f"SELECT {columns} FROM (SELECT id, tenant, engine, engine_version, rank, concurrency_key, concurrency_limit FROM jobs "
+        f"WHERE status = 'queued' AND (tenant, engine) >= ({tenant}, {engine}) AND (tenant, engine) <= ({tenant}, {engine}) "
+        f"AND engine_version = {version} AND coalesce(not_before, 0) <= $4 AND losses < $5 "
+        "ORDER BY tenant, engine, rank LIMIT $6) AS ahead LEFT JOIN busy USING (tenant, concurrency_key) "
+        "WHERE concurrency_limit IS NULL OR coalesce(busy.holding, 0) < concurrency_limit "
+        f"ORDER BY tenant, engine, rank LIMIT {most}"
+    )
+
+
 CANDIDATES = (
     "WITH RECURSIVE tenants (tenant) AS (SELECT min(tenant) FROM jobs WHERE status = 'queued' UNION ALL SELECT "
     "(SELECT min(tenant) FROM jobs WHERE status = 'queued' AND tenant > tenants.tenant) FROM tenants "
     "WHERE tenants.tenant IS NOT NULL), busy AS MATERIALIZED (SELECT tenant, concurrency_key, count(*) AS holding FROM jobs "
-    "WHERE status = 'running' AND concurrency_key IS NOT NULL GROUP BY tenant, concurrency_key) "
-    "SELECT found.id::text, found.tenant, found.engine, found.engine_version, found.rank, found.concurrency_key, "
-    "found.concurrency_limit, load.running, found.holding FROM tenants CROSS JOIN LATERAL ("
+    "WHERE status = 'running' AND concurrency_key IS NOT NULL GROUP BY tenant, concurrency_key), "
+    "firsts AS MATERIALIZED (SELECT tenants.tenant, load.running, wanted.*, first.rank FROM tenants CROSS JOIN LATERAL ("
     "SELECT count(*) AS running FROM jobs WHERE tenant = tenants.tenant AND status = 'running') AS load "
     "CROSS JOIN unnest($1::text[], $2::integer[], $3::bigint[]) AS wanted (engine, version, most) CROSS JOIN LATERAL ("
-    "SELECT ahead.*, coalesce(busy.holding, 0) AS holding FROM (SELECT id, tenant, engine, engine_version, rank, "
-    "concurrency_key, concurrency_limit FROM jobs WHERE status = 'queued' "
-    "AND (tenant, engine) >= (tenants.tenant, wanted.engine) AND (tenant, engine) <= (tenants.tenant, wanted.engine) "
-    "AND engine_version = wanted.version AND coalesce(not_before, 0) <= $4 AND losses < $5 "
-    "ORDER BY tenant, engine, rank LIMIT $6) AS ahead LEFT JOIN busy USING (tenant, concurrency_key) "
-    "WHERE concurrency_limit IS NULL OR coalesce(busy.holding, 0) < concurrency_limit "
-    "ORDER BY rank LIMIT wanted.most) AS found WHERE tenants.tenant IS NOT NULL"
+    f"{_within_limits('tenants.tenant', 'wanted.engine', 'wanted.version', 'rank', '1')}) AS first "
+    "WHERE tenants.tenant IS NOT NULL AND ($8::bigint = 0 OR load.running < $8)), "
+    "few AS MATERIALIZED (SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY engine, version ORDER BY running, rank) "
+    "AS place FROM firsts) AS placed WHERE place <= $7::bigint) "
+    "SELECT found.id::text, found.tenant, found.engine, found.engine_version, found.rank, found.concurrency_key, "
+    "found.concurrency_limit, few.running, found.holding FROM few CROSS JOIN LATERAL ("
+    f"{_within_limits('few.tenant', 'few.engine', 'few.version', 'ahead.*, coalesce(busy.holding, 0) AS holding', 'few.most')}"
+    ") AS found"
 )
 TAKE = (
     f"SELECT {_JOB_ROW} FROM jobs WHERE id = ANY($1::uuid[]) AND status = 'queued' "

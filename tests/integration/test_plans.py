@@ -55,7 +55,7 @@ async def test_no_statement_reads_more_where_many_jobs_wait_and_others_have_many
     asked: dict[str, tuple[str, tuple[Any, ...]]] = {
         "a claim": (sql.CLAIMABLE, (["w1"], ["countdown"], [1], [4], CAREFUL_LOSSES, False)),
         "a claim of one tenant": (sql.CLAIMABLE_ALONE, (["w1"], ["countdown"], [1], [4], CAREFUL_LOSSES)),
-        "a claim of two": (sql.CANDIDATES, (["countdown"], [1], [most], now, CAREFUL_LOSSES, most)),
+        "a claim of two": (sql.CANDIDATES, (["countdown"], [1], [most], now, CAREFUL_LOSSES, most, most, 0)),
         "its jobs": (sql.TAKE, ([first, small], now)),
         "a lock": (sql.LOCK, ([first, small],)),
         "jobs with these keys": (sql.KEYED, (["large", "large", "small"], ["key", "key7", "key8"])),
