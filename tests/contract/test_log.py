@@ -736,6 +736,18 @@ async def test_jobs_beyond_the_limit_of_their_concurrency_key_wait_until_one_has
     assert next_one.job.id in {*limited} - {claimed.job.id for claimed in begun}
 
 
+async def test_of_many_tenants_those_have_a_turn_who_run_least_and_have_waited_longest(
+    log: Log, running: Committing
+) -> None:
+    log.running_jobs_max = 2
+    waiting = [await running.submit(tenant=f"t{number:02}") for number in range(40)]
+    await asyncio.gather(*(running.submit(tenant=f"t{number:02}") for number in range(40)))
+    assert sorted(claimed.job.id for claimed in await running.claim(slots=5)) == sorted(waiting[:5])
+    assert sorted(claimed.job.id for claimed in await running.claim(slots=35)) == sorted(waiting[5:])
+    assert len({claimed.job.tenant for claimed in await running.claim(slots=40)}) == 40
+    assert await running.claim(slots=9) == []
+
+
 async def test_a_tenant_runs_no_more_jobs_than_it_may(log: Log, running: Committing) -> None:
     log.running_jobs_max = 2
     for _ in range(4):
