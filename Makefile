@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test test-all tutorial soak sim check screenshots bench lock
+.PHONY: help demo up test test-all tutorial soak sim repeat check screenshots bench lock
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ soak: $(VENV)/.dev ## Break everything at random: MINUTES=1 SEED=<drawn>; then h
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),1) $(if $(SEED),--seed $(SEED))
 
 # The checks are independent, so they run side by side; --output-sync keeps each one's lines together.
-check: $(VENV)/.dev ## Lint, format, types and import rules, in under half a minute
+check: $(VENV)/.dev ## Lint, format, types and import rules
 	@$(MAKE) --no-print-directory --jobs 4 --keep-going --output-sync=target VENV=$(VENV) \
 		check-lint check-format check-types check-imports
 
@@ -52,6 +52,13 @@ check-imports:
 SEEDS ?= 500
 sim: $(VENV)/.dev ## Simulate whole installations whose parts die: SEEDS=500, or SEED=7 for one with its schedule
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) $(ARGS))
+
+# What kills, freezes and simulates; ends at the first run that fails.
+repeat: $(VENV)/.dev ## Run the tests that break things again and again: TIMES=30
+	@for n in $$(seq $(or $(TIMES),30)); do \
+		$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile -m 'not slow' tests/faults tests/soak tests/simulation || exit 1; \
+		echo "$$n of $(or $(TIMES),30) passed"; \
+	done
 
 # Of a Phaseline that runs, such as `make up`.
 screenshots: $(VENV)/.dev ## Picture each page, wide and narrow, light and dark: URL=http://127.0.0.1:8000 OUT=.data/screenshots
