@@ -30,6 +30,7 @@ from gateway.access import ACCESS, GATE, Access, Gate, Need, admitted
 from gateway.addresses import address_of
 from gateway.bodies import BODY_BYTES_MAX
 from gateway.compression import packed
+from gateway.counts import COUNTS, Counts
 from gateway.deps import DEPS, ENGINES, HUB, Deps
 from gateway.engines import EngineBook
 from gateway.hub import Hub
@@ -60,6 +61,7 @@ def make_app(deps: Deps) -> web.Application:
     app[SOCKETS] = Sockets(deps.telemetry.gateway, deps.connections_max, deps.compressed_max)
     app[LIMITER] = Limiter(deps.limits, deps.log, deps.telemetry.gateway, address_of)
     app[ACCESS] = Access(deps, app[LIMITER])
+    app[COUNTS] = Counts(deps.log)
     app[GATE] = Gate()
     app[audit.TURNS] = Turns()
     app[_TASKS] = []

@@ -11,6 +11,7 @@ from events.errors import PhaselineError
 from events.log import WorkerRow
 from events.telemetry import CONTENT_TYPE
 from events.values import encode
+from gateway.counts import COUNTS
 from gateway.deps import DEPS, ENGINES, HUB, identify
 from gateway.engines import KnownEngine
 from gateway.jobs import answer
@@ -56,7 +57,7 @@ async def stats(request: web.Request) -> web.Response:
     """`GET /api/v1/stats`: of this tenant; what counts everybody's only for `admin`."""
     Query(request)
     deps, hub, who = request.app[DEPS], request.app[HUB], identify(request)
-    counts = await deps.log.stats(who.tenant)
+    counts = await request.app[COUNTS].of(who.tenant)
     if not who.may("admin"):
         return answer(encode({"jobs": dict(counts.by_status), "oldest_due_ms": counts.oldest_due_ms}))
     rows = await deps.log.workers()
