@@ -11,15 +11,14 @@ _SAID = {  # in ms, of a time such as 2026-11-24T08:00:00.000Z; `jobs.not_before
     "postgresql": "SELECT round(extract(epoch FROM (data::json->>'not_before')::timestamptz) * 1000)::bigint",
     "sqlite": "SELECT CAST(round((julianday(json_extract(data, '$.not_before')) - 2440587.5) * 86400000) AS INTEGER)",
 }
-_LATER = {"postgresql": "greatest", "sqlite": "max"}
 
 
 def upgrade() -> None:
     dialect = op.get_bind().dialect.name
     said = f"{_SAID[dialect]} FROM events WHERE events.job_id = jobs.id AND events.seq = 1"
     op.execute(
-        f"UPDATE jobs SET opened_at = {_LATER[dialect]}(opened_at, coalesce(({said}), 0)) "  # noqa: S608 texts of this file
-        "WHERE not_before IS NOT NULL AND opened_at = created_at"
+        f"UPDATE jobs SET opened_at = ({said}) "  # noqa: S608 texts of this file
+        f"WHERE not_before IS NOT NULL AND opened_at = created_at AND ({said}) > opened_at"
     )
 
 
