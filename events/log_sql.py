@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     ColumnElement,
     Integer,
     Row,
     Select,
     Text,
     and_,
+    bindparam,
     case,
     cast,
     column,
@@ -338,7 +340,7 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
             return _ids(query, young)
         each = [_ids(replace(query, status=(status,)), young).subquery() for status in query.status]
         both = union_all(*(select(one.c.id) for one in each)).subquery()
-        return select(both.c.id).order_by(both.c.id.desc()).limit(query.limit)
+        return select(both.c.id).order_by(both.c.id.desc()).limit(_written(query.limit))
 
     async def _young(self, tenant: str, created_after: int) -> list[str] | None:
         """The jobs made since, when they are few: then they are all there is to look at. When they are many, the newest
@@ -611,7 +613,7 @@ def waiting_for_room(now: int, lease_s: float) -> Select[Any]:
 
 def _ids(query: JobQuery, young: Sequence[str] | None) -> Select[Any]:
     j = t.jobs.c
-    found = select(j.id).where(j.tenant == query.tenant).limit(query.limit)
+    found = select(j.id).where(j.tenant == query.tenant).limit(_written(query.limit))
     place: Any = j.id
     for number, tag in enumerate(query.tags):
         tags = t.job_tags.alias(f"tag_{number}")
@@ -631,6 +633,12 @@ def _ids(query: JobQuery, young: Sequence[str] | None) -> Select[Any]:
     if query.up_to is not None:
         found = found.where(place <= query.up_to)
     return found.order_by(place.desc())
+
+
+def _written(limit: int) -> BindParameter[int]:
+    """A limit that stands in the statement: of one it does not know a planner expects a tenth of all there is, and joins
+    that to a whole table."""
+    return bindparam("rows", limit, Integer, unique=True, literal_execute=True)
 
 
 @lru_cache(maxsize=64)  # gateways ask every few seconds, the schema of a large engine is long, and neither ever changes

@@ -15,7 +15,7 @@ import pytest
 import uuid_utils
 from sqlalchemy import Select, event, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from events import batch, tables
 from events.catalog import Checkpoint, Partial, Ref
@@ -1097,11 +1097,31 @@ async def _read_for(log: Log, listed: Select[Any], settings: Settings) -> int:
     sql = str(listed.compile(dialect=engine, compile_kwargs={"literal_binds": True}))
     async with log._reader.connect() as connection:  # type: ignore[attr-defined]
         if settings.database_url:
-            explained = (await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")).scalar_one()
-            plan = json.loads(explained) if isinstance(explained, str) else explained
-            return _read_by(plan[0]["Plan"])
+            return max(await _explained(connection, sql), await _explained(connection, *_prepared(listed, engine)))
         steps = [row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}")]
         return 10**6 if any(re.match(r"SCAN (jobs|job_tags|tag_)", step) for step in steps) else 0
+
+
+def _prepared(listed: Select[Any], dialect: Any) -> tuple[str, str, str, str]:
+    """As a connection has it that has seen the statement several times: planned without its parameters."""
+    compiled = listed.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    given = ", ".join(
+        f"'{value}'" if isinstance(value, str) else str(value)
+        for value in (compiled.params[name] for name in compiled.positiontup or ())
+    )
+    generic, usual = "SET plan_cache_mode = force_generic_plan", "RESET plan_cache_mode"
+    return f"EXECUTE listed ({given})", generic, f"PREPARE listed AS {compiled}", f"DEALLOCATE listed; {usual}"
+
+
+async def _explained(connection: AsyncConnection, sql: str, *around: str) -> int:
+    *before, after = around or ("SELECT 1",)
+    for statement in before:
+        await connection.exec_driver_sql(statement)
+    explained = (await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")).scalar_one()
+    for statement in after.split("; "):
+        await connection.exec_driver_sql(statement)
+    plan = json.loads(explained) if isinstance(explained, str) else explained
+    return _read_by(plan[0]["Plan"])
 
 
 def _read_by(plan: dict[str, Any]) -> int:
