@@ -1,5 +1,6 @@
 """The query box and what is done to all it finds (docs/protocol.md §2): counted first, never more than was counted."""
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -100,23 +101,37 @@ async def statuses(gateway: Gateway) -> dict[str, str]:
     return {row.job.id: row.job.status for row in page.rows}
 
 
+async def apart(driver: Driver, **fields: Any) -> str:
+    """A job before and after which a millisecond passes: within one, ids are in any order."""
+    await passed(driver, driver.committer.new_job_id())
+    job_id = await driver.submit(**fields)
+    await passed(driver, job_id)
+    return job_id
+
+
+async def passed(driver: Driver, job_id: str) -> None:
+    async with asyncio.timeout(10):
+        while driver.committer.new_job_id()[:13] <= job_id[:13]:  # noqa: ASYNC110 a clock tells nobody
+            await asyncio.sleep(0.001)
+
+
 async def test_counting_changes_nothing_and_the_confirm_does_what_was_counted(gateway: Gateway, driver: Driver):
     jobs = [await driver.submit(tags=("weekly",)) for _ in range(7)]
-    other = await driver.submit()
+    other = await apart(driver)
     body = {"action": "cancel", "q": "tag:weekly", "reason": "no more", "limit": 3}
     counted = (await gateway.post(BULK, body)).json
     assert (counted["count"], set((await statuses(gateway)).values())) == (7, {"queued"})
-    late = await driver.submit(tags=("weekly",))
+    late = await apart(driver, tags=("weekly",))
     count, done, refused = await confirmed(gateway, **body)
     assert (count, len(done), refused) == (8, 8, [])
     assert await statuses(gateway) == dict.fromkeys([*jobs, late], "cancelled") | {other: "queued"}
 
 
 async def test_a_job_made_after_the_count_is_left_alone(gateway: Gateway, driver: Driver):
-    first = await driver.submit(tags=("weekly",))
+    first = await apart(driver, tags=("weekly",))
     body = {"action": "cancel", "q": "tag:weekly"}
     counted = (await gateway.post(BULK, body)).json
-    late = await driver.submit(tags=("weekly",))
+    late = await apart(driver, tags=("weekly",))
     answer = (await gateway.post(BULK, body | {"confirm": counted["confirm"]})).json
     assert (answer["jobs"], answer["next"]) == ([first], None)
     assert (await statuses(gateway))[late] == "queued"
