@@ -82,6 +82,16 @@ export function facts(pairs) {
     ([name, value]) => h("div", h("dt", name), h("dd", value))));
 }
 
+/** Asks a person; whether the answer was yes. */
+export function agreed(question) {
+  return new Promise((resolve) => {
+    const dialog = h("dialog", { "aria-label": question, onclose: () => (dialog.remove(), resolve(dialog.returnValue === "yes")) }, h("p", question),
+      h("div.row", h("button.danger", { type: "button", onclick: () => dialog.close("yes") }, "Yes"), h("button", { type: "button", onclick: () => dialog.close("no") }, "No")));
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
 // ---- words ----------------------------------------------------------------------------------------------------
 
 /** 950 ms, 4.2 s, 3 min 5 s, 2 h 10 min, 3 d 4 h. */

@@ -1,11 +1,10 @@
 /** One job: what it is, how it stands, every event, its result; now or as of any sequence. */
 
-import { ago, badge, everyFrame, facts, fill, h, jobHref, number, progressBar, section, short, span, until, words } from "./dom.js";
+import { ago, agreed, badge, everyFrame, facts, fill, h, jobHref, number, progressBar, section, short, span, until, words } from "./dom.js";
 import { EventList } from "./events.js";
 import { tree } from "./json.js";
 import { waterfall } from "./waterfall.js";
 import { go, notice, permalink } from "./app.js";
-import { agreed } from "./jobs.js";
 
 const FINAL = new Set(["completed", "failed", "cancelled"]);
 const TELLING = new Set(["submitted", "started", "retry", "interrupted", "cancel_requested", "complete", "error", "cancelled", "reopened"]);

@@ -1,6 +1,6 @@
 /** The list of jobs: newest first, live by the feed, page by cursor. */
 
-import { ago, badge, everyFrame, fill, h, jobHref, progressBar, short, words } from "./dom.js";
+import { ago, agreed, badge, everyFrame, fill, h, jobHref, progressBar, short, words } from "./dom.js";
 import { go, notice } from "./app.js";
 
 const PAGE = 50;
@@ -131,14 +131,4 @@ async function patiently(call) {
       await new Promise((resolve) => setTimeout(resolve, failure.retryAfterMs ?? 1000));
     }
   }
-}
-
-/** Asks a person; whether the answer was yes. */
-export function agreed(question) {
-  return new Promise((resolve) => {
-    const dialog = h("dialog", { "aria-label": question, onclose: () => (dialog.remove(), resolve(dialog.returnValue === "yes")) }, h("p", question),
-      h("div.row", h("button.danger", { type: "button", onclick: () => dialog.close("yes") }, "Yes"), h("button", { type: "button", onclick: () => dialog.close("no") }, "No")));
-    document.body.append(dialog);
-    dialog.showModal();
-  });
 }

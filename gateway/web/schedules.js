@@ -1,6 +1,6 @@
 /** Jobs made again and again: when the next one comes, what was done with a schedule and by it, and a form for a new one. */
 
-import { ago, badge, facts, fill, h, jobHref, say, section, short, table, until, words } from "./dom.js";
+import { ago, agreed, badge, facts, fill, h, jobHref, say, section, short, table, until, words } from "./dom.js";
 import { go, notice } from "./app.js";
 import { tree } from "./json.js";
 
@@ -36,7 +36,7 @@ export default function schedulesView({ client, page, argument, signal, connecti
   const buttons = ({ name, paused }) => h("div.row",
     paused ? h("button", { type: "button", onclick: () => act(() => client.resumeSchedule(name, { signal })) }, "Resume", h("span.sr", ` ${name}`))
       : h("button", { type: "button", onclick: () => act(() => client.pauseSchedule(name, { signal })) }, "Pause", h("span.sr", ` ${name}`)),
-    h("button", { type: "button", onclick: () => confirm(`Delete the schedule ${name}? The jobs it made stay.`)
+    h("button", { type: "button", onclick: async () => (await agreed(`Delete the schedule ${name}? The jobs it made stay.`))
       && act(async () => (await client.deleteSchedule(name, { signal }), argument && go("/schedules"))) }, "Delete", h("span.sr", ` ${name}`)));
   const list = (schedules) => table(["name", "engine", "when", "next", "last", "", ""], schedules.map((schedule) => [
     h("a.mono", { href: `/schedules/${encodeURIComponent(schedule.name)}` }, schedule.name), schedule.job.engine, when(schedule),
