@@ -33,7 +33,7 @@ from tests.gateway.listening import listening
 UNKNOWN = "01a20cae-f0fd-7c5c-90af-8d1914daffc9"
 # Beside the four scopes: "nobody" is asked, "any key" will do, a "stream" closes with a code and wants `read`.
 NEEDS = {
-    "nobody": "/ /jobs /jobs/{job_id} /submit /submit/{engine} /workers /live /audit /web/{name} /client/{name} /healthz /readyz "
+    "nobody": "/ /jobs /jobs/{job_id} /submit /submit/{engine} /schedules /schedules/{name} /workers /live /audit /web/{name} /client/{name} /healthz /readyz "
     "/openapi.json /asyncapi.json /docs /api/v1/session",
     "any key": "/api/v1/engines",
     "read": "/api/v1/jobs /api/v1/jobs/{job_id} /api/v1/jobs/{job_id}/results /api/v1/jobs/{job_id}/artifacts/{sha256} "

@@ -256,11 +256,17 @@ for (const transport of ["websocket", "sse", "polling"]) {
     const only = new Phaseline(proxy.url, { WebSocket, transports: [transport] });
     const got = [];
     let job;
-    const feed = only.feed({ onConnection: (state) => state === "live" && (job ??= finished()), onEvent: (event) => got.push(event) });
-    while (!job || !got.some((event) => event.type === "complete")) await new Promise((turn) => setTimeout(turn, 10));
+    const feed = only.feed({
+      onConnection: (state) => state === "live" && (job ??= finished()),
+      onEvent: async (event) => {
+        got.push(event);
+        if (!job) return;
+        const { id, seq } = await job;
+        if (got.filter((one) => one.job_id === id).length >= seq) feed.stop();
+      },
+    });
+    await feed.done();
     const { id, seq } = await job;
-    while (got.filter((event) => event.job_id === id).length < seq) await new Promise((turn) => setTimeout(turn, 10));
-    feed.stop();
     assert.deepEqual(seqs(got.filter((event) => event.job_id === id)), oneTo(seq));
   });
 }
