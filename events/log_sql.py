@@ -336,9 +336,10 @@ class SqlLog(SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, SqlSchedules):
         the engine, the status or the tenant, as the planner finds best. An index alone is read, and of each status its own:
         for bodies, or for several at once, the planner may go through all jobs from the newest on."""
         young = None if query.created_after is None else await self._young(query.tenant, query.created_after)
-        if len(query.status) < 2:
+        statuses = dict.fromkeys(query.status)  # a page shows no job twice, whoever says a status twice
+        if len(statuses) < 2:
             return _ids(query, young)
-        each = [_ids(replace(query, status=(status,)), young).subquery() for status in query.status]
+        each = [_ids(replace(query, status=(status,)), young).subquery() for status in statuses]
         both = union_all(*(select(one.c.id) for one in each)).subquery()
         return select(both.c.id).order_by(both.c.id.desc()).limit(_written(query.limit))
 

@@ -1072,7 +1072,7 @@ async def test_lists_read_an_index_however_many_jobs_there_are(
         (JobQuery("default", created_after=made_at), sorted([wanted, common], reverse=True)),
         (JobQuery("default", status=("running",)), []),
         (JobQuery("default", status=("failed", "running")), []),
-        (JobQuery("default", status=("running", "queued")), sorted([wanted, common], reverse=True)),
+        (JobQuery("default", status=("running", "queued", "queued")), sorted([wanted, common], reverse=True)),
         (JobQuery("default", rerun_of=wanted), [common]),
         (JobQuery("default", rerun_of=common), []),
     ):
