@@ -102,7 +102,6 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --quie
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Not compiled ahead: that costs more than the modules a run imports.
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
 	$(PIP) install --require-hashes --requirement requirements.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .

@@ -16,9 +16,8 @@ LARGE_BUDGET_BYTES = 64 * 1024 * 1024
 CONNECTIONS_MAX = 10_000
 COMPRESSED_MAX = 500  # WebSockets that compress: some 100 KiB each
 SUBSCRIPTIONS_A_CONNECTION = 2  # on average, over all sockets a process may have: some 10 KiB each
-REFUSALS_MAX = (
-    64  # sockets over a cap, or a limit of one client, that are being told so; more hear it before the upgrade
-)
+# Sockets over a cap, or a limit of one client, that are being told so; more hear it before the upgrade.
+REFUSALS_MAX = 64
 HELD_S = 10  # until another stream of an address may have ended
 RETRY_AFTER_S = (2, 10)  # drawn evenly: who was refused together must not come back together
 FLUSH_S = 120.0  # what is still in a transport's buffer after the close has this long to leave

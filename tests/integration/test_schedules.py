@@ -115,13 +115,15 @@ class Died(BaseException):
     """The process is gone from here on."""
 
 
+def die(point: str) -> None:
+    """Once a tick's job is made."""
+    if point == "schedule.made":
+        raise Died
+
+
 async def test_a_tick_whose_maker_died_before_moving_on_is_not_made_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(point: str) -> None:
-        if point == "schedule.made":
-            raise Died
-
     async with open_log(settings) as log, committing(log) as running:
         assert isinstance(log, SqlLog)
         schedule = await stored(log)
@@ -191,11 +193,6 @@ async def test_a_tick_that_found_its_key_taken_is_judged_again_when_its_maker_di
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No job was made for it, so nothing remembers it: it makes its one job as if it came now, and only the one."""
-
-    def die(point: str) -> None:
-        if point == "schedule.made":
-            raise Died
-
     async with open_log(settings) as log, committing(log) as running:
         assert isinstance(log, SqlLog)
         schedule = await stored(log, catch_up="last", job={**a_schedule(0).job, "unique_key": "nightly"})
