@@ -53,9 +53,9 @@ def plan(as_json: bool, **given: Any) -> None:
 def run(as_json: bool, **given: Any) -> None:
     """Takes out what is due, now. Each job is written to the archive and read back before it goes."""
     settings = settings_of(given)
-    from phaseline import compose, retain
+    from phaseline import retain, signals
 
-    compose.arm(settings)
+    signals.arm(settings)
     done = asyncio.run(
         retain.run(settings, lambda done: click.echo(f"{done.jobs} jobs, {done.events} events so far", err=True))
     )

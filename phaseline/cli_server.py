@@ -166,10 +166,10 @@ def erase(job: Any, reason: str, actor: str, **given: Any) -> None:
     recorded. As the role that migrates. It cannot be taken back.
     """
     settings = settings_of(given)
-    from phaseline import compose
+    from phaseline import signals
     from phaseline.erase import erase as erased
 
-    compose.arm(settings)
+    signals.arm(settings)
     click.echo(f"{asyncio.run(erased(settings, str(job), actor=actor, reason=reason))} events erased")
 
 

@@ -11,7 +11,8 @@ from events.errors import LogUnavailable, WrongRevision
 from events.log import Head
 from gateway.deps import HUB
 from gateway.hub import Hub
-from phaseline import compose, database
+from phaseline import database, listen
+from phaseline.spine import spine
 from tests.gateway.driving import WAIT_S, Driver, Gateway, Storage, eventually
 from tests.gateway.listening import listening
 from tests.gateway.test_full import running
@@ -89,7 +90,7 @@ async def test_a_gateway_whose_hub_breaks_ends_and_says_why(
     await database.migrate(settings)
 
     async def process() -> None:
-        async with asyncio.timeout(6 * WAIT_S), compose.spine(settings) as parts, compose.listening(settings, parts):
+        async with asyncio.timeout(6 * WAIT_S), spine(settings) as parts, listen.listening(settings, parts):
             begun.set()
             await asyncio.Event().wait()
 

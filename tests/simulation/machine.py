@@ -16,7 +16,7 @@ from engine_worker.supervisor import Supervisor
 from events.bus import Bus
 from events.clock import Clock
 from events.log import Log
-from phaseline import compose, database
+from phaseline import compose, database, listen, spine
 from tests.simulation.loop import PROCESS
 
 _Random = random.Random
@@ -76,9 +76,9 @@ def simulate(
         (uuid_utils, "uuid7", uuid7),
         (Clock, "now_ms", lambda _: now_ms()),
         (database, "make_log", lambda _: make_log()),
-        (compose, "make_bus", lambda *_: make_bus()),
-        (compose, "_bind", sim_bind),
-        (compose, "installed_engines", lambda _: engines),
+        (spine, "make_bus", lambda *_: make_bus()),
+        (listen, "_bind", sim_bind),
+        (spine, "installed_engines", lambda _: engines),
         (compose, "Supervisor", partial(Supervisor, start_child=start_child)),
         (web, "AppRunner", NamedRunner),
     ]

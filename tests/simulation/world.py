@@ -20,7 +20,7 @@ from events import crash_points
 from events.bus import Bus
 from events.declaration import engine
 from events.log import Log
-from phaseline import compose
+from phaseline import compose, signals
 from phaseline.settings import Settings
 from tests.simulation import machine
 from tests.simulation.bus import Broker, SimBus
@@ -239,7 +239,7 @@ class World:
         self._by_process[node.process] = node
         self.started.append(node.process)
         self.note(f"{node.process} starts")
-        task = self.loop.spawn(node.process, compose._ended_in_peace(node.main()))
+        task = self.loop.spawn(node.process, signals.ended_in_peace(node.main()))
         context = contextvars.Context()
         task.add_done_callback(partial(self._main_ended, node, node.process), context=context)
 
