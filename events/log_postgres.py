@@ -24,6 +24,7 @@ from events import crash_points
 from events import postgres_sql as sql
 from events import tables as t
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable
+from events.fleet_sql import BEAT_S, to_held, waiting_for_room
 from events.log import (
     FEED_BYTES_MAX,
     PAGE_BYTES_MAX,
@@ -37,14 +38,6 @@ from events.log import (
     makes_room,
 )
 from events.log_seals import SqlSealLog, to_envelope
-from events.log_sql import (
-    BEAT_S,
-    NO_LIMIT,
-    first_line,
-    to_held,
-    to_recorded,
-    waiting_for_room,
-)
 from events.postgres_line import (
     CLOSE_S,
     CONNECT_ARGUMENTS,
@@ -61,6 +54,7 @@ from events.postgres_line import (
 from events.record import Line, line_of
 from events.retention import Archived
 from events.retention_sql import TAKE_OUT_S
+from events.rows_sql import NO_LIMIT, first_line, to_recorded
 from events.seal import Envelope, Range
 from events.values import encode
 

@@ -22,8 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from events import tables as t
 from events.catalog import ACT
 from events.errors import Unstorable
+from events.jobs_sql import JOBS_PAGE
 from events.log import FEED_BYTES_MAX
-from events.log_sql import EVENTS_PAGE, JOBS_PAGE, READ_S, SqlLog
+from events.log_sql import EVENTS_PAGE, READ_S, SqlLog
 from events.retention_sql import in_database
 from events.seal import Envelope, Range, Seal
 from events.seal_log import Ending, Erasure, Stored

@@ -39,9 +39,9 @@ from events.catalog import ACT
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable
 from events.log import FEED_BYTES_MAX, FeedPage, Transaction
 from events.log_seals import SqlSealLog, to_envelope
-from events.log_sql import RECORDED, first_line, to_recorded
 from events.retention import STATUSES, Archived
 from events.retention_sql import TAKE_OUT_S, kept
+from events.rows_sql import RECORDED, first_line, to_recorded
 from events.seal import Envelope
 from events.sqlite_line import PRAGMAS, SqliteLine
 

@@ -18,7 +18,8 @@ from events.log import (
     Claimable,
     JobRow,
 )
-from events.log_sql import (
+from events.record import Recorded
+from events.rows_sql import (
     NO_LIMIT,
     event_columns,
     first_line,
@@ -28,7 +29,6 @@ from events.log_sql import (
     to_recorded,
     winners,
 )
-from events.record import Recorded
 from events.shares import AHEAD, LIMITED_MAX, SPARE, Candidate, by_rank, chosen
 
 ALONE_S = 0.25  # so long a single tenant is taken to be the only one that waits: a claim asks less

@@ -8,10 +8,10 @@ from events import tables as t
 from events.catalog import ACT
 from events.job import CAREFUL_LOSSES
 from events.log_seals import ENVELOPE
-from events.log_sql import (
+from events.record import Recorded
+from events.rows_sql import (
     JOB_ROW,
 )
-from events.record import Recorded
 from events.seal import Range
 
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"

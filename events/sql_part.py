@@ -1,4 +1,4 @@
-"""What a part of `SqlLog` (keys, webhooks, schedules, holds, acts) is given by the whole: reads, writes and the clock."""
+"""What a part of `SqlLog` (jobs, the fleet, keys, webhooks, schedules, holds, acts) is given by the whole: reads, writes and the clock."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager

@@ -20,7 +20,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from events import tables as t
 from events.job import CAREFUL_LOSSES, Job
 from events.log import Artifact, Claimable, JobRow
-from events.log_sql import (
+from events.record import Recorded
+from events.rows_sql import (
     JOB_ROW,
     NO_LIMIT,
     RECORDED,
@@ -31,7 +32,6 @@ from events.log_sql import (
     to_recorded,
     winners,
 )
-from events.record import Recorded
 from events.shares import AHEAD, LIMITED_MAX, Candidate, by_rank, chosen
 from events.values import encode
 
