@@ -1,4 +1,4 @@
-"""Every metric of every process, on one page; docs/operations.md explains them to whoever runs this.
+"""Every metric of every process, on one page; docs/monitoring.md explains them to whoever runs this.
 
 A `Telemetry` is made once per process, by the composition root, and handed to the parts that count. It has a registry
 of its own, so two of them in one test process never meet. What somebody counts anyway is read when it is asked for

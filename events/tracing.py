@@ -1,4 +1,4 @@
-"""Port: spans of one job's way through the processes, for OpenTelemetry (docs/operations.md). Off unless asked for.
+"""Port: spans of one job's way through the processes, for OpenTelemetry (docs/monitoring.md). Off unless asked for.
 
 A trace is handed on as W3C `traceparent`: by a client's header, in the job's `submitted` event, which every worker and
 viewer can read, and to nobody else. RabbitMQ's tickets carry none: a ticket says that some job is due, not which.

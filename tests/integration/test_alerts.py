@@ -30,7 +30,7 @@ RULES = [
     for rule in group["rules"]
 ]
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/phaseline.json").read_text())
-RUNBOOK = (ROOT / "docs/operations.md").read_text()
+RUNBOOK = (ROOT / "docs/monitoring.md").read_text()
 BY_PROMETHEUS = {"instance", "job"}  # labels a scrape adds; `up` is its own metric
 Answered = dict[str, dict[str, set[str]]]
 
