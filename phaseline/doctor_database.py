@@ -47,6 +47,11 @@ RIGHTS = {
     "api_keys": "SELECT",  # and UPDATE of one column: a gateway notes their use, and can make none
 }
 SEQUENCES = ("events_pos_seq", "schedule_acts_no_seq", "holds_no_seq")
+FUNCTIONS = (  # of the migrating role: what they do, and judge whether to
+    "phaseline_make_partition(bigint)",
+    "phaseline_archive(uuid[], bigint[], text[], bigint[], bigint[], boolean[])",
+    "phaseline_drop_partition(bigint)",
+)
 _KEPT = ("events", "seals", "sealed", "erasures", "delivery_attempts", "holds", "acts")  # append-only
 _WALLED = (  # behind row level security
     "jobs", "events", "job_tags", "artifacts", "stream_passes", "schedules", "webhooks", "deliveries", "delivery_attempts",
@@ -230,8 +235,12 @@ def _rights(connection: Connection) -> Finding:
         if _one(connection, "SELECT to_regclass(:name) IS NOT NULL", name=sequence) == "True"
         if not _allowed(connection, "has_sequence_privilege", sequence, "USAGE")
     ]
-    if not _allowed(connection, "has_function_privilege", "phaseline_make_partition(bigint)", "EXECUTE"):
-        lacking.append("EXECUTE ON FUNCTION phaseline_make_partition(bigint)")
+    lacking += [
+        f"EXECUTE ON FUNCTION {function}"
+        for function in FUNCTIONS
+        if _one(connection, "SELECT to_regprocedure(:name) IS NOT NULL", name=function) == "True"
+        if not _allowed(connection, "has_function_privilege", function, "EXECUTE")
+    ]
     if _one(connection, "SELECT to_regclass('api_keys') IS NOT NULL") == "True" and not _allowed(
         connection, "has_any_column_privilege", "api_keys", "UPDATE"
     ):

@@ -5,7 +5,7 @@ from sqlalchemy.exc import DBAPIError
 
 from events.errors import PhaselineError
 from phaseline import database
-from phaseline.doctor_database import RIGHTS, SEQUENCES
+from phaseline.doctor_database import FUNCTIONS, RIGHTS, SEQUENCES
 from phaseline.settings import Misconfigured, Settings
 
 
@@ -46,6 +46,9 @@ def _grant(connection: Connection, role: str, password: str | None) -> bool:
         _formatted(connection, "GRANT UPDATE (used_at) ON %I TO %I", "api_keys", role)
         for sequence in SEQUENCES:
             _formatted(connection, "GRANT USAGE ON SEQUENCE %I TO %I", sequence, role)
+        _formatted(connection, "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA %I FROM %I", schema, role)
+        for function in FUNCTIONS:
+            _formatted(connection, f"GRANT EXECUTE ON FUNCTION {function} TO %I", role)
         return known is None
 
 
