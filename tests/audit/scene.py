@@ -7,7 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from events import audit
+from events.acts import By
 from events.catalog import Log as LogEvent
+from events.keys import draw
 from events.log_sqlite import sqlite_engine
 from events.postgres_line import asyncpg_url
 from events.seal_check import Finding
@@ -49,6 +51,13 @@ class Scene:
                 case _:
                     pass
         return ids
+
+    async def act(self) -> str:
+        """Makes an API key; returns the id of the act that tells of it."""
+        key, _ = draw("default", "CI", ["admin"], now_ms=await self.log.now())
+        await self.log.add_key(key, By("user:ada", None, "a new colleague"))
+        [act] = await self.log.acts("default", None, 1)
+        return str(act.job_id)
 
     async def verify(self, **options: Any) -> audit.Report:
         return await audit.verify(self.log, **options)

@@ -6,31 +6,19 @@ from typing import Any
 
 import pytest
 
-from events.acts import By
 from events.checker import Violation
-from events.keys import draw
 from phaseline import audit_export
 from phaseline.verify import verify
 from tests.audit.scene import Scene
 
-ADA = By("user:ada", None, "a new colleague")
-
-
-async def a_key(scene: Scene) -> str:
-    """Makes one; returns the id of the act."""
-    key, _ = draw("default", "CI", ["admin"], now_ms=await scene.log.now())
-    await scene.log.add_key(key, ADA)
-    [act] = await scene.log.acts("default", None, 1)
-    return str(act.job_id)
-
 
 async def administered(scene: Scene) -> str:
     """Jobs and acts, sealed; the id of an act between two others."""
-    await a_key(scene)
+    await scene.act()
     await scene.write(2)
-    act_id = await a_key(scene)
+    act_id = await scene.act()
     await scene.sealer.seal()
-    await a_key(scene)
+    await scene.act()
     await scene.write(1)
     await scene.sealer.seal()
     return act_id
@@ -103,7 +91,7 @@ async def test_a_job_whose_row_was_made_an_acts_is_found(scene: Scene) -> None:
 
 
 async def test_the_database_refuses_to_change_acts(scene: Scene) -> None:
-    act_id = await a_key(scene)
+    act_id = await scene.act()
     for statement in (
         "UPDATE events SET actor = 'user:eve' WHERE job_id = :act",
         "DELETE FROM events WHERE job_id = :act",

@@ -21,7 +21,7 @@ from tests.audit.scene import Scene
 from tests.builders import a_report, progress
 
 EDITS = 200
-TABLES = ("events", "jobs", "seals", "sealed")
+TABLES = ("events", "jobs", "acts", "seals", "sealed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +45,21 @@ class Vandal:
         self.scene = scene
         self.draw = draw
         self.ranges = ranges
-        self.streams: dict[str, list[Stored]] = {}
+        self.streams: dict[str, list[Stored]] = {}  # of jobs
+        self.acts = sorted(one.job_id for one in events if one.envelope.type == "administered")
         for stored in events:
-            self.streams.setdefault(stored.job_id, []).append(stored)
+            if stored.job_id not in self.acts:
+                self.streams.setdefault(stored.job_id, []).append(stored)
         self.seals = max(one.seal for one in ranges)
 
     def job(self) -> str:
         return self.draw.choice(sorted(self.streams))
 
     def event(self) -> tuple[str, int]:
-        job_id = self.job()
+        """Of a job, or an act."""
+        job_id = self.draw.choice([*sorted(self.streams), *self.acts])
+        if job_id in self.acts:
+            return job_id, 1
         return job_id, self.draw.randint(1, len(self.streams[job_id]))
 
     async def sql(self, *statements: str, **parameters: Any) -> None:
@@ -194,6 +199,27 @@ class Vandal:
         await self.sql("DELETE FROM sealed WHERE job_id = :job", job=expected.job_id)
         return says("seal missing", expected.job_id, 1)
 
+    async def remove_act(self) -> Expected:
+        act_id = self.draw.choice(self.acts)
+        await self.sql("DELETE FROM events WHERE job_id = :act", "DELETE FROM acts WHERE job_id = :act", act=act_id)
+        return says("missing", act_id, 1)
+
+    async def remove_act_and_record(self) -> Expected:
+        expected = await self.remove_act()
+        await self.sql("DELETE FROM sealed WHERE job_id = :act", act=expected.job_id)
+        return says("seal missing", expected.job_id, 1)
+
+    async def change_act_to_another(self) -> Expected:
+        one, other = self.draw.sample(self.acts, 2)
+        columns = ("actor", "at", "command_id", "size", "data", "digest")
+        names = ", ".join(columns)
+        await self.sql(
+            f"UPDATE events SET ({names}) = (SELECT {names} FROM events WHERE job_id = :other) WHERE job_id = :one",
+            one=one,
+            other=other,
+        )
+        return says("changed", one, 1)
+
     async def edit_leaves(self) -> Expected:
         one = self.draw.choice(self.ranges)
         nth = self.draw.randrange(one.last_seq - one.first_seq + 1)
@@ -243,10 +269,11 @@ def names(expected: Expected, findings: list[Finding]) -> bool:
 
 
 async def grown(scene: Scene) -> None:
-    """Jobs of every fate under several seals, one that goes on under all of them."""
+    """Jobs of every fate and administrative acts under several seals, one job that goes on under all of them."""
     claimed = await scene.running.started()
     for _ in range(3):
         await scene.write(5, said=2)
+        await scene.act()
         await scene.running.committer.execute(claimed.job.id, a_report(claimed, progress(), progress()))
         await scene.sealer.seal()
 
