@@ -61,6 +61,7 @@ LIMITS: tuple[Limit, ...] = get_args(Limit)
 Transport = Literal["websocket", "server_sent_events", "ndjson"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 RESUMES = ("fresh", "resumed", "reset")
+TICKS = ("made", "failed", "skipped")
 DELIVERIES = ("delivered", "failed", "abandoned")
 ANSWERS = ("1xx", "2xx", "3xx", "4xx", "5xx")
 CLOSES = tuple(
@@ -92,6 +93,7 @@ class Telemetry:
         self.gateway = GatewayMetrics(page)
         self.webhooks = WebhookMetrics(page)
         self.retention = RetentionMetrics(page)
+        self.schedules = ScheduleMetrics(page)
         tasks = page.gauge("asyncio_tasks", "Tasks of this process's event loop that have not ended.")
         tasks.set_function(_tasks)
 
@@ -208,6 +210,14 @@ class RetentionMetrics:
     def __init__(self, page: "_Page") -> None:
         self.jobs = page.counter("retention_jobs", "Jobs retention took out.", "to", ("archived", "discarded"))
         self.failed = page.counter("retention_failed", "Passes of retention that failed.")
+
+
+class ScheduleMetrics:
+    def __init__(self, page: "_Page") -> None:
+        self.ticks = page.counter(
+            "schedule_ticks", "Ticks that came, and runs of missed ones passed over by `catch_up`.", "outcome", TICKS
+        )
+        self.paused = page.counter("schedules_paused", "Schedules that could not go on and were paused for it.")
 
 
 def refusal_of(error: PhaselineError) -> str:

@@ -6,6 +6,7 @@ judged again (docs/protocol.md).
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from events.declaration import subject_of
 from events.errors import PhaselineError, Refused, Unavailable
 from events.log import EngineRow, Log
 from events.schedules import SYSTEM, BadSchedule, Due, Schedule, ScheduleAct, Schedules
+from events.telemetry import Telemetry
 
 PASS_MAX = 100  # schedules in one pass; the next look finds the others
 
@@ -28,10 +30,13 @@ _log = logging.getLogger(__name__)
 class Ticker:
     """`tick` makes what is due now. Raises `Unavailable`: then the rest is made at the next look."""
 
-    def __init__(self, log: Log, schedules: Schedules, committer: Committer) -> None:
+    def __init__(
+        self, log: Log, schedules: Schedules, committer: Committer, telemetry: Telemetry | None = None
+    ) -> None:
         self._log = log
         self._schedules = schedules
         self._committer = committer
+        self._metrics = (telemetry or Telemetry()).schedules
 
     async def tick(self) -> None:
         """Every schedule that is due, one after the other."""
@@ -47,6 +52,7 @@ class Ticker:
                 words = f"{broken.field}: {broken}"
                 _log.warning("schedule %s of tenant %s is paused: %s", schedule.name, schedule.tenant, words)
                 await self._schedules.set_schedule(schedule.id, None, ScheduleAct("paused", now, SYSTEM, detail=words))
+                self._metrics.paused.inc()
             except Unavailable:
                 raise
             except Exception:  # a boundary: no schedule waits for another's mistake
@@ -71,7 +77,11 @@ class Ticker:
                 _log.warning("schedule %s of tenant %s: %s", schedule.name, schedule.tenant, refusal)
         if due.ticks:
             crash_points.reached("schedule.made")
-        await self._schedules.advance_schedule(done, due.next_at, recorded)
+        if await self._schedules.advance_schedule(done, due.next_at, recorded):
+            said = Counter(act.act for act in recorded)
+            self._metrics.ticks.labels("made").inc(len(due.ticks) - said["failed"])
+            self._metrics.ticks.labels("failed").inc(said["failed"])
+            self._metrics.ticks.labels("skipped").inc(said["skipped"])
 
 
 def _due(schedule: Schedule, now: int) -> Due:

@@ -106,7 +106,7 @@ async def _spine(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Spin
 
     committer = Committer(log, committed, telemetry=telemetry)
     options = SweeperOptions(settings.sweep_s, settings.leader_s, settings.lease_s)
-    ticker = Ticker(log, log, committer)
+    ticker = Ticker(log, log, committer, telemetry)
     sweeper = Sweeper(log, bus, committer, holder, options, telemetry=telemetry, tick=ticker.tick)
     try:
         await waiting_for_database(log.open)

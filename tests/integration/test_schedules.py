@@ -15,6 +15,7 @@ from events.log import EngineRow, JobQuery
 from events.log_postgres import PostgresLog
 from events.log_sqlite import SqliteLog
 from events.schedules import Schedule, ScheduleAct
+from events.telemetry import TICKS, Telemetry
 from events.ticker import Ticker
 from phaseline import database
 from phaseline.settings import Settings
@@ -152,8 +153,13 @@ async def test_ticks_that_cannot_be_made_are_recorded_and_others_go_on(settings:
         for each in (gone, broken):
             assert await log.add_schedule(each, ScheduleAct("created", 1, "key:abc")) == "made"
         before = await log.now()
-        await Ticker(log, log, running.committer).tick()
+        telemetry = Telemetry()
+        await Ticker(log, log, running.committer, telemetry).tick()
         assert await ticks_made(log) == due_of(schedule, before)
+        ticks = {word: telemetry.value("phaseline_schedule_ticks_total", outcome=word) for word in TICKS}
+        due = len(due_of(schedule, before))
+        assert ticks == {"made": due, "failed": due, "skipped": 0}
+        assert telemetry.value("phaseline_schedules_paused_total") == 1
         failed = await log.schedule_acts("s0", 99)
         assert [act.act for act in failed] == [*["failed"] * len(due_of(schedule, before)), "created"]
         assert "there is no engine 'gone'" in (failed[0].detail or "")
