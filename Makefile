@@ -9,10 +9,10 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test test-all tutorial soak sim repeat check screenshots bench lock
+.PHONY: help demo up test test-all tutorial soak sim repeat check screenshots bench advisories lock
 
 help: ## Show these commands
-	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## Run an analysis in this terminal and watch it, broken connection included
 	@$(BIN)/phaseline demo
@@ -87,6 +87,17 @@ benchmarks/peers/node_modules: benchmarks/peers/package.json
 	@umask 077 && $(PYTHON) -c "import secrets; \
 		print(*(f'{name}_PASSWORD={secrets.token_hex(16)}' for name in ('POSTGRES', 'POSTGRES_APP', 'RABBITMQ')), sep='\n')" > $@
 
+# --strict: what could not be looked up is an error, not a line among others.
+advisories: $(VENV)-advisories/.installed ## Hold every locked package against known vulnerabilities (asks PyPI)
+	@for lock in requirements.lock requirements-dev.lock requirements-advisories.lock; do \
+		echo "$$lock:"; $(VENV)-advisories/bin/pip-audit --strict --disable-pip --require-hashes --requirement $$lock || exit 1; \
+	done
+
+$(VENV)-advisories/.installed: requirements-advisories.lock
+	$(PYTHON) -m venv $(VENV)-advisories
+	$(VENV)-advisories/bin/python -m pip -qq --disable-pip-version-check install --require-hashes --requirement $<
+	@touch $@
+
 # uv resolves for every supported Python at once; it is needed here only, never to install.
 lock: ## Resolve the dependencies again (needs uv)
 	uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
@@ -94,6 +105,7 @@ lock: ## Resolve the dependencies again (needs uv)
 	uv pip compile pyproject.toml --group build --group dev $(LOCK) \
 		--constraints build-constraints.tmp --output-file requirements-dev.lock
 	rm build-constraints.tmp
+	uv pip compile --group advisories $(LOCK) --output-file requirements-advisories.lock
 	uv pip compile benchmarks/peers/requirements.in $(LOCK) --output-file benchmarks/peers/requirements.lock
 LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
