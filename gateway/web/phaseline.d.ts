@@ -32,6 +32,7 @@ export interface Job {
   /** The name of the schedule that made it. */
   schedule: string | null;
   stream_url: string;
+  webhook?: string;
   results?: Json;
   results_ref?: { url: string; sha256: string; size: number };
   error?: { message: string; code?: string; details?: Json };
@@ -92,7 +93,7 @@ export interface JobFollowOptions extends FollowOptions {
   after?: number;
   epoch?: string;
   onHead?: (seq: number) => unknown;
-  /** The log does not know our sequence: drop what was built from it. */
+  /** The log does not know our sequence: drop what was built from it. The next event waits for it. */
   onReset?: (snapshot: Job) => unknown;
 }
 
@@ -115,11 +116,13 @@ export interface JobFollow extends Follow {
 }
 
 export interface FeedFollow extends Follow {
+  /** Behind the last events that came together and were all handled: of those left in the middle some come again. */
   readonly cursor: string;
 }
 
 export interface Options {
-  token?: string | ((why: { refreshed: boolean }) => string | Promise<string>);
+  /** A function is asked before each call, with `refreshed` once its last answer was refused; undefined is no token. */
+  token?: string | ((why: { refreshed: boolean }) => string | undefined | void | Promise<string | undefined | void>);
   timeoutMs?: number;
   /** For a connection to open, and again for its `hello`; default 10 000. */
   connectMs?: number;

@@ -260,16 +260,16 @@ export class Phaseline {
   }
 
   async _once(method, where, { query, body, headers, signal, limitMs, refreshed }) {
+    const sent = { Accept: "application/json", ...(await this._authorization(refreshed)), ...headers };
     const limit = new Limit(signal, limitMs);
     try {
-      const sent = { Accept: "application/json", ...(await this._authorization(refreshed)), ...headers };
       if (body !== undefined) sent["Content-Type"] = "application/json";
       const answer = await this._fetch(this._url(where, query), {
         method, headers: sent, body: body === undefined ? undefined : JSON.stringify(body), signal: limit.signal,
       });
       // Read here, so that the limit holds for the body too.
       const text = await answer.text();
-      if (answer.ok) return { json: () => JSON.parse(text), headers: answer.headers, status: answer.status };
+      if (answer.ok) return { json: () => parsed(text, this.baseUrl), headers: answer.headers, status: answer.status };
       return problemOf(answer, text);
     } catch (failure) {
       if (signal?.aborted) throw signal.reason;
@@ -307,6 +307,7 @@ class Follow {
     this._options = options;
     this._backoff = new Backoff();
     this._ways = client.transports.filter((name) => name !== "websocket" || client._WebSocket);
+    if (!this._ways.length) throw new PhaselineError("there is no WebSocket here: give { WebSocket }, or more transports");
     this._way = 0;
     this._misses = 0;
     this._ended = new AbortController();
@@ -320,6 +321,7 @@ class Follow {
 
   /** Follows to the end for the callbacks' sake. */
   async done() {
+    this._alone = true;
     for await (const _ of this);
     return this.status;
   }
@@ -344,20 +346,23 @@ class Follow {
     const { timeoutMs } = this._options;
     const late = timeoutMs && setTimeout(() => this._end(new TimedOut(`no end within ${timeoutMs} ms`)), timeoutMs);
     try {
-      for (;;) {
-        const link = (this._link = new Link(this._client.connectMs, this._ended.signal));
+      while (!this._over()) {
+        const link = (this._link = new Link(this._client.connectMs));
         this.transport = this._ways[this._way];
         try {
           for await (const frame of this[`_${this.transport}`](link)) {
-            const events = this._read(link, frame);
+            const events = await this._read(link, frame);
             for (const event of events) {
+              if (this._over()) return;
               await this._tell(event);
-              if (this._ended.signal.aborted) throw this._ended.signal.reason;
+              if (this._alone) this._remember(link, event); // else not before the loop's body is done with it
+              if (this._over()) return;
               yield event;
               this._remember(link, event);
-              if (link.failure) throw link.failure;
             }
+            // Only here: the cursor of a feed stands behind all of a frame.
             if (events.length) this._handled(frame);
+            if (link.failure) throw link.failure;
           }
           throw new Lost("the connection ended", { hintMs: link.hintMs });
         } catch (failure) {
@@ -377,6 +382,13 @@ class Follow {
       forget();
       this._show("waiting");
     }
+  }
+
+  /** Whether the follow was stopped. Throws when it ended otherwise, such as by its limit. */
+  _over() {
+    const { aborted, reason } = this._ended.signal;
+    if (aborted && !(reason instanceof Finished)) throw reason;
+    return aborted;
   }
 
   /** The way to talk on the next connection: another when this one seems closed while the server is there. */
@@ -411,7 +423,7 @@ class Follow {
     try {
       await pause(waitMs, anyOf(this._ended.signal, wake.signal));
     } catch {
-      if (this._ended.signal.aborted && !(this._ended.signal.reason instanceof Finished)) throw this._ended.signal.reason;
+      // woken
     } finally {
       this._wake = null;
       wake.abort(); // takes its listeners off
@@ -445,6 +457,7 @@ class Follow {
     const { Authorization } = await this._client._authorization(this._refreshed);
     const protocols = Authorization ? ["phaseline.v1", `bearer.${Authorization.slice(7)}`] : [];
     const url = this._client._url(this._streamPath(), this._streamQuery()).replace(/^http/, "ws");
+    if (link.signal.aborted) throw link.failure ?? new Lost("aborted"); // while the token was fetched
     let socket;
     try {
       socket = new this._client._WebSocket(url, protocols);
@@ -498,13 +511,13 @@ class Follow {
     }
   }
 
-  /** A streaming answer. Throws `Lost`, or the problem when coming back would not help. */
-  async _open(link, where, query, accept) {
+  /** A streaming answer, or with `read` what that makes of it in time. Throws `Lost`, or the problem when coming back would not help. */
+  async _open(link, where, query, accept, read = (answer) => answer) {
     const timer = setTimeout(() => link.abort(new Lost("no answer in time", { blocked: true })), this._client.connectMs);
     try {
       const headers = { Accept: accept, ...(await this._client._authorization(this._refreshed)) };
       const answer = await this._client._fetch(this._client._url(where, query), { headers, signal: link.signal, cache: "no-store" });
-      if (answer.ok) return answer;
+      if (answer.ok) return await read(answer);
       const problem = problemOf(answer, await answer.text());
       if (answer.status === 401 && !this._refreshed && typeof this._client._token === "function") {
         this._refreshed = true;
@@ -522,6 +535,10 @@ class Follow {
     }
   }
 
+  _ask(link, where, query) {
+    return this._open(link, where, query, "application/json", async (answer) => decoded(await answer.text()));
+  }
+
   _closed(link, code, reason) {
     if (FINISHED.has(code) && link.greeted) return new Finished();
     if (code === 4401 && !this._refreshed && typeof this._client._token === "function") {
@@ -537,7 +554,7 @@ class Follow {
 
   // -- frames
   /** The events of a frame; none in a control frame. */
-  _read(link, frame) {
+  async _read(link, frame) {
     switch (frame.type) {
       case "hello":
         link.greeted = true;
@@ -554,7 +571,7 @@ class Follow {
         this._beat(link, frame);
         return [];
       case "reset":
-        this._startOver(link, frame);
+        await this._startOver(link, frame);
         return [];
       case "goodbye":
         link.hintMs = frame.reconnect_after_ms;
@@ -646,10 +663,10 @@ class JobFollow extends Follow {
   }
 
   /** The log knows nothing of our sequence, such as after a restore: take its snapshot and go on from there. */
-  _startOver(link, { snapshot, head_seq: headSeq }) {
+  async _startOver(link, { snapshot, head_seq: headSeq }) {
     const head = snapshot?.seq ?? headSeq ?? 0;
     this.status = snapshot?.status ?? this.status;
-    if (this._options.onReset) heed(this._options.onReset, snapshot);
+    if (this._options.onReset) await heed(this._options.onReset, snapshot); // before the next event
     // Of a finished job the terminal event comes again, so that a reader who waits for it gets it.
     this.after = FINAL.has(this.status) && head ? head - 1 : head;
     this.headSeq = head;
@@ -657,13 +674,13 @@ class JobFollow extends Follow {
   }
 
   async *_poll(link) {
-    const call = (where, query) => this._open(link, where, query, "application/json");
-    const job = await (await call(path(this.jobId), {})).json();
+    const job = await this._ask(link, path(this.jobId), {});
     if (job.seq < this.after) yield { type: "reset", reason: "seq_ahead", snapshot: job };
     if (!link.greeted) yield { type: "hello", status: job.status, head_seq: job.seq, epoch: this.epoch };
     while (this.after < job.seq) {
-      const page = await (await call(path(this.jobId, "events"), { after: this.after, limit: 500 })).json();
-      yield { type: "batch", events: page.events };
+      const { events } = await this._ask(link, path(this.jobId, "events"), { after: this.after, limit: 500 });
+      if (!events.length) throw new Lost("a sequence is missing");
+      yield { type: "batch", events };
     }
     if (!link.caughtUp) yield { type: "caught_up", seq: this.after };
     this.status = job.status;
@@ -697,10 +714,10 @@ class FeedFollow extends Follow {
     socket.send(JSON.stringify({ op: "subscribe", feed: true, cursor: this.cursor }));
   }
 
-  _read(link, frame) {
+  async _read(link, frame) {
     if (frame.type === "command_error" && frame.code === "bad_parameter") throw new StreamRefused(4400, frame.message);
     if (frame.type === "command_error") throw new Lost(frame.message);
-    const events = super._read(link, frame);
+    const events = await super._read(link, frame);
     if (["caught_up", "heartbeat"].includes(frame.type)) this._handled(frame);
     return events;
   }
@@ -721,8 +738,7 @@ class FeedFollow extends Follow {
   async *_poll(link) {
     if (!link.greeted) yield { type: "hello", feed: true };
     for (;;) {
-      const answer = await this._open(link, "/api/v1/events", { cursor: this.cursor, limit: 500 }, "application/json");
-      const { events, next_cursor: cursor } = await answer.json();
+      const { events, next_cursor: cursor } = await this._ask(link, this._eventsPath(), { cursor: this.cursor, limit: 500 });
       // Also an empty page says where it ends: `now` is another place each time.
       if (!events.length) return void (yield { type: "caught_up", cursor });
       yield { type: "batch", events, cursor };
@@ -734,13 +750,12 @@ class FeedFollow extends Follow {
 
 /** One connection: what the server said on it so far. */
 class Link {
-  constructor(connectMs, ended) {
+  constructor(connectMs) {
     this.watchdogMs = connectMs;
     this.greeted = this.caughtUp = false;
     this._opened = Date.now();
     this._abort = new AbortController();
     this.signal = this._abort.signal;
-    if (ended.aborted) this._abort.abort();
   }
 
   abort(failure) {
@@ -888,6 +903,14 @@ function problemOf(answer, text) {
   }
   const seconds = Number(answer.headers.get("Retry-After") ?? NaN);
   return new (BY_STATUS[answer.status] ?? Problem)(answer.status, document ?? {}, seconds >= 0 ? seconds * 1000 : undefined);
+}
+
+function parsed(text, url) {
+  try {
+    return JSON.parse(text);
+  } catch (failure) {
+    throw new PhaselineError(`${url} did not answer with JSON; is it a Phaseline server?`, { cause: failure });
+  }
 }
 
 function decoded(text) {

@@ -15,7 +15,7 @@ before(async () => {
 });
 after(() => proxy.close());
 beforeEach(() => {
-  Object.assign(proxy, { refusing: false, silent: false, cutAfter: Infinity, refuseUpgrades: false, holdEventStreams: false });
+  Object.assign(proxy, { refusing: false, silent: false, cutAfter: Infinity, stallAfter: Infinity, refuseUpgrades: false, holdEventStreams: false });
   proxy.cut(); // idle connections of the test before
   client = new Phaseline(proxy.url, { WebSocket });
 });
@@ -186,6 +186,101 @@ test("stop ends the loop, a limit throws and leaves the job alone", async () => 
   setTimeout(() => aborter.abort(), 200);
   await collected(client.follow(id, { signal: aborter.signal }));
   assert.equal((await client.cancel(id, { force: true })).status, "cancelled");
+});
+
+test("a follow stopped while it waits opens no further connection and delivers nothing more", async () => {
+  const opened = [];
+  class Counted extends WebSocket {
+    constructor(...asked) {
+      super(...asked);
+      opened.push(this);
+    }
+  }
+  const { id } = await direct.submit("countdown", { steps: 100, step_s: 0.1 });
+  const heard = [];
+  const follow = new Phaseline(proxy.url, { WebSocket: Counted, transports: ["websocket"] }).follow(id, {
+    onEvent: ({ seq }) => heard.push(seq) === 3 && proxy.cut(),
+    onConnection: (state) => state === "waiting" && setImmediate(() => follow.stop()),
+  });
+  follow._backoff.next = () => 60_000;
+  await follow.done();
+  assert.deepEqual([opened.length, heard, follow.after], [1, oneTo(heard.length), heard.length]);
+  await new Phaseline(proxy.url, { WebSocket: Counted }).follow(id, { signal: AbortSignal.abort(), onEvent: ({ seq }) => heard.push(-seq) }).done();
+  assert.deepEqual([opened.length, heard], [1, oneTo(heard.length)]);
+  await direct.cancel(id, { force: true });
+});
+
+test("an event counts as seen by the callbacks that stopped the follow, not by a loop that did not get it", async () => {
+  const { id } = await finished();
+  const told = client.follow(id, { onEvent: ({ seq }) => seq === 3 && told.stop() });
+  await told.done();
+  assert.equal(told.after, 3);
+  const looped = client.follow(id, { onEvent: ({ seq }) => seq === 3 && looped.stop() });
+  assert.deepEqual([seqs(await collected(looped)), looped.after], [[1, 2], 2]);
+});
+
+test("a poll whose answer breaks off in the middle costs nothing", async () => {
+  const job = await finished({ steps: 40, step_s: 0 });
+  proxy.cutAfter = 900;
+  const only = new Phaseline(proxy.url, { transports: ["polling"] });
+  const follow = only.follow(job.id, { onConnection: () => (proxy.cutAfter += 400) });
+  follow._backoff.next = () => 1;
+  assert.deepEqual(seqs(await collected(follow)), oneTo(job.seq));
+  const { next_cursor: cursor } = await (await fetch(`${URL_}/api/v1/events?cursor=now`)).json();
+  const other = await finished({ steps: 40, step_s: 0 });
+  proxy.cut();
+  proxy.cutAfter = 900;
+  const feed = only.feed({ cursor, onConnection: () => (proxy.cutAfter += 400) });
+  feed._backoff.next = () => 1;
+  const got = await collected(feed, ({ job_id, type }) => job_id === other.id && type === "complete" && feed.stop());
+  assert.deepEqual(seqs(got.filter(({ job_id }) => job_id === other.id)), oneTo(other.seq));
+});
+
+test("a poll whose answer stops in the middle is given up, and the next one goes on", { timeout: 60_000 }, async () => {
+  const job = await finished({ steps: 40, step_s: 0 });
+  proxy.stallAfter = 900;
+  const waited = [];
+  const only = new Phaseline(proxy.url, { transports: ["polling"], connectMs: 2_000 });
+  const follow = only.follow(job.id, { onConnection: (state) => state === "waiting" && waited.push((proxy.stallAfter = Infinity)) });
+  assert.deepEqual(seqs(await collected(follow)), oneTo(job.seq));
+  assert.ok(waited.length > 1, "it never stalled"); // the last time is the end
+});
+
+test("a reset's callback is done before the next event comes", async () => {
+  const job = await finished();
+  const told = [];
+  const follow = client.follow(job.id, {
+    after: 900,
+    onReset: async () => {
+      await new Promise(setImmediate);
+      told.push("reset");
+    },
+    onEvent: ({ seq }) => told.push(seq),
+  });
+  await follow.done();
+  assert.deepEqual(told, ["reset", job.seq]);
+});
+
+test("a feed that gives its connection up in the middle of a frame brings every event once", async () => {
+  const { next_cursor: cursor } = await (await fetch(`${URL_}/api/v1/events?cursor=now`)).json();
+  const job = await finished({ steps: 40, step_s: 0 });
+  const feed = client.feed({ cursor });
+  feed._backoff.next = () => 1;
+  const got = [];
+  await collected(feed, ({ job_id, seq, type }) => {
+    if (job_id !== job.id) return;
+    if (got.push(seq) === 3) feed.drop();
+    if (type === "complete") feed.stop();
+  });
+  assert.deepEqual(got, oneTo(job.seq));
+});
+
+test("without any way to talk, and when something else answers, it says so", async () => {
+  assert.throws(() => new Phaseline(proxy.url, { WebSocket: false, transports: ["websocket"] }).follow("x"), /there is no WebSocket/);
+  const portal = new Phaseline(proxy.url, { fetch: async () => new Response("<html>Please log in") });
+  await assert.rejects(portal.job("x"), /did not answer with JSON; is it a Phaseline server/);
+  const keyless = new Phaseline(proxy.url, { token: async () => Promise.reject(new Error("no key today")) });
+  await assert.rejects(keyless.job("x"), /^Error: no key today/);
 });
 
 test("what the server refuses names the field", async () => {

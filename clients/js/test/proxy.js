@@ -8,6 +8,7 @@ export async function proxyTo(target) {
     refusing: false, // connections end at once
     silent: false, // nothing more passes, nothing is closed
     cutAfter: Infinity, // bytes from the server until the connection is reset
+    stallAfter: Infinity, // bytes from the server until nothing more passes, and nothing is closed
     refuseUpgrades: false,
     holdEventStreams: false, // as a proxy that buffers does
   };
@@ -29,6 +30,10 @@ export async function proxyTo(target) {
     upstream.on("data", (data) => {
       if (proxy.silent || held) return;
       passed += data.length;
+      if (passed > proxy.stallAfter) {
+        held = true;
+        return void client.write(data.subarray(0, Math.max(0, data.length - (passed - proxy.stallAfter))));
+      }
       if (passed <= proxy.cutAfter) return void client.write(data);
       client.write(data.subarray(0, Math.max(0, data.length - (passed - proxy.cutAfter))), () => client.destroy());
     });
