@@ -18,7 +18,7 @@ def _parts(output: Json) -> list[RenderableType]:
     parts: list[RenderableType] = [_heading(output), Text()]
     now = output["transfer_plan"]["gameweeks"][0]
     parts += [_transfers(now["transfers"]), Text()]
-    parts += [_lineup(output["lineup"]), Text()]
+    parts += [_lineup(output["lineup"], now["chip"]), Text()]
     parts += [_captains(output["captaincy"]), Text()]
     parts += [_chip(chip) for chip in output["chips"] if chip["use_now"]]
     parts += [_why(output["explanations"]), Text()]
@@ -53,7 +53,7 @@ def _heading(output: Json) -> RenderableType:
 
 def _transfers(transfers: list[Json]) -> RenderableType:
     if not transfers:
-        return Text("Transfers: none, keep the free transfer", "bold")
+        return Text("Transfers: none", "bold")
     table = _table()
     for heading in ("out", "club", "in", "club", "pos"):
         table.add_column(heading, no_wrap=True)
@@ -67,8 +67,10 @@ def _transfers(transfers: list[Json]) -> RenderableType:
     return Group(Text("Transfers", "bold"), table)
 
 
-def _lineup(lineup: Json) -> RenderableType:
-    title = f"Line-up {lineup['formation']}: {lineup['xp_total']:.2f} points expected, the captain's counted twice"
+def _lineup(lineup: Json, chip: str | None) -> RenderableType:
+    title = f"Line-up {lineup['formation']}: {lineup['xp_total']:.2f} points expected, the captain's counted "
+    title += "three times" if chip == "3xc" else "twice"
+    title += ", the bench's as well" if chip == "bboost" else ""
     if added := lineup.get("autosub_xp"):
         title += f"; {added:.2f} more from substitutes"
     table = _table()
@@ -107,7 +109,8 @@ def _captains(captaincy: Json) -> RenderableType:
 
 
 def _chip(chip: Json) -> RenderableType:
-    return Text(f"Play {chip['name']}: {chip['value_now_pts']:+.2f} points. {chip['reason']}\n", "bold")
+    worth = "" if chip["value_now_pts"] is None else f"{chip['value_now_pts']:+.2f} points. "
+    return Text(f"Play {chip['name']}: {worth}{chip['reason']}\n", "bold")
 
 
 def _price(watch: Json) -> RenderableType:

@@ -18,7 +18,7 @@ export function decision(output, status) {
       facts([["deadline", new Date(header.deadline_time).toLocaleString()], ["bank", money(squad.bank)], ["free transfers", String(squad.free_transfers)],
         ["proof", proof(plan.optimality)], ["source", header.source], ["state", status === "completed" ? null : "best so far"]]),
       pitch(lineup)),
-    section("Transfers", now.transfers.length ? transfers(now.transfers) : h("p.soft", "None: keep the free transfer.")),
+    section("Transfers", now.transfers.length ? transfers(now.transfers) : h("p.soft", "None.")),
     section("Points by gameweek", weeks(plan), h("div.legend", h("span", h("i"), "eleven and captain"), h("span", h("i.faint"), "bench, by its chance to come on"))),
     captains(output.captaincy), alternatives(output),
     output.explanations.length > 0 && section("Why", h("ul", output.explanations.map(({ text }) => h("li", text)))),

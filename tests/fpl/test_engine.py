@@ -230,8 +230,22 @@ def test_time_running_out_gives_the_best_plan_so_far_and_says_so():
 
 def test_an_attempt_about_to_time_out_still_decides():
     made = decided({"team_id": 1}, deadline=time.monotonic() + 0.5)
-    assert made.decision.transfer_plan.optimality.stage == "hold"
+    optimality = made.decision.transfer_plan.optimality
+    assert (optimality.stage, optimality.status, optimality.bound_pts) == ("hold", "time_limit", None)
     assert_within_the_rules(made.decision)
+
+
+@pytest.mark.parametrize("horizon", [1, 2])
+def test_a_plan_on_the_way_is_not_called_the_best_while_chips_are_not_looked_at(horizon):
+    made = decided({"team_id": 1, "gameweek": 20 - horizon, "horizon": horizon, "available_chips": ["bboost", "3xc"]})
+    plan = made.decision.transfer_plan
+    assert plan.optimality.status == "optimal"
+    on_the_way = [DecisionOutput.model_validate(said["results"]).transfer_plan for said in made.said("best")]
+    assert len({offered.optimality.stage for offered in on_the_way}) > 1
+    for offered in on_the_way:
+        bound = offered.optimality.bound_pts
+        assert bound is None or bound >= plan.objective_pts - 0.01
+        assert offered.optimality.status != "optimal" or offered.objective_pts >= plan.objective_pts - 0.1
 
 
 def test_a_source_being_updated_is_tried_again_later_and_a_wrong_request_is_not(tmp_path, monkeypatch):

@@ -341,3 +341,19 @@ def test_threads_of_one_process_that_ask_at_once_fetch_once(live, site):
     for thread in threads:
         thread.join(20)
     assert len(site.asked) == 1
+
+
+def test_pages_of_entries_are_kept_up_to_a_number_and_the_season_always(site, clock, tmp_path):
+    live = LiveSource(site.url, tmp_path, clock, replace(MANNERS, pages_max=4))
+    live.answer("bootstrap-static")
+    for entry in range(1, 8):
+        clock.now += 1000
+        live.answer(f"entry/{entry}/history")
+    pages = Snapshot(tmp_path).manifest().pages or {}
+    kept = {path for path in pages if path.startswith("entry/")}
+    assert len(kept) <= 4
+    assert {"entry/7/history", "entry/6/history"} <= kept
+    assert "bootstrap-static" in pages
+    assert {str(file.relative_to(tmp_path))[:-5] for file in tmp_path.rglob("entry/**/*.json")} == kept
+    # Who went is fetched again when somebody asks.
+    assert live.answer("entry/1/history").body == site.pages.answer("entry/1/history").body

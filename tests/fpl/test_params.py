@@ -127,6 +127,28 @@ def test_a_fourth_player_of_a_club_is_refused():
     assert (("squad",), f"4 players from {name}, the rules allow 3") in refused(squad)
 
 
+@pytest.mark.parametrize(
+    "change, where, text",
+    [
+        ({"gameweek": 9}, ("previous", "gameweek"), "gameweek 9 is not the one before the next, 12"),
+        ({"gameweek": 12}, ("previous", "gameweek"), "gameweek 12 is not the one before the next, 12"),
+        ({"bench": 99_999}, ("previous", "bench", 3), "no player 99999 in this source"),
+        ({"keepers": 2}, ("previous", "starters"), "2 goalkeepers start, 1–1 may"),
+    ],
+)
+def test_a_previous_decision_that_cannot_be_scored_is_refused(change, where, text):
+    squad = [
+        player["element"] for player in a_squad()["squad"]
+    ]  # by position: keepers, defenders, midfielders, forwards
+    starters = [squad[0], *squad[2:6], *squad[7:11], *squad[12:14]]
+    bench = [squad[1], squad[6], squad[11], squad[14]]
+    if change.get("keepers"):
+        starters[-1], bench[0] = bench[0], starters[-1]
+    previous = {"gameweek": change.get("gameweek", 11), "captain": starters[0], "vice": starters[1]}
+    previous |= {"starters": starters, "bench": [*bench[:3], change.get("bench", bench[3])]}
+    assert (where, text) in refused({"team_id": 1, "previous": previous})
+
+
 def test_an_unknown_player_is_named_by_his_place_in_the_request():
     assert refused(replaced(a_squad(), 5, 999_999)) == [
         (("squad", 5, "element"), "no player 999999 in this source"),

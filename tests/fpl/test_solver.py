@@ -266,6 +266,17 @@ def test_more_room_is_never_worth_less():
     assert worth == sorted(worth)
 
 
+def test_squads_of_free_hits_take_the_time_they_have_together_and_may_be_stopped():
+    copies = (ChipCopy("freehit", (0, 1, 2)), ChipCopy("3xc", (1,)))
+    problem = toy(31, 3, (1, 1, 1, 2), free_transfers=1, chips=copies)
+    assert with_free_hits(problem, Limits(60.0)).free_hits.keys() == {0, 1, 2}
+    late = with_free_hits(problem, Limits(0.0))
+    assert (late.free_hits, late.chips) == ({}, copies[1:])
+    # A small squad may be found before anybody looks; what is missing is taken from the chip all the same.
+    stopped = with_free_hits(problem, Limits(60.0), lambda _sight: False)
+    assert {week for copy in stopped.chips if copy.name == "freehit" for week in copy.weeks} == stopped.free_hits.keys()
+
+
 def test_a_free_hit_hands_its_squad_back():
     fixed = replace(a_problem(1, 3, 40, 50), chips=(ChipCopy("freehit", (0,)),), played={0: "freehit"})
     problem = with_free_hits(fixed, Limits(20))

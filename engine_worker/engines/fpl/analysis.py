@@ -31,7 +31,7 @@ class Priced(BaseModel):
 class Counterfactuals(BaseModel):
     """The other choices, priced by the same solver at the plan's own chips.
 
-    `roll`: no transfer and no chip now. `without`: each player bought now, never bought. `no_hit`: no hit now.
+    `roll`: no transfer and no chip now. `without`: each player bought now, never bought. `no_hit`: no hit in any gameweek.
     `money` half a million more, `transfer` one more free transfer: what the constraint costs.
     """
 

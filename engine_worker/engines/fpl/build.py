@@ -6,8 +6,8 @@ from engine_worker.engines.fpl.collecting import Collected
 from engine_worker.engines.fpl.params import FplParams
 from engine_worker.engines.fpl.problem import ChipCopy, Problem, Worth
 from engine_worker.engines.fpl.projections import ProjectionRow
-from engine_worker.engines.fpl.rules import chip_problem
-from engine_worker.engines.fpl.seasons import ChipWindow
+from engine_worker.engines.fpl.rules import chip_problem, copies_fit
+from engine_worker.engines.fpl.seasons import CHIPS, ChipWindow
 
 # How much is asked of a hit, and how dear a saved transfer is, by posture: a careful manager wants more for a hit.
 POSTURES = {
@@ -61,6 +61,8 @@ def _copies(collected: Collected, params: FplParams) -> tuple[ChipCopy, ...]:
     gameweeks, left, planned = collected.gameweeks, set(collected.squad.chips), _planned(params)
     played, rules = collected.squad.played, collected.rules
     copies = []
+    # Where windows overlap, each copy played before takes one away whichever it was.
+    taken = {name: [week for week, chip in played.items() if chip == name] for name in CHIPS}
     for window in rules.chips:
         weeks = tuple(
             index
@@ -70,7 +72,8 @@ def _copies(collected: Collected, params: FplParams) -> tuple[ChipCopy, ...]:
         now = window.start <= gameweeks[0]
         known = window.name in left if now else params.available_chips is None and params.team_id is not None
         asked = any(planned.get(gameweeks[index]) == window.name for index in weeks)
-        if weeks and (known or asked):
+        if weeks and (known or asked) and copies_fit(rules, window.name, [*taken[window.name], gameweeks[weeks[0]]]):
+            taken[window.name].append(gameweeks[weeks[0]])
             copies.append(ChipCopy(window.name, weeks, round(kept_worth(window, gameweeks[-1]), 4)))
     return tuple(copies)
 

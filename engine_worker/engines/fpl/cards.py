@@ -1,14 +1,16 @@
 """The parts of a decision that describe players: who is owned, what is wrong, what is expected of them."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, TypedDict
 
 from engine_worker.engines.fpl import decision as out
+from engine_worker.engines.fpl.autosubs import chance_of_playing
 from engine_worker.engines.fpl.collecting import Collected, PlayerRow
 from engine_worker.engines.fpl.problem import Moves, WeekPlan
 from engine_worker.engines.fpl.projections import ProjectionRow
-from engine_worker.engines.fpl.seasons import GOALKEEPER, POSITION_NAMES
+from engine_worker.engines.fpl.scoring import CAPTAIN_TIMES, TRIPLE_CAPTAIN_TIMES, substitutions
+from engine_worker.engines.fpl.seasons import POSITION_NAMES
 
 _ISSUES: dict[str, Literal["injury", "suspension", "doubt", "unavailable"]] = {
     "i": "injury", "s": "suspension", "d": "doubt", "u": "unavailable", "n": "unavailable",
@@ -68,6 +70,7 @@ class Cards:
             bank=squad.bank,
             selling_value=squad.selling_value,
             free_transfers=squad.free_transfers,
+            booked_hit_cost_pts=squad.booked_hit_cost,
             chips_available=squad.chips,
             issues=self._issues(),
             replay=out.ReplayCard(
@@ -104,30 +107,40 @@ class Cards:
         return list(zip(ordered(moves.sold), ordered(moves.bought), strict=True))
 
     def risks(self, week: WeekPlan) -> list[out.Risk]:
-        """Starters who may well not play, and who would come on for them."""
+        """Starters who may well not play, and what the game does then: a substitute, and the vice for the captain."""
+        rows = {element: self.rows[element, week.gameweek] for element in week.squad}
+        plays = {element: chance_of_playing(row.p_play, row.fixtures) for element, row in rows.items()}
         found = []
         for element in week.lineup.starters:
-            row, player = self.rows[element, week.gameweek], self.players[element]
-            if row.p_play >= _SURE:
+            if plays[element] >= _SURE:
                 continue
-            cover = next((e for e in week.lineup.bench if self._covers(element, e)), None)
-            gained = self.rows[cover, week.gameweek].xp if cover is not None else 0.0
-            times = 2 if element == week.lineup.captain else 1
-            if_plays = row.xp / row.p_play if row.p_play else 0.0
-            named = self.players[cover].name if cover is not None else "nobody"
+            lost = rows[element].xp / plays[element] if plays[element] else 0.0
+            cover = self._cover(week, element, plays)
+            told = "nobody comes on for him" if cover is None else f"{self.players[cover].name} comes on from the bench"
+            gained = 0.0 if cover is None else rows[cover].xp
+            if element == week.lineup.captain:
+                more = (TRIPLE_CAPTAIN_TIMES if week.chip == "3xc" else CAPTAIN_TIMES) - 1
+                lost, gained = (1 + more) * lost, gained + more * rows[week.lineup.vice].xp
+                told += f"; {self.players[week.lineup.vice].name} is captain"
             found.append(
                 out.Risk(
-                    scenario=f"{player.name} does not play",
-                    probability=round(1 - row.p_play, 3),
-                    loss_pts=points(max(times * if_plays - gained, 0.0)),
-                    mitigation=f"{named} comes on from the bench",
+                    scenario=f"{self.players[element].name} does not play",
+                    probability=round(1 - plays[element], 3),
+                    loss_pts=points(max(lost - gained, 0.0)),
+                    mitigation=told,
                 )
             )
         return sorted(found, key=lambda risk: (-risk.probability * risk.loss_pts, risk.scenario))[:_RISKS]
 
-    def _covers(self, starter: int, benched: int) -> bool:
-        keepers = [self.players[element].position == GOALKEEPER for element in (starter, benched)]
-        return keepers[0] == keepers[1]
+    def _cover(self, week: WeekPlan, missing: int, plays: Mapping[int, float]) -> int | None:
+        """Who comes on for a starter when everybody else who can play does; a boosted bench plays already."""
+        if week.chip == "bboost":
+            return None
+        playing = {element for element, chance in plays.items() if chance > 0} - {missing}
+        places = {element: self.players[element].position for element in week.squad}
+        lineup = week.lineup
+        made = substitutions(self._collected.rules, lineup.starters, lineup.bench, places, playing.__contains__)
+        return next((coming for coming, leaving in made if leaving == missing), None)
 
     def horizon(self) -> list[out.HorizonWeek]:
         """Blanks and doubles of each planned gameweek."""

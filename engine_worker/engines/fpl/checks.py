@@ -5,9 +5,15 @@ from typing import Any
 
 from engine_worker.engines.fpl.bookings import Bookings
 from engine_worker.engines.fpl.collecting import next_gameweek
-from engine_worker.engines.fpl.entries import NoSquadYet, starting_state
-from engine_worker.engines.fpl.params import FplParams
-from engine_worker.engines.fpl.rules import chip_problem, spending_limit, squad_violations
+from engine_worker.engines.fpl.entries import NoSquadYet, planned_chip, starting_state
+from engine_worker.engines.fpl.params import FplParams, PlannedChip
+from engine_worker.engines.fpl.rules import (
+    chip_problem,
+    eleven_violations,
+    position_violations,
+    spending_limit,
+    squad_violations,
+)
 from engine_worker.engines.fpl.seasons import POSITION_NAMES, Ruleset, UnknownSeason, ruleset
 from engine_worker.engines.fpl.source import BrokenSource, NotAtHand, NotThere, Reading
 from engine_worker.engines.fpl.sources import UnknownSource, source_named
@@ -68,6 +74,7 @@ def _problems(params: FplParams, reading: Reading, bootstrap: Mapping[str, Any],
     if state is not None:
         bookings = Bookings(rules, elements, state, params.booked_transfers, names, max(gameweek, coming))
         problems += bookings.problems()
+    problems += _previous_problems(params, rules, elements, coming)
     return problems + _choice_problems(params, rules, elements, state, max(gameweek, coming))
 
 
@@ -109,13 +116,44 @@ def _state(
         return [(("team_id",), f"team {params.team_id} owns player {stranger}, whom this source does not have")], None
 
 
+def _previous_problems(params: FplParams, rules: Ruleset, elements: Elements, coming: int) -> list[Problem]:
+    """What keeps `previous` from being scored."""
+    if (previous := params.previous) is None:
+        return []
+    problems: list[Problem] = []
+    if previous.gameweek != coming - 1:
+        text = f"gameweek {previous.gameweek} is not the one before the next, {coming}"
+        problems.append((("previous", "gameweek"), text))
+    strangers: list[Problem] = [
+        (("previous", name, index), f"no player {element} in this source")
+        for name in ("starters", "bench")
+        for index, element in enumerate(getattr(previous, name))
+        if element not in elements
+    ]
+    if not strangers:
+        eleven = [elements[element]["element_type"] for element in previous.starters]
+        everyone = eleven + [elements[element]["element_type"] for element in previous.bench]
+        strangers += [(("previous", "starters"), text) for text in eleven_violations(rules, eleven)]
+        strangers += [(("previous",), text) for text in position_violations(rules, everyone)]
+    return problems + strangers
+
+
+def _denied(params: FplParams, rules: Ruleset, planned: PlannedChip, gameweek: int) -> bool:
+    """Whether `available_chips` leaves the chip out. It speaks of the copies of now, not of a window that opens later."""
+    window = rules.window(planned.chip, planned.gameweek)
+    said = params.available_chips
+    return said is not None and planned.chip not in said and window is not None and window.start <= gameweek
+
+
 def _choice_problems(
     params: FplParams, rules: Ruleset, elements: Elements, state: SquadState | None, gameweek: int
 ) -> list[Problem]:
     problems: list[Problem] = []
     owned = {holding.element for holding in state.holdings} if state else None
     if owned is not None:
-        booked = {transfer.bought for transfer in params.booked_transfers}
+        # The squad of a free hit is handed back: nobody bought with it can be kept.
+        undone = planned_chip(params, gameweek) == "freehit"
+        booked = set() if undone else {transfer.bought for transfer in params.booked_transfers}
         for index, element in enumerate(params.locked):
             if element not in owned | booked:
                 problems.append((("locked", index), f"player {element} is not in the squad"))
@@ -126,6 +164,18 @@ def _choice_problems(
         if override.element not in elements:
             text = f"no player {override.element} in this source"
             problems.append((("availability_overrides", index, "element"), text))
+        if override.until_gameweek is not None and override.until_gameweek < gameweek:
+            text = f"gameweek {override.until_gameweek} is before {gameweek}, the one to decide"
+            problems.append((("availability_overrides", index, "until_gameweek"), text))
+    problems += _chip_problems(params, rules, state, gameweek)
+    if params.free_transfers is not None and params.free_transfers > rules.free_transfers_max:
+        text = f"{params.free_transfers} free transfers, this season banks at most {rules.free_transfers_max}"
+        problems.append((("free_transfers",), text))
+    return problems
+
+
+def _chip_problems(params: FplParams, rules: Ruleset, state: SquadState | None, gameweek: int) -> list[Problem]:
+    problems: list[Problem] = []
     for index, chip in enumerate(params.available_chips or []):
         if refusal := chip_problem(rules, state.played if state else {}, gameweek, chip):
             problems.append((("available_chips", index), refusal))
@@ -138,9 +188,8 @@ def _choice_problems(
             problems.append((("chip_plan", index, "gameweek"), text))
         elif refusal := chip_problem(rules, played, planned.gameweek, planned.chip):
             problems.append((("chip_plan", index), refusal))
+        elif _denied(params, rules, planned, gameweek):
+            problems.append((("chip_plan", index), f"{planned.chip} is not among available_chips"))
         else:
             played[planned.gameweek] = planned.chip
-    if params.free_transfers is not None and params.free_transfers > rules.free_transfers_max:
-        text = f"{params.free_transfers} free transfers, this season banks at most {rules.free_transfers_max}"
-        problems.append((("free_transfers",), text))
     return problems

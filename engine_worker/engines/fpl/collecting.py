@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from engine_worker.engines.fpl.entries import starting_state
+from engine_worker.engines.fpl.entries import planned_chip, starting_state
 from engine_worker.engines.fpl.lookback import LookedBack, look_back
 from engine_worker.engines.fpl.params import AvailabilityOverride, FplParams
 from engine_worker.engines.fpl.rules import costs_nothing
@@ -423,7 +423,11 @@ def _warnings(
         )
         found.append(Warned(code="new_entry", message=text))
     if params.booked_transfers:
-        text = f"{len(params.booked_transfers)} transfers already made are in the squad, their {squad.booked_hit_cost} points are spent"
+        text = f"{len(params.booked_transfers)} transfers already made are "
+        if planned_chip(params, gameweeks[0]) == "freehit":
+            text += "of the free hit: its squad is chosen anew, the one before them comes back after it"
+        else:
+            text += f"in the squad, their {squad.booked_hit_cost} points are spent"
         found.append(Warned(code="booked", message=text))
     return found
 

@@ -95,6 +95,9 @@ class SquadCard(_Part):
     bank: int = Field(ge=0)
     selling_value: int
     free_transfers: int = Field(ge=0)
+    booked_hit_cost_pts: int = Field(
+        ge=0, description="points that `booked_transfers` have cost, beside the plan's hits"
+    )
     chips_available: list[str]
     issues: list[Issue]
     replay: ReplayCard
@@ -222,7 +225,7 @@ class HoldPlan(_Part):
     """The same horizon without any transfer."""
 
     objective_pts: float
-    xp_this_gameweek: float
+    xp_this_gameweek: float = Field(description="as `lineup.xp_total`, of the squad before transfers")
 
 
 class LineupPlayer(PlayerRef):
@@ -239,7 +242,9 @@ class LineupCard(_Part):
     bench: list[LineupPlayer] = Field(min_length=4, max_length=4)
     captain: PlayerRef
     vice: PlayerRef
-    xp_total: float = Field(description="the eleven with its captain counted twice (or three times)")
+    xp_total: float = Field(
+        description="the eleven with its captain counted twice (or three times), and the bench with a bench boost"
+    )
     autosub_xp: float = Field(
         ge=0,
         description="the bench coming on for starters who do not play, by everybody's chance of playing and the rules; "
@@ -303,9 +308,9 @@ class ChipCard(_Part):
     window_stop: int
     gains: list[ChipGain]
     method: Literal["solved", "lineups"]
-    value_now_pts: float
-    best_gameweek: int
-    best_value_pts: float
+    value_now_pts: float | None = Field(description="null where it was not valued: `gains` does not have this gameweek")
+    best_gameweek: int | None = Field(description="the gameweek of the largest gain; null without any")
+    best_value_pts: float | None
     kept_pts: float
     planned_gameweek: int | None
     use_now: bool

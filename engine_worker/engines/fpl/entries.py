@@ -69,7 +69,7 @@ def starting_state(params: FplParams, rules: Ruleset, elements: Elements, readin
             free_transfers=params.free_transfers or 0,
             chips=list(params.available_chips or []),
         )
-        return booked(rules, elements, state, params.booked_transfers, gameweek)
+        return booked(rules, elements, state, params.booked_transfers, gameweek, planned_chip(params, gameweek))
     assert params.team_id is not None
     try:
         pages = entry_pages(reading, params.team_id, coming)
@@ -87,7 +87,13 @@ def starting_state(params: FplParams, rules: Ruleset, elements: Elements, readin
         "free_transfers": free if params.free_transfers is None else params.free_transfers,
         "chips": chips if asked is None else list(asked),
     }
-    return booked(rules, elements, state.model_copy(update=changes), params.booked_transfers, gameweek)
+    chip = planned_chip(params, gameweek)
+    return booked(rules, elements, state.model_copy(update=changes), params.booked_transfers, gameweek, chip)
+
+
+def planned_chip(params: FplParams, gameweek: int) -> str | None:
+    """The chip asked for in `gameweek`."""
+    return next((planned.chip for planned in params.chip_plan if planned.gameweek == gameweek), None)
 
 
 def cheapest_squad(rules: Ruleset, elements: Elements, gameweek: int) -> SquadState:
@@ -114,16 +120,27 @@ def cheapest_squad(rules: Ruleset, elements: Elements, gameweek: int) -> SquadSt
 
 
 def booked(
-    rules: Ruleset, elements: Elements, state: SquadState, transfers: list[BookedTransfer], gameweek: int
+    rules: Ruleset,
+    elements: Elements,
+    state: SquadState,
+    transfers: list[BookedTransfer],
+    gameweek: int,
+    chip: str | None = None,
 ) -> SquadState:
-    """The state after transfers already made for `gameweek`: their hits are paid, whatever is decided now."""
+    """The state after transfers already made for `gameweek`: their hits are paid, whatever is decided now.
+
+    With a wildcard they cost nothing and no free transfer. Those of a free hit are undone after the gameweek, and until
+    its deadline they may be made otherwise: the squad is the one that comes back.
+    """
+    if chip == "freehit":
+        return state
     owned, bank = {holding.element: holding for holding in state.holdings}, state.bank
     for transfer in transfers:
         price = int(elements[transfer.bought]["now_cost"])
         bank += owned.pop(transfer.sold).selling_price - price
         owned[transfer.bought] = Holding(transfer.bought, price, price)
-    free, cost = state.free_transfers, hit_cost(rules, gameweek, state.free_transfers, len(transfers))
-    if not costs_nothing(rules, gameweek):
+    free, cost = state.free_transfers, hit_cost(rules, gameweek, state.free_transfers, len(transfers), chip)
+    if not costs_nothing(rules, gameweek, chip):
         free = max(free - len(transfers), 0)
     ordered = sorted(owned.values(), key=lambda h: (elements[h.element]["element_type"], h.element))
     changes = {"holdings": ordered, "bank": bank, "free_transfers": free, "booked_hit_cost": cost}

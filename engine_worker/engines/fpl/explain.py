@@ -19,15 +19,21 @@ def explanations(
 ) -> list[out.Explanation]:
     """Why this is the decision, most important first. Every number is one of the decision's own."""
     return [
-        *_transfers(plan.gameweeks[0]),
+        *_transfers(plan.gameweeks[0], choices),
         *_choices(plan, choices, alternatives),
-        *_captain(captaincy),
+        *_captain(captaincy, plan.gameweeks[0].chip),
         *(out.Explanation(topic="chip", text=f"{chip.name}: {chip.reason}.") for chip in chips),
         *_constraints(plan, choices),
     ]
 
 
-def _transfers(week: out.GameweekPlan) -> Iterator[out.Explanation]:
+def _less(points: float, proven: bool) -> str:
+    """What another choice costs: without a proof a better plan with it may have been missed."""
+    return f"{'' if proven else 'at most '}{points:.2f}"
+
+
+def _transfers(week: out.GameweekPlan, choices: list[out.Choice]) -> Iterator[out.Explanation]:
+    proven = {choice.player.element for choice in choices if choice.player is not None and choice.proven}
     # Of a whole new squad only the transfers that bring most.
     for transfer in sorted(week.transfers, key=lambda one: -one.gain_horizon_pts)[:_SHOWN]:
         text = (
@@ -35,7 +41,8 @@ def _transfers(week: out.GameweekPlan) -> Iterator[out.Explanation]:
             f"{transfer.gain_horizon_pts:+.2f} over the horizon, {_money(transfer.buy_price - transfer.sell_price)}."
         )
         if transfer.regret_pts is not None:
-            text += f" The best plan without him is worth {transfer.regret_pts:.2f} less."
+            less = _less(transfer.regret_pts, transfer.bought.element in proven)
+            text += f" The best plan without him is worth {less} less."
         yield out.Explanation(topic="transfer", text=text)
         if transfer.break_even_xp is not None and transfer.projected_xp is not None:
             text = (
@@ -51,10 +58,12 @@ def _choices(
     now = plan.gameweeks[0]
     for choice in choices:
         if choice.kind == "roll":
-            text = f"Doing nothing now and planning on from there is worth {choice.regret_pts:.2f} points less."
+            less = _less(choice.regret_pts, choice.proven)
+            text = f"Doing nothing now and planning on from there is worth {less} points less."
             yield out.Explanation(topic="roll", text=text)
         if choice.kind == "no_hit":
-            text = f"The hit costs {now.hit_cost_pts}; the best plan without it is worth {choice.regret_pts:.2f} less."
+            less = _less(choice.regret_pts, choice.proven)
+            text = f"The hit costs {now.hit_cost_pts}; the best plan without any hit is worth {less} less."
             yield out.Explanation(topic="hit", text=text)
     if alternatives:
         best = alternatives[0]
@@ -63,15 +72,18 @@ def _choices(
         moves = ", ".join(f"{swap.bought.name} for {swap.sold.name}" for swap in new[:_SHOWN])
         moves = moves or ("fewer transfers" if best.transfers else "no transfer")
         played = f"{best.chip} with " if best.chip else ""
-        text = f"The next best first move is {played}{moves}: {best.regret_pts:.2f} points less over the horizon."
+        less = _less(best.regret_pts, best.proven)
+        text = f"The next best first move is {played}{moves}: {less} points less over the horizon."
         yield out.Explanation(topic="flip", text=text)
 
 
-def _captain(captaincy: out.Captaincy) -> Iterator[out.Explanation]:
+def _captain(captaincy: out.Captaincy, chip: str | None) -> Iterator[out.Explanation]:
     first, *others = captaincy.candidates
     text = f"Captain {first.name}: {first.xp:.2f} points expected"
     if others:
-        text += f", {others[0].regret_pts:.2f} more than {others[0].name}, who would need as much to be chosen"
+        # A triple captain counts twice more, so the choice is worth twice what divides the two.
+        ahead = others[0].regret_pts / (2 if chip == "3xc" else 1)
+        text += f", {ahead:.2f} more than {others[0].name}, who would need as much to be chosen"
     yield out.Explanation(topic="captain", text=f"{text}.")
 
 
@@ -79,7 +91,10 @@ def _constraints(plan: out.TransferPlan, choices: list[out.Choice]) -> Iterator[
     for choice in choices:
         if choice.kind in _CONSTRAINTS:
             worth = max(-choice.regret_pts, 0.0)
-            word = f"{_CONSTRAINTS[choice.kind]} {worth:.2f} points" if worth >= _SMALL_PTS else None
+            if not choice.proven and worth < _SMALL_PTS:
+                continue  # nothing was found with it, and nothing was proven
+            least = "" if choice.proven else "at least "
+            word = f"{_CONSTRAINTS[choice.kind]} {least}{worth:.2f} points" if worth >= _SMALL_PTS else None
             yield out.Explanation(
                 topic="constraint",
                 text=f"{word}." if word else f"{_CONSTRAINTS[choice.kind]} nothing: it does not bind the plan.",

@@ -147,6 +147,7 @@ class _Projection(_Lenient):
 
 class _Squad(_Lenient):
     players: list[_Player]
+    booked_hit_cost_pts: int = 0
 
 
 class _Review(_Lenient):
@@ -183,6 +184,8 @@ def _decided(previous: Previous | None, params: FplParams, rules: Ruleset, comin
 
 def _of_result(result: _Result, rules: Ruleset, previous: Previous) -> Decided:
     gameweek, lineup, week = result.header.gameweek, result.lineup, result.transfer_plan.gameweeks[0]
+    # Transfers made before the decision have cost their points too, whatever was decided.
+    hit_cost = week.hit_cost_pts + result.squad_state.booked_hit_cost_pts
     advice = PreviousDecision.model_validate(
         {
             "gameweek": gameweek,
@@ -191,14 +194,14 @@ def _of_result(result: _Result, rules: Ruleset, previous: Previous) -> Decided:
             "captain": lineup.captain.element,
             "vice": lineup.vice.element,
             "chip": week.chip,
-            "hit_cost_pts": week.hit_cost_pts,
+            "hit_cost_pts": hit_cost,
         }
     )
     return Decided(
         job_id=previous.job_id,
         result_sha256=previous.sha256,
         advice=advice,
-        expected_pts=round(lineup.xp_total + lineup.autosub_xp - week.hit_cost_pts, 2),
+        expected_pts=round(lineup.xp_total + lineup.autosub_xp - hit_cost, 2),
         held=_held(result, rules),
         transfers=[(swap.sold.element, swap.bought.element) for swap in week.transfers],
     )
@@ -218,6 +221,7 @@ def _held(result: _Result, rules: Ruleset) -> PreviousDecision | None:
         bench=list(lineup.bench),
         captain=lineup.captain,
         vice=lineup.vice,
+        hit_cost_pts=result.squad_state.booked_hit_cost_pts,
     )
 
 

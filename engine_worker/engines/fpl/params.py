@@ -59,7 +59,7 @@ class PreviousDecision(_Strict):
     captain: Element
     vice: Element
     chip: Chip | None = None
-    hit_cost_pts: int = Field(default=0, ge=0, le=60)
+    hit_cost_pts: int = Field(default=0, ge=0, le=100)
 
     @model_validator(mode="after")
     def _is_a_team(self) -> Self:

@@ -27,6 +27,8 @@ _RUNGS = {
     "counterfactuals": (0.88, 0.7),
     "sensitivity": (1.0, 1.0),
 }
+# The rungs that look for a better plan: one left out leaves the plan without a proof.
+_PLANNING = ("this_gameweek", "horizon", "chips")
 # Valuing a chip needs no proof to the last decimal.
 _VALUE_GAP = 1e-3
 _NOISE_GAP = 2e-3
@@ -52,6 +54,8 @@ class Ladder:
         self._offered = self._began
         self._offer: Callable[[Analysis], None] = lambda _analysis: None
         self._rung = "hold"
+        # A free hit may be worth playing in a gameweek that was not looked at.
+        self._left_out = False
 
     def climb(self, offer: Callable[[Analysis], None]) -> Analysis:
         """The best plan found; `offer` is called with the analysis after each rung and better plan.
@@ -64,6 +68,11 @@ class Ladder:
         self._context.raise_if_cancelled()
         if "freehit" in self.problem.played.values():
             self._find_free_hits()
+            if not all(i in self.problem.free_hits for i, chip in self.problem.played.items() if chip == "freehit"):
+                # No plan but holding is known to be legal without the squad of the chip that was asked for.
+                self._context.raise_if_cancelled()
+                self.analysis.status = "time_limit"
+                return self.analysis
         self._climb_to("this_gameweek", self._this_gameweek)
         if len(self.problem.gameweeks) > 1:
             self._climb_to("horizon", self._horizon)
@@ -85,6 +94,8 @@ class Ladder:
             self._offer(self.analysis)
         else:
             self.analysis.clocked = True
+            if rung in _PLANNING:
+                self.analysis.status = "time_limit"
         self._context.raise_if_cancelled()
 
     # -- rungs
@@ -96,21 +107,27 @@ class Ladder:
         self._improve(self.problem.without_chips(), None)
 
     def _find_free_hits(self) -> None:
+        """Adds the squads of free hits; a gameweek is left out when there was no time for its squad."""
         if not self.problem.free_hits:
-            self.problem = with_free_hits(self.problem, self._limits(_VALUE_GAP))
+            wanted = _free_hit_weeks(self.problem)
+            self.problem = with_free_hits(self.problem, self._limits(_VALUE_GAP), lambda _: not self._stopping())
+            if _free_hit_weeks(self.problem) != wanted:
+                self._left_out = self.analysis.clocked = True
 
     def _with_chips(self) -> None:
         self._find_free_hits()
         self._improve(self.problem, None, chips=True)
+        if self._left_out:
+            self.analysis.status, self.analysis.bound = "time_limit", None
 
     def _improve(self, problem: Problem, open_weeks: Collection[int] | None, *, chips: bool = False) -> None:
         """Looks for a better plan; a solve stopped before its first one leaves the rung below standing."""
-        solved = self._solve(problem, open_weeks=open_weeks, start=self._best, shown=True, chips=chips)
+        # A bound on plans with transfers in the first gameweek only, or without chips, says nothing of the others.
+        whole = (open_weeks is None or len(problem.gameweeks) == 1) and (chips or not self._free_copies())
+        solved = self._solve(problem, open_weeks=open_weeks, start=self._best, shown=True, chips=chips, whole=whole)
         if solved.plan is not None:
             self._take(solved.plan)
         self.analysis.nodes += solved.nodes
-        # A bound on plans with transfers in the first gameweek only, or without chips, says nothing of the others.
-        whole = open_weeks is None or len(self.problem.gameweeks) == 1
         if whole:
             self.analysis.status, self.analysis.bound = solved.status, solved.bound
         self._live.show(self._rung, self._best, solved.bound)
@@ -239,11 +256,15 @@ class Ladder:
         gap: float | None = None,
         shown: bool = False,
         chips: bool = False,
+        whole: bool = False,
     ) -> Solved:
+        """A solve within the rung's time. `shown` tells viewers what is found; `whole` takes its bound for the plan's."""
         limits = self._limits(self._params.rel_gap if gap is None else max(gap, self._params.rel_gap))
         began, first_gap = time.monotonic(), [0.0]
 
         def watch(sight: Sight) -> bool:
+            if whole:
+                self.analysis.bound = sight.bound
             if shown:
                 self._watched(sight, first_gap, (time.monotonic() - began) / limits.seconds)
             self._live.tick()
@@ -307,7 +328,11 @@ def _read_off(problem: Problem, plan: Plan, chip: str, index: int) -> float:
             return problem.free_hits[index].points - week.xp_lineup - week.xp_bench
 
 
-def _with_chip(problem: Problem, plan: Plan, index: int, chip: str) -> Plan | None:
-    """The same transfers with the chip, as a start; None where they were not free of it."""
+def _free_hit_weeks(problem: Problem) -> set[int]:
+    return {week for copy in problem.chips if copy.name == "freehit" for week in copy.weeks}
+
+
+def _with_chip(problem: Problem, plan: Plan, index: int, chip: str) -> Plan:
+    """The same transfers with the chip, as a start."""
     moves = [moves._replace(chip=chip) if i == index else moves for i, moves in enumerate(plan.moves)]
     return make_plan(problem, moves)

@@ -124,6 +124,11 @@ class WeekPlan:
     xp_bench: float
 
     @property
+    def xp_counted(self) -> float:
+        """Expected points of everybody who counts: the eleven with its captain, with a bench boost the bench as well."""
+        return self.xp_lineup + (self.xp_bench if self.chip == "bboost" else 0.0)
+
+    @property
     def moves(self) -> Moves:
         """What is done before this gameweek."""
         return Moves(self.sold, self.bought, self.chip)

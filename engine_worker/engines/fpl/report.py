@@ -17,6 +17,7 @@ from engine_worker.engines.fpl.prices import price_watch
 from engine_worker.engines.fpl.problem import Plan, Problem, Terms, WeekPlan, hold_plan, unlimited
 from engine_worker.engines.fpl.projections import ProjectionRow
 from engine_worker.engines.fpl.receipt import receipt
+from engine_worker.engines.fpl.scoring import CAPTAIN_TIMES, TRIPLE_CAPTAIN_TIMES
 from engine_worker.engines.fpl.seasons import DEFENDER, FORWARD, MIDFIELDER
 from engine_worker.engines.fpl.simulation import DRAWS, METHOD, Draws
 
@@ -57,7 +58,7 @@ class Report:
             projections=self._cards.projections(choices.fielded()),
             transfer_plan=transfers,
             hold_plan=out.HoldPlan(
-                objective_pts=points(hold.objective), xp_this_gameweek=points(hold.weeks[0].xp_lineup)
+                objective_pts=points(hold.objective), xp_this_gameweek=points(hold.weeks[0].xp_counted)
             ),
             lineup=self._lineup(plan.weeks[0]),
             captaincy=captaincy,
@@ -130,7 +131,7 @@ class Report:
             action="CHIP" if week.chip else "TRANSFER" if week.bought else "ROLL",
             summary=self._summary(week, gain),
             expected_gain_pts=points(gain),
-            gain_this_gameweek_pts=points(week.xp_lineup - held.xp_lineup - cost),
+            gain_this_gameweek_pts=points(week.xp_counted - held.xp_counted - cost),
             hit_cost_pts=cost,
             confidence=confidence,
         )
@@ -221,7 +222,7 @@ class Report:
             bench=cards(week.lineup.bench),
             captain=self._cards.ref(week.lineup.captain),
             vice=self._cards.ref(week.lineup.vice),
-            xp_total=points(week.xp_lineup),
+            xp_total=points(week.xp_counted),
             autosub_xp=points(self._from_bench(week)),
         )
 
@@ -241,6 +242,8 @@ class Report:
         ranked = sorted(week.lineup.starters, key=lambda e: (-self._cards.rows[e, week.gameweek].xp, e))
         top = sampled.top_shares(week.gameweek, week.lineup.starters) if sampled else {}
         best = self._cards.rows[ranked[0], week.gameweek].xp
+        # A captain counts once more than the others, a triple captain twice.
+        more = (TRIPLE_CAPTAIN_TIMES if week.chip == "3xc" else CAPTAIN_TIMES) - 1
         candidates = []
         for element in ranked[:_CANDIDATES]:
             row, player = self._cards.rows[element, week.gameweek], self._cards.players[element]
@@ -252,7 +255,7 @@ class Report:
                     p90=row.p90,
                     p_top=round(top[element], 3) if top else None,
                     owned_pct=player.owned_pct,
-                    regret_pts=points(best - row.xp),
+                    regret_pts=points(more * (best - row.xp)),
                 )
             )
         return out.Captaincy(candidates=candidates, pick=week.lineup.captain, vice=week.lineup.vice)
@@ -266,7 +269,7 @@ class Report:
         assert window is not None
         valued = [value for value in analysis.chips if value.name == copy.name]
         gains = {gw: gain for value in valued for gw, gain in value.gains.items() if window.start <= gw <= window.stop}
-        best = max(gains, key=lambda gameweek: gains[gameweek]) if gains else gameweeks[copy.weeks[0]]
+        best = max(gains, key=lambda gameweek: gains[gameweek]) if gains else None
         planned = next((plan.weeks[i].gameweek for i in copy.weeks if plan.weeks[i].chip == copy.name), None)
         asked = planned is not None and problem.played.get(gameweeks.index(planned)) == copy.name
         return out.ChipCard(
@@ -275,9 +278,9 @@ class Report:
             window_stop=window.stop,
             gains=[out.ChipGain(gameweek=gameweek, gain_pts=points(gain)) for gameweek, gain in sorted(gains.items())],
             method="solved" if any(value.solved for value in valued) else "lineups",
-            value_now_pts=points(gains.get(gameweeks[0], 0.0)),
+            value_now_pts=points(gains[gameweeks[0]]) if gameweeks[0] in gains else None,
             best_gameweek=best,
-            best_value_pts=points(gains.get(best, 0.0)),
+            best_value_pts=None if best is None else points(gains[best]),
             kept_pts=points(copy.kept),
             planned_gameweek=planned,
             use_now=planned == gameweeks[0],
@@ -290,13 +293,13 @@ class Report:
         return "-".join(str(count[position]) for position in (DEFENDER, MIDFIELDER, FORWARD))
 
 
-def _chip_reason(kept: float, gains: dict[int, float], best: int, planned: int | None, *, asked: bool) -> str:
+def _chip_reason(kept: float, gains: dict[int, float], best: int | None, planned: int | None, *, asked: bool) -> str:
     if asked:
         return f"played in gameweek {planned} as asked"
     if planned is not None:
         worth = f"adds {gains[planned]:.1f} points there" if planned in gains else "is part of the best plan"
         return f"in gameweek {planned} it {worth}; kept for later it would be worth {kept:.1f}"
-    if not gains:
+    if best is None:
         return "not valued for want of time"
     return f"at best {gains[best]:.1f} points in gameweek {best}, against {kept:.1f} if it waits"
 

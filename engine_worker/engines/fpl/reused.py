@@ -18,7 +18,6 @@ ANALYSIS_ONLY = frozenset(
     {
         "alternatives",
         "banned",
-        "chip_plan",
         "locked",
         "max_hits",
         "node_limit",

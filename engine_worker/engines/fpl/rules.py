@@ -6,7 +6,7 @@ Money is an int in tenths of a million pounds, points are ints unless they are e
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from engine_worker.engines.fpl.seasons import CHIPS, DEFENDER, FORWARD, GOALKEEPER, MIDFIELDER, ChipWindow, Ruleset
+from engine_worker.engines.fpl.seasons import CHIPS, DEFENDER, FORWARD, GOALKEEPER, MIDFIELDER, Ruleset
 
 # Chips that suspend the count of transfers for their gameweek.
 UNLIMITED_CHIPS = ("wildcard", "freehit")
@@ -63,7 +63,7 @@ def chip_problem(rules: Ruleset, played: Mapping[int, str], gameweek: int, chip:
     if gameweek in played:
         return f"{played[gameweek]} is played in gameweek {gameweek}, one chip a gameweek"
     before = sorted(week for week, name in played.items() if name == chip)
-    if not _fit(rules.chips, chip, [*before, gameweek]):
+    if not copies_fit(rules, chip, [*before, gameweek]):
         return f"{chip} is used: played in gameweek {', '.join(map(str, before))}"
     if chip == "freehit" and rules.free_hits_apart:
         beside = [week for week in before if abs(week - gameweek) == 1]
@@ -72,9 +72,9 @@ def chip_problem(rules: Ruleset, played: Mapping[int, str], gameweek: int, chip:
     return None
 
 
-def _fit(windows: Sequence[ChipWindow], chip: str, gameweeks: Iterable[int]) -> bool:
+def copies_fit(rules: Ruleset, chip: str, gameweeks: Iterable[int]) -> bool:
     """Whether each gameweek finds a copy of its own. The copy that is lost first goes first, which is always best."""
-    left = sorted((w for w in windows if w.name == chip), key=lambda w: w.stop)
+    left = sorted((w for w in rules.chips if w.name == chip), key=lambda w: w.stop)
     for gameweek in sorted(gameweeks):
         copy = next((w for w in left if w.start <= gameweek <= w.stop), None)
         if copy is None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from engine_worker.engines.fpl.problem import Plan
+from engine_worker.engines.fpl.problem import Plan, WeekPlan
 from engine_worker.engines.fpl.projections import ProjectionRow, points_distribution
 
 DRAWS = 4000
-METHOD = "independent draws of each player's points in each gameweek, same draws for both plans, bench left out"
+METHOD = "independent draws of each player's points in each gameweek, same draws for both plans, the bench counted with a bench boost only"
 
 
 class Draws:
@@ -17,7 +17,7 @@ class Draws:
 
     def __init__(self, rows: Mapping[tuple[int, int], ProjectionRow], plans: Sequence[Plan], seed: int) -> None:
         rng = np.random.default_rng(seed)
-        wanted = sorted({(e, week.gameweek) for plan in plans for week in plan.weeks for e in week.lineup.starters})
+        wanted = sorted({(e, week.gameweek) for plan in plans for week in plan.weeks for e in _counted(week)})
         self._points: dict[tuple[int, int], Any] = {}
         for key in wanted:
             row = rows[key]
@@ -42,9 +42,13 @@ class Draws:
     def _total(self, plan: Plan) -> Any:
         total = np.zeros(DRAWS)
         for week in plan.weeks:
-            for element in week.lineup.starters:
+            for element in _counted(week):
                 total += self._points[element, week.gameweek]
             extra = 2 if week.chip == "3xc" else 1
             total += extra * self._points[week.lineup.captain, week.gameweek]
             total -= week.hit_cost
         return total
+
+
+def _counted(week: WeekPlan) -> tuple[int, ...]:
+    return week.lineup.starters + (week.lineup.bench if week.chip == "bboost" else ())

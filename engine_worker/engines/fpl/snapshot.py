@@ -6,6 +6,7 @@ a folder whose every page is whole and vouched for.
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,13 @@ class Snapshot:
         pages[path] = page.model_copy(update={"before": before.model_copy(update={"before": None}) if before else None})
         self._write_manifest(pages)
         _replace(self.file(path), content)
+
+    def drop(self, paths: Collection[str]) -> None:
+        """Forgets pages: first in the manifest, so that none is vouched for that is not there."""
+        gone = set(paths)
+        self._write_manifest({path: page for path, page in (self.manifest().pages or {}).items() if path not in gone})
+        for path in gone:
+            self.file(path).unlink(missing_ok=True)
 
     def note(self, path: str, page: Page) -> None:
         """Changes what the manifest says of a page that stays as it is."""

@@ -97,21 +97,27 @@ def _above(solved: Solved, floor: float) -> Solved:
     return replace(solved, plan=None, bound=None if solved.bound is None else max(solved.bound, floor))
 
 
-def with_free_hits(problem: Problem, limits: Limits) -> Problem:
+def with_free_hits(problem: Problem, limits: Limits, watch: Callable[[Sight], bool] = go_on) -> Problem:
     """The problem with the best squad for each gameweek a free hit may be played in; quick.
 
-    A gameweek whose squad was not found in time is taken from the chip's.
+    `limits.seconds` are for all of them together, `watch` is as in `solve`. A gameweek whose squad was not found in time
+    is taken from the chip's.
     """
-    found = {}
+    found, began = {}, time.monotonic()
+
+    def alone(week: int, of: Problem, selling: Mapping[int, int]) -> tuple[frozenset[int], float] | None:
+        left = replace(limits, seconds=limits.seconds - (time.monotonic() - began))
+        return _alone(of, week, selling, left, watch) if left.seconds > 0 else None
+
     for week in sorted({week for copy in problem.chips if copy.name == "freehit" for week in copy.weeks}):
-        cheap = _alone(problem, week, problem.selling, limits)
+        cheap = alone(week, problem, problem.selling)
         risen = {e for e in problem.owned if problem.selling[e] != problem.cost[e]}
         dear = cheap
         if cheap is not None and cheap[0] & (risen | problem.banned):
             # Everybody at his full price, for the same money.
             full = {element: problem.cost[element] for element in problem.owned}
             lost = sum(full.values()) - sum(problem.selling.values())
-            dear = _alone(replace(problem, bank=problem.bank - lost), week, full, limits)
+            dear = alone(week, replace(problem, bank=problem.bank - lost), full)
         if cheap is not None and dear is not None:
             found[week] = FreeHit(*cheap, *dear)
     copies = (
@@ -122,9 +128,9 @@ def with_free_hits(problem: Problem, limits: Limits) -> Problem:
 
 
 def _alone(
-    problem: Problem, week: int, selling: Mapping[int, int], limits: Limits
+    problem: Problem, week: int, selling: Mapping[int, int], limits: Limits, watch: Callable[[Sight], bool]
 ) -> tuple[frozenset[int], float] | None:
-    """The best squad for one gameweek out of all the money, and its points."""
+    """The best squad for one gameweek out of all the money, and its points; None when the solve was ended early."""
     alone = replace(
         problem,
         gameweeks=(problem.gameweeks[week],),
@@ -136,8 +142,11 @@ def _alone(
         # What is left after the gameweek is not kept.
         worth=replace(problem.worth, free_transfer=0.0, bank=0.0),
     )
-    plan = solve(alone, limits).plan
-    return None if plan is None else (plan.weeks[0].squad, plan.weeks[0].xp_lineup + plan.weeks[0].xp_bench)
+    solved = solve(alone, limits, watch=watch)
+    if solved.plan is None or solved.status not in ("optimal", "node_limit"):
+        return None
+    week_alone = solved.plan.weeks[0]
+    return week_alone.squad, week_alone.xp_lineup + week_alone.xp_bench
 
 
 class _Search:

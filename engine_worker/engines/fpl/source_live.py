@@ -42,6 +42,8 @@ class Manners:
     season_kept_s: float = 600.0  # bootstrap and fixtures
     entry_kept_s: float = 300.0
     bytes_max: int = 16 * 1024 * 1024
+    # Pages kept of entries and single players; beyond it the longest unasked go, an eighth of them at once.
+    pages_max: int = 1000
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,16 @@ class LiveSource:
         content = fetched.content or b""
         page = Page(sha256=digest(content), fetched_at=now, etag=fetched.etag, final=self._final(path))
         self._snapshot.save(path, content, page)
+        self._make_room()
         return Answer(fetched.body, page.sha256, now)
+
+    def _make_room(self) -> None:
+        """Anybody may ask for any entry: without a bound the folder would grow for ever, and its manifest with it."""
+        pages, most = self._snapshot.manifest().pages or {}, self._manners.pages_max
+        others = [path for path in pages if path.startswith(("entry/", "element-summary/"))]
+        if len(others) > most:
+            others.sort(key=lambda path: (pages[path].fetched_at, path))
+            self._snapshot.drop(others[: len(others) - most + most // 8])
 
     def _kept(self, path: str) -> tuple[Answer, Page] | None:
         page = (self._snapshot.manifest().pages or {}).get(path)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from engine_worker.engines.fpl.params import SQUAD_SIZE
 from engine_worker.engines.fpl.rules import chips_left, next_free_transfers, selling_price
 from engine_worker.engines.fpl.seasons import Ruleset
 
@@ -88,10 +89,15 @@ def lasting_moves(pages: EntryPages, gameweek: int) -> list[Mapping[str, Any]]:
 
 def opening_squad(pages: EntryPages, gameweek: int) -> set[int]:
     """The squad of the entry's first gameweek: the last one with every transfer undone."""
-    squad = {pick["element"] for pick in pages.picks["picks"]}
+    squad = set(_picked(pages))
     for move in reversed(lasting_moves(pages, gameweek)):
         squad = squad - {move["element_in"]} | {move["element_out"]}
     return squad
+
+
+def _picked(pages: EntryPages) -> list[int]:
+    """The squad; the assistant manager of 2024/25 has a place of his own after it, and is gone when his chip is over."""
+    return [pick["element"] for pick in pages.picks["picks"] if pick["position"] <= SQUAD_SIZE]
 
 
 def first_price(elements: Mapping[int, Mapping[str, Any]], pages: EntryPages, element: int) -> int:
@@ -103,8 +109,10 @@ def first_price(elements: Mapping[int, Mapping[str, Any]], pages: EntryPages, el
 def prices_paid(elements: Mapping[int, Mapping[str, Any]], pages: EntryPages, gameweek: int) -> dict[int, int]:
     """Owned element → purchase price. Raises `KeyError` for a player the bootstrap does not have."""
     paid = {move["element_in"]: move["element_in_cost"] for move in lasting_moves(pages, gameweek)}
-    owned = [pick["element"] for pick in pages.picks["picks"]]
-    return {element: paid[element] if element in paid else first_price(elements, pages, element) for element in owned}
+    return {
+        element: paid[element] if element in paid else first_price(elements, pages, element)
+        for element in _picked(pages)
+    }
 
 
 def free_transfers_by_week(rules: Ruleset, history: Mapping[str, Any], gameweek: int) -> dict[int, int]:
