@@ -293,6 +293,7 @@ def test_a_chip_is_played_for_more_than_it_is_worth_if_it_waits(made: Made):
         assert [gain.gameweek for gain in card.gains] == [12, 13]
         assert card.use_now == (card.planned_gameweek == 12)
         # Played although it would gain more by waiting, or kept although nothing better would come: neither.
+        assert card.best_value_pts is not None
         assert (card.best_value_pts > card.kept_pts) or card.planned_gameweek is None
     assert cards["bboost"].planned_gameweek is None
     assert "if it waits" in cards["bboost"].reason
