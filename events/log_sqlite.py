@@ -46,7 +46,6 @@ from events.seal import Envelope
 from events.sqlite_line import PRAGMAS, SqliteLine
 
 READERS = 4
-OVERWRITE = "PRAGMA secure_delete = ON"  # what is freed is overwritten: an erasure may follow
 DROPPED_AT_ONCE = 2000  # events of archived jobs in one transaction
 
 
@@ -164,7 +163,6 @@ class SqliteLog(SqlSealLog):
         j, gone = t.jobs.c, set[str]()
         _, at = await self.act_place()
         async with self._writing(TAKE_OUT_S) as connection:
-            await connection.exec_driver_sql(OVERWRITE)
             for one in went:
                 sealed = exists().where(t.sealed.c.job_id == j.id, t.sealed.c.last_seq >= one.last_seq)
                 gone_before = exists().where(t.erasures.c.job_id == j.id)
@@ -191,7 +189,6 @@ class SqliteLog(SqlSealLog):
             deleted = DROPPED_AT_ONCE
             while deleted == DROPPED_AT_ONCE:
                 async with self._writing(TAKE_OUT_S) as connection:
-                    await connection.exec_driver_sql(OVERWRITE)
                     deleted = (await connection.execute(delete(t.events).where(e.pos.in_(last)))).rowcount
                 crash_points.reached("retention.part_dropped")
         return len(jobs)

@@ -36,7 +36,10 @@ from events.shares import AHEAD, LIMITED_MAX, Candidate, by_rank, chosen
 from events.values import encode
 
 BUSY_MS = 5000  # another process (a backup, `db check`) may hold the file this long
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON")
+PRAGMAS = (
+    "journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON",
+    "secure_delete=ON",  # what is freed is overwritten, as an erasure needs: a default of some builds only
+)  # fmt: skip
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from events.passes import Doors, Pass, digest_of
 from gateway.bearers import BadToken, Bearers
 from gateway.deps import DEPS, EVERYONE, IDENTITY, Deps, Identity
 from gateway.limits import Limiter
-from gateway.origins import check_origin
+from gateway.origins import check_host, check_origin
 from gateway.problems import Handler, Problem
 from gateway.queries import PASS, PASSED
 
@@ -310,8 +310,11 @@ async def admitted(request: web.Request, handler: Handler) -> web.StreamResponse
     need = request.app[GATE].need_of(request.match_info.route)
     if need is None:
         raise Problem(403, "closed", "Nobody said who may do this.")
+    allowed = request.app[DEPS].allowed_origins
     if request.method not in SAFE:
-        check_origin(request.headers.get("Origin"), request.app[DEPS].allowed_origins)
+        check_origin(request.headers.get("Origin"), allowed)
+    if need != "nobody" and not request.app[ACCESS].asks:
+        check_host(request.headers.get("Host"), allowed)
     if need != "nobody" and need != "stream":  # noqa: PLR1714 so that the types narrow
         who = request[IDENTITY] = await _caller(request)
         if need != "any key":

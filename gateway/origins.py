@@ -1,4 +1,4 @@
-"""Which pages may call: an exact list, and any port of this machine."""
+"""Which pages may call, and by which names: an exact list, and any port of this machine."""
 
 import ipaddress
 from urllib.parse import urlsplit
@@ -34,3 +34,29 @@ def check_origin(origin: str | None, allowed: frozenset[str]) -> None:
             f"A page of {origin} may not do this; PHASELINE_ALLOWED_ORIGINS names those that may.",
             errors=[("Origin", "is not allowed")],
         )
+
+
+def check_host(host: str | None, allowed: frozenset[str]) -> None:
+    """Raises the 403 for a name a page from elsewhere may have had lead here (DNS rebinding): to the browser it is that page's
+    own gateway, whose answers it lets it read. Where no key is asked for nothing else stands before them.
+
+    Addresses, `localhost`, names without a dot, which no such page can have, and those of allowed Origins are good.
+    """
+    if host is None:  # programs; a browser always sends it
+        return
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        name = host
+    if "." not in name or name.endswith(".localhost") or name in {urlsplit(origin).hostname for origin in allowed}:
+        return
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        raise Problem(
+            403,
+            "host",
+            f"No key is asked for here, so {name} is not answered to: make one with `phaseline keys create`, or name the "
+            "Origin of its pages in PHASELINE_ALLOWED_ORIGINS.",
+            errors=[("Host", "is not allowed")],
+        ) from None

@@ -138,6 +138,8 @@ async def hold(log: SealLog, folder: Path, key: Ed25519PublicKey) -> tuple[list[
     good: list[Anchor] = []
     findings: list[Finding] = []
     paths = await asyncio.to_thread(_files, folder)
+    if not paths:  # whoever removed all of them must not be told that nothing is wrong
+        findings.append(Finding("anchor", f"{folder} holds no anchor"))
     for path in paths:
         read = await asyncio.to_thread(_read, path, key)
         if isinstance(read, Finding):

@@ -1,5 +1,8 @@
 """`phaseline db erase`: a job's payload goes, its envelopes, digests and chain stay."""
 
+import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, insert, text, update
@@ -17,6 +20,8 @@ from phaseline.erase_archived import erase_archived
 from phaseline.records import is_erased, tell
 from phaseline.settings import Settings
 
+WAL_S = 10.0  # others' reads and writes end well before
+
 _ERASE = text(
     "SELECT phaseline_erase(CAST(:job AS uuid), CAST(:seqs AS bigint[]), CAST(:texts AS text[]), :actor, :reason)"
 )
@@ -33,25 +38,45 @@ async def erase(settings: Settings, job_id: str, *, actor: str, reason: str) -> 
         if is_held(await log.hold_acts(job_id)):
             raise Refused("the job is held: `phaseline db unhold` lets it go")
         if (one := (await log.archived([job_id])).get(job_id)) is not None:
-            return await erase_archived(settings, log, one, By(actor, None, reason))
-        row = await log.job(job_id)
-        if row is None:
-            raise UnknownJob
-        if not row.job.is_final:
-            raise Refused(f"only a job that has ended can be erased; it is {row.job.status}")
-        events = await database.whole_stream(log, job_id)
-        texts = [redacted(recorded) for recorded in events]
-        place, tenant = await log.act_place(), row.job.tenant
-        told = recorded_act(*place, tenant, By(actor, None, reason).did("payload_erased", job_id, events=len(events)))
-        await database.on_connection(
-            settings, lambda connection: _erase(connection, events, texts, told, actor=actor, reason=reason)
-        )
-        await database.rewrite(log, job_id)
-        return len(events)
+            erased = await erase_archived(settings, log, one, By(actor, None, reason))
+        else:
+            erased = await _erase_there(settings, log, job_id, actor=actor, reason=reason)
+        if not settings.database_url:
+            await asyncio.to_thread(_empty_wal, settings)
     except DBAPIError as refusal:
         raise PhaselineError(f"the database refused it: {str(refusal.orig).partition(chr(10))[0]}") from refusal
+    else:
+        return erased
     finally:
         await log.close()
+
+
+async def _erase_there(settings: Settings, log: database.OpenLog, job_id: str, *, actor: str, reason: str) -> int:
+    row = await log.job(job_id)
+    if row is None:
+        raise UnknownJob
+    if not row.job.is_final:
+        raise Refused(f"only a job that has ended can be erased; it is {row.job.status}")
+    events = await database.whole_stream(log, job_id)
+    texts = [redacted(recorded) for recorded in events]
+    place, tenant = await log.act_place(), row.job.tenant
+    told = recorded_act(*place, tenant, By(actor, None, reason).did("payload_erased", job_id, events=len(events)))
+    await database.on_connection(
+        settings, lambda connection: _erase(connection, events, texts, told, actor=actor, reason=reason)
+    )
+    await database.rewrite(log, job_id)
+    return len(events)
+
+
+def _empty_wal(settings: Settings) -> None:
+    """SQLite's write-ahead log has pages as they were before, until it is written over: from here on it has none."""
+    with contextlib.closing(sqlite3.connect(database.sqlite_path(settings), WAL_S, isolation_level=None)) as connection:
+        try:
+            [busy, *_] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.OperationalError:
+            busy = True
+    if busy:
+        raise PhaselineError("erased, but others keep the old pages in SQLite's write-ahead log: run this again")
 
 
 def _erase(
@@ -73,7 +98,6 @@ def _erase(
             if anew:
                 tell(connection, told)
         return
-    connection.execute(text("PRAGMA secure_delete = ON"))  # what is freed is overwritten
     e, erasures = t.events, t.erasures
     record = {"job_id": job_id, "through_seq": seqs[-1], "at": Clock().now_ms(), "actor": actor, "reason": reason}
     if not is_erased(connection, job_id, seqs[-1]):

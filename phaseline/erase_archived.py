@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, insert, select, update
 
 from events import crash_points
 from events import tables as t
 from events.acts import By, recorded_act
-from events.archive import Archive, ArchiveBroken, ArchiveStore, MemberWriter, manifest_of, put_object, unpack
+from events.archive import Archive, ArchiveBroken, ArchiveStore, MemberWriter, is_ours, manifest_of, put_object, unpack
 from events.clock import Clock
 from events.erasure import redacted
 from events.errors import PhaselineError, UnknownJob
@@ -47,7 +47,7 @@ async def erase_archived(settings: Settings, log: database.OpenLog, one: Archive
     store = archives.make_store(settings)
     if store is None:
         raise PhaselineError("the job is archived: PHASELINE_ARCHIVE says where")
-    await _remove_replaced(store, log, one.place)
+    await _remove_replaced(store, log, one.place, one.place)
     events = [stored async for stored in Archive(store).stored(one)]
     if len(events) != one.last_seq:
         raise ArchiveBroken(f"the archive has {len(events)} of {one.last_seq} events of the job")
@@ -61,7 +61,7 @@ async def erase_archived(settings: Settings, log: database.OpenLog, one: Archive
             await _remove(store, log, str(moved[0].place))
             raise
         crash_points.reached("erasure.committed")
-        await _remove_replaced(store, log, str(moved[0].place))
+        await _remove_replaced(store, log, str(moved[0].place), one.place)
     return len(events)
 
 
@@ -149,14 +149,17 @@ async def _manifest(store: ArchiveStore, place: str) -> dict[str, Any]:
         return found
 
 
-async def _remove_replaced(store: ArchiveStore, log: database.OpenLog, place: str) -> None:
-    """What an erasure that died left: the objects this one replaces, in which no job lies."""
+async def _remove_replaced(store: ArchiveStore, log: database.OpenLog, place: str, before: str) -> None:
+    """What an erasure that died left: the objects this one replaces, in which no job lies. A manifest is what anybody wrote
+    who can write to the archive: only objects of the lineages the database names, by this place and the one before, go."""
     try:
         replaced = (await _manifest(store, place)).get("replaces", ())
     except (ArchiveBroken, ValueError):
         return
+    lineages = {named.partition("/")[0] for named in (place, before)}
     for one in replaced:
-        await _remove(store, log, one)
+        if isinstance(one, str) and any(is_ours(one, lineage) for lineage in lineages):
+            await _remove(store, log, one)
 
 
 async def _remove(store: ArchiveStore, log: database.OpenLog, place: str) -> None:
@@ -176,8 +179,6 @@ def _commit(
     """Records the erasure and names the new object, in one transaction. On PostgreSQL as the role that migrates."""
     if not connection.in_transaction():
         connection.begin()
-    if connection.dialect.name == "sqlite":
-        connection.execute(text("PRAGMA secure_delete = ON"))  # what is freed is overwritten
     if connection.dialect.name == "postgresql":  # a hold waits for this, or was recorded before and is seen
         connection.execute(select(t.archived.c.job_id).where(t.archived.c.job_id == one.job_id).with_for_update())
     if not is_erased(connection, one.job_id, one.last_seq):

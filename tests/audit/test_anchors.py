@@ -40,6 +40,15 @@ async def test_an_untouched_log_meets_every_anchor(scene: Scene, writer: AnchorW
     assert await held(scene, tmp_path) == ([1, 2, 3], [])
 
 
+async def test_a_folder_without_anchors_holds_the_log_to_nothing_and_says_so(
+    scene: Scene, writer: AnchorWriter, tmp_path: Path
+) -> None:
+    await anchored(scene, writer)
+    for path in (tmp_path / "anchors").iterdir():
+        path.unlink()
+    assert await held(scene, tmp_path) == ([], [f"the log: anchor: {tmp_path / 'anchors'} holds no anchor"])
+
+
 async def test_an_end_cut_off_with_all_its_seals_is_named_by_its_jobs(
     scene: Scene, writer: AnchorWriter, tmp_path: Path
 ) -> None:

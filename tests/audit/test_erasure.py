@@ -68,6 +68,17 @@ async def test_an_erased_job_has_no_payload_and_the_chain_holds(scene: Scene) ->
     assert (await scene.verify()).findings == []
 
 
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+async def test_no_file_of_the_embedded_database_has_the_payload_any_more(scene: Scene) -> None:
+    """While `phaseline up` may go on: what is freed is overwritten, and so is the write-ahead log."""
+    job_id = await secretive(scene)
+    files = [path for path in scene.settings.data_dir.iterdir() if path.is_file()]
+    assert any(SECRET.encode() in path.read_bytes() for path in files)
+    await erase(scene.settings, job_id, actor=ACTOR, reason=REASON)
+    assert [path.name for path in files if path.exists() and SECRET.encode() in path.read_bytes()] == []
+    assert (await scene.log.job(job_id)) is not None  # it was open all the time
+
+
 async def test_an_erasure_hides_no_other_change(scene: Scene) -> None:
     job_id = await secretive(scene)
     await scene.sealer.seal()

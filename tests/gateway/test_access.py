@@ -783,6 +783,26 @@ class TestOpenDoor:
         assert (answer.status, answer.json["errors"][0]["field"]) == (403, "Origin")
         assert (await driver.log.head(job_id), await jobs_made(driver)) == before
 
+    @pytest.mark.parametrize("host", ["rebound.example", "rebound.example:8000", "127.0.0.1.rebound.example"])
+    async def test_a_foreign_name_that_was_led_here_reads_nothing(self, gateway: Gateway, driver: Driver, host: str):
+        """Rebinding: to the browser that page is of the same origin, and its reads carry no `Origin`."""
+        job_id = await driver.submit()
+        for path in (path for (method, path), need in EXPECTED.items() if method == "GET" and need != "nobody"):
+            for accept in ("application/json", "text/event-stream"):
+                answer = await called(gateway, "GET", path, job_id, {"Host": host, "Accept": accept})
+                assert (answer.status, answer.json["errors"][0]["field"]) == (403, "Host"), path
+        answer = await gateway.post("/api/v1/jobs", {"engine": "fpl", "params": {"team_id": 1}}, headers={"Host": host})
+        assert (answer.status, await jobs_made(driver)) == (403, {"queued": 1})
+        await make(gateway.storage, "read")  # from here on a key says who may
+        await gateway.app[ACCESS].look()
+        assert (await gateway.get("/api/v1/jobs", headers={"Host": host})).status == 401
+
+    @pytest.mark.parametrize(
+        "host", ["127.0.0.1", "[::1]:8000", "localhost:8000", "gateway:8000", "a.localhost", "10.1.2.3"]
+    )
+    async def test_a_name_of_this_machine_or_network_is_answered(self, gateway: Gateway, host: str):
+        assert (await gateway.get("/api/v1/jobs", headers={"Host": host})).status == 200
+
 
 class TestActs:
     """Administrative acts are in the feed of operators, and nowhere else."""

@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
+import json
 import signal
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -21,7 +23,12 @@ WHO = {"actor": "user:officer", "reason": "asked by the customer"}
 
 def kept(scene: Scene) -> str:
     """Everything the archive holds."""
-    return "".join(gzip.decompress(path.read_bytes()).decode() for path in scene.folder.glob("*/w*/*.gz"))
+    return "".join(kept_of(week) for week in scene.folder.glob("*/w*"))
+
+
+def kept_of(week: Path) -> str:
+    """What the archive holds of a week."""
+    return "".join(gzip.decompress(path.read_bytes()).decode() for path in week.glob("*.gz"))
 
 
 async def whole(scene: Scene, *job_ids: str) -> list[str]:
@@ -131,6 +138,32 @@ async def test_a_dead_erasure_is_ended_by_the_next_though_another_came_between(s
     await erase(scene.settings, other, **WHO)
     assert SECRET not in kept(scene)
     assert len(list(scene.folder.glob("*/w*/*.gz"))) == 1
+
+
+async def test_a_manifest_that_was_edited_leads_to_no_other_file(scene: Scene, tmp_path: Path) -> None:
+    """Who can write to the archive, which may be a bucket, reaches nothing else by it: no file, no other log's object."""
+    secret = await scene.completed({"name": SECRET}, weeks_ago=5)
+    await scene.sweep()
+    [manifest] = scene.folder.glob("*/w*/*.manifest.json")
+    object_name = manifest.name.removesuffix(".manifest.json")
+    others = scene.folder / "1-0123abcd" / "w1" / object_name  # of another log that shares the archive
+    mine = manifest.with_name(f"{secret}-{'0' * 16}.ndjson.gz")  # what an erasure that died leaves
+    victims = [tmp_path / "victim", tmp_path / "victim.manifest.json", others]
+    for path in (*victims, mine):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("somebody's")
+    names = [
+        "../victim",
+        str(tmp_path / "victim"),
+        7,
+        None,
+        *(path.relative_to(scene.folder).as_posix() for path in (others, mine)),
+    ]
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"replaces": names}))
+    assert await erase(scene.settings, secret, **WHO) == 5
+    assert [path.exists() for path in victims] == [True, True, True]
+    assert not mine.exists()
+    assert SECRET not in kept_of(manifest.parent)
 
 
 async def test_a_hold_under_way_stops_the_erasure_of_an_archived_job(scene: Scene) -> None:
