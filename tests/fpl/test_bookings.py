@@ -1,5 +1,6 @@
 """Transfers already made that cannot be: what is wrong, the smallest set in conflict, and the smallest cures."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -73,6 +74,33 @@ def test_one_of_the_wrong_position_is_a_conflict_by_itself():
         "the smallest change that makes it possible: without booked_transfers.1",
     ]
     assert (("booked_transfers", 1), together(1)) in found
+
+
+def test_where_nearly_all_must_go_a_change_is_named_without_trying_every_set():
+    """Fifteen of wrong positions: the only cure is none of them, and thirty thousand sets are not looked at to find it."""
+    wrong = {
+        200 + e: {"element_type": place % 4 + 1, "now_cost": 50, "team": 9} for e, place in enumerate(POSITIONS, 1)
+    }
+    state = SquadState(holdings=[Holding(e, 50, 50) for e in range(1, 16)], bank=0, free_transfers=1, chips=[])
+    made = [BookedTransfer(sold=e, bought=200 + e) for e in range(1, 16)]
+    looked = 0
+
+    class Counted(Bookings):
+        def _violations(self, chosen: Iterable[int]) -> list[str]:
+            nonlocal looked
+            looked += 1
+            return super()._violations(chosen)
+
+    found = Counted(RULES, elements() | wrong, state, made, {9: "Nine"}, 20).problems()
+    text = found[-1][1]
+    assert text.startswith("a change that makes it possible: without booked_transfers.0, ")
+    assert looked < 1000
+    left = [
+        pair
+        for index, pair in enumerate(made)
+        if f"booked_transfers.{index}" not in text.split(" without ")[1].split(", ")
+    ]
+    assert Bookings(RULES, elements() | wrong, state, left, {9: "Nine"}, 20).problems() == []
 
 
 def test_without_one_go_those_that_build_on_it():

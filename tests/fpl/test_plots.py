@@ -1,6 +1,7 @@
 """Tables and drawings of the walk-forward say what its rows say."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -55,6 +56,16 @@ def test_tenths_chances_and_errors_are_of_all_regulars_and_of_nobody_else():
     assert weight == pytest.approx(np.mean(rows.played[rows.regular]), abs=1e-3)
     bias = {error.forecast: error.bias for error in tables.errors if error.position == "MID"}
     assert [bias[name] - bias["engine"] for name in FORECASTS] == pytest.approx([0, 1, 2, 3], abs=0.01)
+
+
+def test_an_interval_is_as_wide_as_gameweeks_differ_not_players():
+    """Ten gameweeks in each of which everybody scores the same: two hundred players tell no more than one of them."""
+    rows, gameweek = walked(2000), np.repeat(np.arange(10), 200)
+    of_gameweek = np.random.default_rng(5).normal(4, 2, 10)
+    tables = tables_of({NAME: replace(rows, gameweek=gameweek, happened=of_gameweek[gameweek])}, ["engine"])
+    half = 1.96 * float(np.std(of_gameweek, ddof=1)) / 10**0.5
+    for tenth in tables.tenths:
+        assert tenth.give_or_take == pytest.approx(half, rel=0.25)
 
 
 def test_the_same_tables_are_drawn_byte_for_byte_the_same(tmp_path):

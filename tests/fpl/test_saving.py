@@ -192,3 +192,18 @@ def test_a_source_nobody_configured_is_named_with_those_there_are(tmp_path, name
 
 def test_the_help_has_an_example():
     assert "phaseline fpl snapshot --entry 7 --out" in in_process("fpl", "snapshot", "--help").out
+
+
+def test_pages_fetched_again_and_unchanged_are_the_same_ground(good, monkeypatch):
+    monkeypatch.setenv("PHASELINE_FPL_SOURCES", f"gw12=directory:{good}")
+    asked = {"team_id": 2, "horizon": 1, "available_chips": [], "node_limit": 1000}
+    before = decided(asked).decision
+    manifest = json.loads((good / "MANIFEST.json").read_text())
+    for page in manifest["pages"].values():
+        page["fetched_at"] = "2026-11-28T09:00:00Z"
+    (good / "MANIFEST.json").write_text(json.dumps(manifest))
+    after = decided(asked).decision
+    assert after.header.snapshot_time != before.header.snapshot_time
+    assert before.receipt is not None
+    assert before.receipt.repeats
+    assert after.receipt == before.receipt

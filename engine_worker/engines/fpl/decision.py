@@ -494,7 +494,8 @@ class Review(_Part):
 class Receipt(_Part):
     """What fixes this decision. The same inputs give the same `canonical_sha256`, if `repeats`.
 
-    It is of the decision as JSON without `receipt`, `timings_s` and `header.generated_at`. `repeats` False: a solve was
+    It is of the decision as JSON without `receipt`, `timings_s`, `header.generated_at`, `header.snapshot_time` and the warning
+    `stale`: what the pages say counts, not when they were fetched. `repeats` False: a solve was
     ended by the clock, or something was left out for want of time; give a `node_limit` and time enough.
     """
 

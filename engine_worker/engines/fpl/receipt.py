@@ -26,11 +26,16 @@ def receipt(decision: DecisionOutput, params: FplParams, *, repeats: bool) -> De
 
 
 def canonical(decision: DecisionOutput) -> bytes:
-    """The decision as JSON without what differs between two runs on the same ground."""
+    """The decision as JSON without what differs between two runs on the same ground.
+
+    A page that is asked for again and has not changed is the same ground, whenever it was fetched last.
+    """
     plain: dict[str, Any] = jsonable(decision)
     plain.pop("receipt")
     plain.pop("timings_s")
-    plain["header"].pop("generated_at")
+    for moment in ("generated_at", "snapshot_time"):
+        plain["header"].pop(moment)
+    plain["warnings"] = [warning for warning in plain["warnings"] if warning["code"] != "stale"]
     return encode(_sorted(plain))
 
 

@@ -238,4 +238,4 @@ class LiveSource:
 
 def _seconds(retry_after: str | None) -> float | None:
     """The seconds form of `Retry-After`; its date form is not used by the site and is read as nothing said."""
-    return float(retry_after) if retry_after and retry_after.isdigit() else None
+    return float(retry_after) if retry_after and retry_after.isdecimal() else None

@@ -15,7 +15,10 @@ _NORMAL = 1.96
 
 
 class Tenth(NamedTuple):
-    """A tenth of the forecasts, the lowest first: points expected and scored on average; the half width of its 95 % interval."""
+    """A tenth of the forecasts, the lowest first: points expected and scored on average, and half of its 95 % interval.
+
+    The interval is over gameweeks: players of one gameweek share their luck.
+    """
 
     season: str
     forecast: str
@@ -63,8 +66,8 @@ def tables_of(seasons: Mapping[str, Walked], forecasts: Sequence[str] = ("engine
     for season, walked in seasons.items():
         of = walked.part(walked.regular)
         for name in forecasts:
-            found.tenths.extend(_tenths(season, name, of.forecast[name], of.happened))
-        found.chances.extend(_chances(season, of.p_play, of.played))
+            found.tenths.extend(_tenths(season, name, of.forecast[name], of))
+        found.chances.extend(_chances(season, of))
         for position, place in POSITION_NAMES.items():
             of_position = of.part(of.position == position)
             for name, forecast in of_position.forecast.items():
@@ -76,30 +79,36 @@ def tables_of(seasons: Mapping[str, Walked], forecasts: Sequence[str] = ("engine
     return found
 
 
-def _tenths(season: str, name: str, forecast: Any, happened: Any) -> list[Tenth]:
+def _tenths(season: str, name: str, forecast: Any, of: Walked) -> list[Tenth]:
     # Equal forecasts keep the order of the rows, so that the same data gives the same table.
     parts = np.array_split(np.argsort(forecast, kind="stable"), _TENTHS)
     return [
-        Tenth(season, name, number, len(rows), *_means(forecast[rows], happened[rows]))
+        Tenth(season, name, number, len(rows), *_means(forecast[rows], of.happened[rows], of.gameweek[rows]))
         for number, rows in enumerate(parts, start=1)
         if len(rows)
     ]
 
 
-def _chances(season: str, chance: Any, played: Any) -> list[Chances]:
-    tenth = np.minimum((chance * _TENTHS).astype(int), _TENTHS - 1)
+def _chances(season: str, of: Walked) -> list[Chances]:
+    tenth = np.minimum((of.p_play * _TENTHS).astype(int), _TENTHS - 1)
     return [
         Chances(
             season,
             number / _TENTHS,
             int(np.sum(tenth == number)),
-            *_means(chance[tenth == number], played[tenth == number]),
+            *_means(*(values[tenth == number] for values in (of.p_play, of.played, of.gameweek))),
         )
         for number in range(_TENTHS)
         if np.any(tenth == number)
     ]
 
 
-def _means(forecast: Any, happened: Any) -> tuple[float, float, float]:
-    half = _NORMAL * float(np.std(happened)) / len(happened) ** 0.5
+def _means(forecast: Any, happened: Any, gameweek: Any) -> tuple[float, float, float]:
+    """The error of the mean is that of sums over whole gameweeks (Liang and Zeger 1986), not of players one by one."""
+    names, block = np.unique(gameweek, return_inverse=True)
+    if len(names) < 2:
+        block = np.arange(len(happened))  # of one gameweek nothing is known of how they differ
+    off = np.bincount(block, happened - happened.mean())
+    correction = len(off) / max(len(off) - 1, 1)
+    half = _NORMAL * float(np.sqrt(correction * np.sum(off**2))) / len(happened)
     return round(float(forecast.mean()), 3), round(float(happened.mean()), 3), round(half, 3)
