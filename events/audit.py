@@ -86,6 +86,8 @@ class _Audit:
         self._chain = ChainCheck()
         self._erased: set[str] = set()  # jobs, by the records that let data go, which are not sealed
         self._told: set[str] = set()  # the same by their acts, which are
+        self._ends: dict[str, int] = {}  # of the former: when the last event was, ms
+        self._first_act: int | None = None  # ms
         self._discarded: set[str] = set()  # jobs retention discarded, by their records
         self._told_gone: set[str] = set()  # the same by its acts
 
@@ -101,7 +103,12 @@ class _Audit:
             await self._hold_chain(through)
         await self._hold_jobs(last)
         if self._job_id is None:
-            self.report.untold = len(self._erased - self._told)
+            untold = self._erased - self._told
+            self.report.untold = len(untold)
+            for job_id in sorted(untold):
+                if self._first_act is not None and self._ends.get(job_id, 0) > self._first_act:
+                    detail = "a record says that it was erased, and no act tells of that"
+                    self.report.add(Finding("changed", detail, job_id, 1))
             for job_id in sorted(self._discarded - self._told_gone):
                 detail = "its events are gone, and no act tells that retention discarded it"
                 self.report.add(Finding("missing", detail, job_id, 1))
@@ -157,7 +164,10 @@ class _Audit:
 
     def _take(self, check: JobCheck, stored: Stored) -> None:
         check.take(stored)
+        if stored.envelope.job_id in self._erased:
+            self._ends[stored.envelope.job_id] = stored.envelope.at
         if check.is_act:
+            self._first_act = min(stored.envelope.at, self._first_act or stored.envelope.at)
             self._told |= _erased_by(stored)
             self._told_gone |= _discarded_by(stored)
         self.report.events += 1

@@ -6,9 +6,11 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from events.acts import By
 from events.batch import digest_of
 from events.catalog import Checkpoint, Outcome, Partial, Ref
 from events.catalog import Log as LogEvent
+from events.erasure import redacted
 from events.errors import Refused, UnknownJob
 from events.log import Artifact
 from phaseline import database
@@ -166,3 +168,19 @@ async def test_a_record_of_an_erasure_that_no_act_tells_of_is_counted(scene: Sce
     assert (await scene.verify()).untold == 1
     await erase(scene.settings, await secretive(scene), actor=ACTOR, reason=REASON)
     assert (await scene.verify()).untold == 1
+
+
+async def test_a_record_that_no_act_tells_of_is_a_finding_where_acts_were_told_before(scene: Scene) -> None:
+    """A forged record lets a payload go; of a job that ended after there were acts it must have been told."""
+    await database.create_key(scene.settings, "default", "a", ["read"], None, By("user:ada"))
+    job_id = await secretive(scene)
+    await scene.sealer.seal()
+    record = "INSERT INTO erasures (job_id, through_seq, at, actor, reason) VALUES (:job, 9, 1, 'user:eve', 'x')"
+    changed = "UPDATE events SET data = :data, size = :size WHERE job_id = :job AND type = 'log'"
+    left = redacted(next(one for one in await whole_stream(scene.log, job_id) if one.type == "log"))
+    await scene.tamper(record, changed, job=job_id, data=left, size=len(left))
+    report = await scene.verify()
+    assert (report.untold, [(one.what, one.job_id) for one in report.findings]) == (1, [("changed", job_id)])
+    told = await secretive(scene)
+    await erase(scene.settings, told, actor=ACTOR, reason=REASON)
+    assert [one.job_id for one in (await scene.verify()).findings] == [job_id]
