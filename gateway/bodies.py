@@ -29,12 +29,14 @@ class Asked:
     fingerprint: str
 
 
-async def read_object(request: web.Request, *, optional: bool = False) -> dict[str, Any]:
-    """The body as plain JSON. 400 when it is no JSON, 413 over 1 MiB, 422 when it is no object or holds what no log
+async def read_object(
+    request: web.Request, *, optional: bool = False, bytes_max: int = BODY_BYTES_MAX
+) -> dict[str, Any]:
+    """The body as plain JSON. 400 when it is no JSON, 413 over `bytes_max`, 422 when it is no object or holds what no log
     can keep. With `optional` an empty body is `{}`."""
     try:
         async with asyncio.timeout(BODY_S):
-            body = await request.read()
+            body = await _read(request, bytes_max)
     except TimeoutError:
         raise Problem(408, "too_slow", f"The body did not arrive within {BODY_S:g} s.") from None
     except (web.RequestPayloadError, http_exceptions.HttpProcessingError) as failure:
@@ -55,6 +57,17 @@ async def read_object(request: web.Request, *, optional: bool = False) -> dict[s
     if problem := first_problem(plain):
         raise invalid([problem])
     return plain
+
+
+async def _read(request: web.Request, bytes_max: int) -> bytes:
+    body, who = bytearray(), request.get(IDENTITY)
+    with request.app[LIMITER].arriving(who.tenant if who else None) as more:
+        while part := await request.content.readany():
+            if len(body) + len(part) > bytes_max:
+                raise Problem(413, "too_large", f"The body is over {bytes_max // 1024} KiB.")
+            more(len(part))
+            body += part
+    return bytes(body)
 
 
 def checked(model: type[Model], plain: dict[str, Any]) -> Model:

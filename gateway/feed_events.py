@@ -59,7 +59,10 @@ async def _ndjson(request: web.Request, cursor: str) -> web.StreamResponse:
     if sockets.full:
         sockets.refused("connections")
         raise crowded()
-    with sockets.counted("ndjson"), feed.reader(who.tenant, cursor, acts=who.may("admin")) as reader:
+    reading = feed.reader(who.tenant, cursor, acts=who.may("admin"))
+    with sockets.counted("ndjson"), request.app[LIMITER].connection(request) as fits, reading as reader:
+        if not fits:
+            raise held()
         end = await deps.log.feed_end()
         following = cursor if cursor and at_or_behind(cursor, end) else end
         packing = Packing(request)

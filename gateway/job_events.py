@@ -13,12 +13,13 @@ from gateway.compression import Packing
 from gateway.delivery import Stalled, cut, write
 from gateway.deps import DEPS, HUB, identify
 from gateway.jobs import answer, job_id_in
+from gateway.limits import LIMITER
 from gateway.outlet import EVENT_STREAM
 from gateway.problems import Problem
 from gateway.queries import Query
 from gateway.replay import Replay
 from gateway.ring import Entry
-from gateway.sockets import SOCKETS, crowded
+from gateway.sockets import SOCKETS, crowded, held
 from gateway.viewer import cut_to_chunk
 
 PAGE_MAX = 500
@@ -100,7 +101,9 @@ async def _ndjson(request: web.Request, job_id: str, after: int, last: int) -> w
     if sockets.full:
         sockets.refused("connections")
         raise crowded()
-    with sockets.counted("ndjson"):
+    with sockets.counted("ndjson"), request.app[LIMITER].connection(request) as fits:
+        if not fits:
+            raise held()
         entries = await _chunk(replay, job_id, after, last)
         packing = Packing(request)
         headers = {"Content-Type": NDJSON, "Cache-Control": "no-store", **packing.headers}

@@ -26,6 +26,10 @@ WINDOW_S = 10.0  # a client may use this much of its rate at once
 CLIENTS_MAX = 20_000  # whose rates are remembered: who was seen longest ago begins anew
 COUNTED_S = 1.0  # how old a tenant's count of queued jobs may be
 QUEUE_S = 5  # when to come back to a full one
+SUBSCRIPTIONS_A_CONNECTION = 2  # on average, of all sockets of an address, and of a process: some 10 KiB each
+# Bytes of bodies that have arrived in part: of a tenant, and of all. Whoever sends all but the end holds them for seconds.
+ARRIVING_BYTES_MAX = 64 * 1024 * 1024
+ALL_ARRIVING_BYTES_MAX = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,9 @@ class Limiter:
         self._upgrades = _Rates(limits.upgrades_per_s)
         self._refusals = _Rates(limits.refusals_per_s)
         self._open: dict[str, int] = {}  # sockets by address; only addresses with some
+        self._followed: dict[str, int] = {}  # subscriptions by address, likewise
         self._queues: OrderedDict[str, _Queue] = OrderedDict()  # by tenant
+        self.arriving_bytes: dict[str, int] = {}  # by tenant; only tenants with some
 
     @asynccontextmanager
     async def submits(self, request: web.Request, tenant: str, actor: str, jobs: int = 1) -> AsyncIterator[Room]:
@@ -107,6 +113,31 @@ class Limiter:
         """A body of so many bytes. Raises the 429."""
         await self._rate("body_bytes", self._bytes, self._client(request, tenant, actor), size)
 
+    @contextmanager
+    def arriving(self, tenant: str | None) -> Iterator[Callable[[int], None]]:
+        """A body is read within the block; what is yielded is told of each part. Raises the 429 for a tenant with too much
+        under way, the 503 when all together have. Who has no tenant yet may send little, and takes no room of others."""
+        held = 0
+
+        def more(size: int) -> None:
+            nonlocal held
+            if tenant is None:
+                return
+            of_tenant = self.arriving_bytes.get(tenant, 0) + size
+            if of_tenant > ARRIVING_BYTES_MAX:
+                self._metrics.limited.labels("body_bytes").inc()
+                raise too_many("Too many bytes of bodies are on their way already.", 1, "body_bytes")
+            if sum(self.arriving_bytes.values()) + size > ALL_ARRIVING_BYTES_MAX:
+                raise Problem(503, "overloaded", "Too many bodies are being read at this moment; try again.")
+            _add(self.arriving_bytes, tenant, size)
+            held += size
+
+        try:
+            yield more
+        finally:
+            if tenant is not None:
+                _add(self.arriving_bytes, tenant, -held)
+
     async def upgrade(self, request: web.Request) -> None:
         """One more upgrade from this address. Raises the 429, before the upgrade."""
         await self._rate("upgrades", self._upgrades, self.address_of(request))
@@ -138,16 +169,35 @@ class Limiter:
         if address is None:
             yield True
             return
-        self._open[address] = self._open.get(address, 0) + 1
+        _add(self._open, address, 1)
         try:
             fits = self._open[address] <= most
             if not fits:
                 self._metrics.limited.labels("connections").inc()
             yield fits
         finally:
-            self._open[address] -= 1
-            if not self._open[address]:
-                del self._open[address]
+            _add(self._open, address, -1)
+
+    def may_follow(self, address: str | None) -> bool:
+        """Whether there is room for one more subscription of a socket from this address: one that has few sockets could
+        take all that a process may follow."""
+        most = SUBSCRIPTIONS_A_CONNECTION * self._limits.connections_per_address
+        fits = not most or address is None or self._followed.get(address, 0) < most
+        if not fits:
+            self._metrics.limited.labels("connections").inc()
+        return fits
+
+    @contextmanager
+    def subscription(self, address: str | None) -> Iterator[None]:
+        """One of them, while the block lasts."""
+        if address is None:
+            yield
+            return
+        _add(self._followed, address, 1)
+        try:
+            yield
+        finally:
+            _add(self._followed, address, -1)
 
     def address_of(self, request: web.Request) -> str | None:
         """Who a client is to a limit: its IPv4 address, or its IPv6 network of 64 bits; None for this machine."""
@@ -247,6 +297,13 @@ class _Rates:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(client)
         return bucket
+
+
+def _add(counts: dict[str, int], key: str, amount: int) -> None:
+    """Keeps no key that counts nothing."""
+    counts[key] = counts.get(key, 0) + amount
+    if not counts[key]:
+        del counts[key]
 
 
 def too_many(detail: str, retry_after_s: int, limit: Limit) -> Problem:

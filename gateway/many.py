@@ -23,6 +23,7 @@ from gateway.feed import FeedReader
 from gateway.following import RESET_BYTES_MAX, FullQuery, Place, following, reconnect_ms
 from gateway.hub import TooManyWatched
 from gateway.jobs import JOB_ID
+from gateway.limits import LIMITER
 from gateway.problems import Problem
 from gateway.ring import Entry
 from gateway.sockets import SOCKETS
@@ -69,10 +70,13 @@ class Rate:
 
 
 class ManyStream:
-    """One client's conversation. `query` holds for all its subscriptions."""
+    """One client's conversation. `query` holds for all its subscriptions; `address` is who it is to a limit."""
 
-    def __init__(self, app: web.Application, who: Identity, query: FullQuery, departure: Departure) -> None:
+    def __init__(
+        self, app: web.Application, who: Identity, query: FullQuery, departure: Departure, address: str | None
+    ) -> None:
         self._app = app
+        self._address = address
         self._deps = app[DEPS]
         self._who = who
         self._query = query
@@ -164,6 +168,8 @@ class ManyStream:
             self._refuse(key, "already_subscribed", "this socket follows it already")
         elif len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             self._refuse(key, "too_many_subscriptions", f"one socket follows at most {SUBSCRIPTIONS_MAX}")
+        elif not self._app[LIMITER].may_follow(self._address):
+            self._refuse(key, "too_many_subscriptions", "this address follows as many streams as it may")
         elif sockets.subscriptions >= sockets.subscriptions_max:
             self._refuse(key, "overloaded", "this gateway follows as many streams as it may; try again later")
         else:
@@ -203,7 +209,8 @@ class ManyStream:
         sockets = self._app[SOCKETS]
         sockets.subscriptions += 1
         try:
-            await follow(subscription)
+            with self._app[LIMITER].subscription(self._address):
+                await follow(subscription)
         except UnknownJob:
             await self._say(subscription, self._refusal(key, *UNKNOWN_JOB))
         except TooManyWatched:

@@ -358,7 +358,7 @@ _FAILURES = {
     406: "Nobody serves this form.",
     409: "The job's status, or its head, does not allow it.",
     408: "The body did not arrive in time.",
-    413: "The body is over 1 MiB.",
+    413: "The body is over 1 MiB, of a login over 16 KiB.",
     422: "The body is JSON and not what the call takes; `errors` names each field.",
     426: "This is a WebSocket.",
     429: "Too many, or too much of one client: come back after `Retry-After` seconds.",

@@ -17,6 +17,7 @@ from gateway.queries import Query
 from gateway.schemas import Body
 
 KEY_CHARS_MAX = 4000  # a browser keeps cookies up to 4096 bytes, name and flags included
+BODY_BYTES_MAX = 16 * 1024  # from anybody, so that many of them hold little
 
 
 class Login(Body):
@@ -38,7 +39,7 @@ async def show(request: web.Request) -> web.Response:
 
 async def begin(request: web.Request) -> web.Response:
     """`POST /api/v1/session`: keeps a good key in the browser until that is closed."""
-    login = checked(Login, await read_object(request))
+    login = checked(Login, await read_object(request, bytes_max=BODY_BYTES_MAX))
     access = request.app[ACCESS]
     who = await access.who(login.key, request)
     response = answer(encode(_told(who, asks=access.asks)))

@@ -9,13 +9,12 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from aiohttp import web
 
 from events.telemetry import CLOSES, GONE, Cap, GatewayMetrics, Transport
-from gateway.limits import too_many
+from gateway.limits import SUBSCRIPTIONS_A_CONNECTION, too_many
 from gateway.problems import Problem
 
 LARGE_BUDGET_BYTES = 64 * 1024 * 1024
 CONNECTIONS_MAX = 10_000
 COMPRESSED_MAX = 500  # WebSockets that compress: some 100 KiB each
-SUBSCRIPTIONS_A_CONNECTION = 2  # on average, over all sockets a process may have: some 10 KiB each
 # Sockets over a cap, or a limit of one client, that are being told so; more hear it before the upgrade.
 REFUSALS_MAX = 64
 HELD_S = 10  # until another stream of an address may have ended

@@ -158,7 +158,7 @@ async def _full(request: web.Request, who: Identity, *, engine: str | None = Non
 async def _many(request: web.Request, who: Identity) -> AsyncIterator[Talk]:
     query = FullQuery.of_socket(request, request.app[DEPS].heartbeat_s)
     with request.app[HUB].departures.announced() as departure:
-        yield ManyStream(request.app, who, query, departure).talk
+        yield ManyStream(request.app, who, query, departure, request.app[LIMITER].address_of(request)).talk
 
 
 @asynccontextmanager

@@ -178,12 +178,46 @@ async def test_one_address_has_so_many_streams_and_another_fits_once_one_left(
         assert str(message.extra).startswith("retry_after=")
         events = await gateway.get(f"/api/v1/jobs/{job_id}/events", headers=A | {"Accept": "text/event-stream"})
         assert (events.status, "Retry-After" in events.headers) == (429, True)
+        for path in (
+            f"/api/v1/jobs/{job_id}/events",
+            "/api/v1/events",
+        ):  # whoever reads them slowly holds them for long
+            lines = await gateway.get(path, headers=A | {"Accept": "application/x-ndjson"})
+            assert (lines.status, lines.json["limit"]) == (429, "connections")
+            assert (await gateway.get(path, headers=B | {"Accept": "application/x-ndjson"})).status == 200
         async with gateway.stream(url, headers=B) as stream:
             await stream.until("caught_up")
     await eventually(lambda: not gateway.app[LIMITER]._open)
     async with gateway.stream(url, headers=A) as stream:
         await stream.until("caught_up")
-    assert telemetry.value("phaseline_limited_total", limit="connections") == 2
+    assert telemetry.value("phaseline_limited_total", limit="connections") == 4
+
+
+@pytest.mark.limits(connections_per_address=2)
+async def test_one_address_follows_so_many_jobs_however_few_sockets_it_needs(
+    gateway: Gateway, driver: Driver, telemetry: Telemetry
+):
+    jobs = [await driver.submit() for _ in range(5)]
+    async with gateway.stream("/api/v1/stream", headers=A) as one, gateway.stream("/api/v1/stream", headers=A) as two:
+        for stream, job_id in ((one, jobs[0]), (one, jobs[1]), (two, jobs[2]), (two, jobs[3])):
+            await stream.socket.send_json({"op": "subscribe", "job_id": job_id})
+            await stream.until("caught_up")
+        await two.socket.send_json({"op": "subscribe", "job_id": jobs[4]})
+        refused = await two.frame()
+        assert (refused["type"], refused["code"], refused["job_id"]) == (
+            "command_error",
+            "too_many_subscriptions",
+            jobs[4],
+        )
+        async with gateway.stream("/api/v1/stream", headers=B) as other:
+            await other.socket.send_json({"op": "subscribe", "job_id": jobs[4]})
+            await other.until("caught_up")
+        await one.socket.send_json({"op": "unsubscribe", "job_id": jobs[0]})
+        await eventually(lambda: gateway.app[SOCKETS].subscriptions == 3)
+        await two.socket.send_json({"op": "subscribe", "job_id": jobs[4]})
+        await two.until("caught_up")
+    await eventually(lambda: not gateway.app[LIMITER]._followed)
+    assert telemetry.value("phaseline_limited_total", limit="connections") == 1
 
 
 @pytest.mark.limits(queued_jobs_max=3)
@@ -295,3 +329,42 @@ async def test_a_body_that_does_not_arrive_in_time_is_given_up(gateway: Gateway,
         assert (await reader.readline()).split()[1] == b"408"
     writer.transport.abort()
     assert (await gateway.get("/api/v1/jobs")).json["jobs"] == []
+
+
+async def part_of_a_body(gateway: Gateway, path: str, size: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """All but the end of a body, which does not come."""
+    assert gateway.server.port is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
+    writer.write(f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Length: {size + 1}\r\n\r\n".encode() + b" " * size)
+    return reader, writer
+
+
+@pytest.mark.limits
+async def test_bodies_that_arrive_in_part_hold_so_much_of_a_tenant_and_so_much_in_all(
+    gateway: Gateway, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(limits, "ARRIVING_BYTES_MAX", 100_000)
+    limiter = gateway.app[LIMITER]
+    _, holds = await part_of_a_body(gateway, "/api/v1/jobs", 90_000)
+    await eventually(lambda: limiter.arriving_bytes == {"default": 90_000})
+    large = JOB | {"tags": ["x" * 60] * 300}
+    refused = await gateway.post("/api/v1/jobs", large)
+    assert (refused.status, refused.json["limit"], refused.headers["Retry-After"]) == (429, "body_bytes", "1")
+    assert telemetry.value("phaseline_limited_total", limit="body_bytes") == 1
+    assert (await gateway.post("/api/v1/jobs", JOB)).status == 202  # there is room for that
+    with limiter.arriving("other") as more:
+        more(100_000)  # another tenant has its own
+        monkeypatch.setattr(limits, "ALL_ARRIVING_BYTES_MAX", 190_000)
+        assert (await gateway.post("/api/v1/jobs", JOB)).status == 503
+    assert (await gateway.post("/api/v1/jobs", JOB)).status == 202
+    holds.transport.abort()
+    await eventually(lambda: limiter.arriving_bytes == {})
+
+
+@pytest.mark.limits
+async def test_who_is_not_known_yet_holds_little(gateway: Gateway):
+    reader, writer = await part_of_a_body(gateway, "/api/v1/session", 20_000)
+    async with asyncio.timeout(30):
+        assert (await reader.readline()).split()[1] == b"413"
+    writer.transport.abort()
+    assert gateway.app[LIMITER].arriving_bytes == {}
