@@ -17,7 +17,7 @@ export function decision(output, status) {
         made.hit_cost_pts ? ` ${made.hit_cost_pts} points are taken for hits.` : ""),
       facts([["deadline", new Date(header.deadline_time).toLocaleString()], ["bank", money(squad.bank)], ["free transfers", String(squad.free_transfers)],
         ["proof", proof(plan.optimality)], ["source", header.source], ["state", status === "completed" ? null : "best so far"]]),
-      pitch(lineup)),
+      pitch(lineup, now.chip)),
     section("Transfers", now.transfers.length ? transfers(now.transfers) : h("p.soft", "None.")),
     section("Points by gameweek", weeks(plan), h("div.legend", h("span", h("i"), "eleven and captain"), h("span", h("i.faint"), "bench, by its chance to come on"))),
     captains(output.captaincy), alternatives(output),
@@ -31,14 +31,15 @@ function proof({ status, rel_gap: gap, stage }) {
   return status === "optimal" ? "optimal within the model" : `${words(status)}${typeof gap === "number" ? `, gap ${(100 * gap).toFixed(2)} %` : ""}, ${words(stage)}`;
 }
 
-function pitch(lineup) {
+function pitch(lineup, chip) {
+  const counted = `the captain's counted ${chip === "3xc" ? "three times" : "twice"}${chip === "bboost" ? ", the bench's as well" : ""}`;
   const marks = { [lineup.captain.element]: ["C", "captain"], [lineup.vice.element]: ["V", "vice-captain"] };
   const at = (position) => lineup.starters.filter((player) => player.position === position);
   return [
     h("div.pitch", { role: "group", "aria-label": `Line-up ${lineup.formation}, ${points(lineup.xp_total)} points expected` },
       ROWS.map((position) => h("ul", { "aria-label": position }, at(position).map((player) => card(player, marks[player.element]))))),
     h("ul.bench", { "aria-label": "Bench, in order" }, lineup.bench.map((player) => card(player))),
-    h("p.soft.small", `${lineup.formation} · ${points(lineup.xp_total)} points expected, the captain's counted twice · bench in order`),
+    h("p.soft.small", `${lineup.formation} · ${points(lineup.xp_total)} points expected, ${counted} · bench in order`),
   ];
 }
 

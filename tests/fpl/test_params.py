@@ -342,6 +342,13 @@ def test_before_the_season_a_squad_is_built_from_the_whole_budget(monkeypatch):
     assert_within_the_rules(decision)
 
 
+def test_before_the_season_a_later_gameweek_of_a_squad_nobody_picked_is_refused(monkeypatch):
+    """The cheapest squad is a start where transfers are unlimited; taken as kept for two gameweeks it would be nobody's."""
+    configured_as(monkeypatch, "first=synthetic:1:preseason")
+    text = "team 1 has no squad before gameweek 1; give squad instead"
+    assert refused({"team_id": 1, "gameweek": 3, "horizon": 1}) == [(("team_id",), text)]
+
+
 def test_a_team_that_joins_later_has_no_squad_yet(monkeypatch):
     configured_as(monkeypatch, "third=synthetic:1:3")
     assert refused({"team_id": 7}) == [(("team_id",), "team 7 has no squad before gameweek 3; give squad instead")]

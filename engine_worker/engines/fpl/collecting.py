@@ -321,7 +321,7 @@ def _player_row(
     identity, minutes = element["id"], element["minutes"]
     # Seasons before 2022/23 do not count starts; a starter stays on for about 85 minutes.
     starts = element.get("starts", round(minutes / 85))
-    average, points = float(element["points_per_game"]), element["total_points"]
+    average, points = float(element["points_per_game"] or 0), element["total_points"]
     # Points per game counts appearances exactly but says so with one decimal; the matches' own lists leave out a
     # player whose bonus score is zero. Neither may fall below what starts and minutes prove.
     by_average = round(points / average) if average else 0
@@ -329,7 +329,7 @@ def _player_row(
         identity, element["code"], element["web_name"], element["team"], element["element_type"], element["now_cost"],
         element["status"], element.get("chance_of_playing_next_round"), minutes, starts,
         max(seen.get(identity, 0) or by_average, starts, -(-minutes // 90)), points,
-        round(recent.get(identity, 0.0), 3), round(longer.get(identity, 0.0), 3), float(element["selected_by_percent"]),
+        round(recent.get(identity, 0.0), 3), round(longer.get(identity, 0.0), 3), float(element["selected_by_percent"] or 0),
     )  # fmt: skip
 
 

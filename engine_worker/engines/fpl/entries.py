@@ -58,7 +58,7 @@ def entry_pages(reading: Reading, team_id: int, coming: int) -> EntryPages:
 def starting_state(params: FplParams, rules: Ruleset, elements: Elements, reading: Reading, coming: int) -> SquadState:
     """The state before `params.gameweek`; gameweeks between `coming`, the next, and it are taken as rolled.
 
-    Raises as `entry_pages`, but `NoSquadYet` only where no squad can be built from the whole budget.
+    Raises as `entry_pages`, but `NoSquadYet` only where no squad can be built from the whole budget: after the first gameweek.
     """
     gameweek = params.gameweek or coming
     if params.squad is not None:
@@ -74,7 +74,8 @@ def starting_state(params: FplParams, rules: Ruleset, elements: Elements, readin
     try:
         pages = entry_pages(reading, params.team_id, coming)
     except NoSquadYet:
-        if coming not in rules.unlimited_gameweeks:
+        # Only where its first transfers are unlimited is a squad nobody picked as good as any other.
+        if coming not in rules.unlimited_gameweeks or gameweek != coming:
             raise
         state = cheapest_squad(rules, elements, coming)
     else:

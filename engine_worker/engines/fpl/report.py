@@ -297,11 +297,11 @@ def _chip_reason(kept: float, gains: dict[int, float], best: int | None, planned
     if asked:
         return f"played in gameweek {planned} as asked"
     if planned is not None:
-        worth = f"adds {gains[planned]:.1f} points there" if planned in gains else "is part of the best plan"
+        worth = f"adds {gains[planned]:z.1f} points there" if planned in gains else "is part of the best plan"
         return f"in gameweek {planned} it {worth}; kept for later it would be worth {kept:.1f}"
     if best is None:
         return "not valued for want of time"
-    return f"at best {gains[best]:.1f} points in gameweek {best}, against {kept:.1f} if it waits"
+    return f"at best {gains[best]:z.1f} points in gameweek {best}, against {kept:.1f} if it waits"
 
 
 def _terms(terms: Terms) -> out.ObjectiveTerms:
