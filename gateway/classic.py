@@ -8,6 +8,7 @@ from gateway import frames
 from gateway.artifacts import stored
 from gateway.connection import Connection, Ending
 from gateway.deps import Deps
+from gateway.direct import Direct, classic
 from gateway.ring import Entry
 from gateway.viewer import Leaving, Viewer
 
@@ -37,24 +38,26 @@ class ClassicStream:
             return Ending(1012, leaving.reason)
 
     async def _follow(self, connection: Connection) -> Ending:
+        direct = Direct(self._viewer, connection, classic)
         while True:
             if status := self._viewer.over:
                 if self._last is not None:
                     await self._send_last(connection, self._last)
                 return Ending(1000 if status == "completed" else 4000, status)
+            self._viewer.direct = direct if self._last is None else None
             await self._send(connection, await self._viewer.next(connection.wait_s()))
             await connection.tick()
 
     async def _send(self, connection: Connection, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self._last = entry if entry.type in TERMINAL else None
-            if self._last is None and (frame := _shared(entry)):
+            if self._last is None and (frame := frames.classic_of(entry)):
                 await connection.send(frame)
 
     async def _send_last(self, connection: Connection, entry: Entry) -> None:
         ref = frames.ref_of(entry) if entry.type == "complete" else None
         if ref is None:
-            await connection.send(_shared(entry))
+            await connection.send(frames.classic_of(entry))
         else:
             key = (self._job.id, entry.seq, "classic")
             await connection.send_large(key, ref.size, lambda: self._with_result(entry, ref))
@@ -64,10 +67,3 @@ class ClassicStream:
         if body is None:
             raise Ending(1011, "the result is gone")
         return frames.classic(entry, body)
-
-
-def _shared(entry: Entry) -> bytes:
-    """The frame of an event, made once for all viewers."""
-    if entry.classic is None:
-        entry.classic = frames.classic(entry)
-    return entry.classic

@@ -149,6 +149,29 @@ class Connection:
     def _busy(self) -> bool:
         return self._within_frame or self._request.protocol.writing_paused
 
+    @property
+    def clear(self) -> bool:
+        """Whether a small write leaves at once and nothing is half sent: then `write_now` may be used."""
+        transport = self._request.transport
+        return not (
+            transport is None
+            or self._within_frame
+            or self._socket.compress
+            or self._socket.closed
+            or transport.is_closing()
+            or transport.get_write_buffer_size()
+        )
+
+    def write_now(self, wire: bytes, frames: int, size: int) -> None:
+        """Writes so many text frames of `size` bytes, their heads among them in `wire`. Never waits."""
+        transport = self._request.transport
+        assert transport is not None
+        self._answered = False
+        self._pong_by = None
+        self._sockets.sent_all(frames, size)
+        transport.write(wire)
+        self._sent_at = self._loop.time()
+
     async def _write(self, *frames: bytes) -> None:
         """Past aiohttp, which takes a coroutine and a write for each frame."""
         transport = self._request.transport
@@ -162,7 +185,7 @@ class Connection:
             if self._socket.compress:
                 await self._socket.send_frame(frame, WSMsgType.TEXT)  # never waits by itself: see `converse`
             else:
-                wire += (_head_of(len(frame)), frame)
+                wire += (head_of(len(frame)), frame)
         transport.write(b"".join(wire))
         if self._busy:
             await self._drained()
@@ -177,7 +200,7 @@ class Connection:
         self._sockets.sent(frame)
         self._within_frame = True  # nothing else may be written now
         try:
-            transport.write(_head_of(len(frame)))
+            transport.write(head_of(len(frame)))
             for start in range(0, len(frame), SLICE_BYTES):
                 transport.write(memoryview(frame)[start : start + SLICE_BYTES])
                 if self._request.protocol.writing_paused:
@@ -340,7 +363,7 @@ async def _close(request: web.Request, socket: web.WebSocketResponse, ending: En
         sockets.linger(transport, 1.0 if ending.code == 4508 else FLUSH_S)
 
 
-def _head_of(size: int) -> bytes:
+def head_of(size: int) -> bytes:
     """A text frame's head, as RFC 6455 has it: final, not masked."""
     if size < 126:
         return bytes((0x81, size))

@@ -165,6 +165,13 @@ def ref_of(entry: Entry) -> Ref | None:
     return Ref.model_validate(ref) if ref is not None else None
 
 
+def classic_of(entry: Entry) -> bytes:
+    """The classic frame of an event, made once for all viewers."""
+    if entry.classic is None:
+        entry.classic = classic(entry)
+    return entry.classic
+
+
 def _classic_progress(progress: float, phase: str, timestamp: str, seq: int) -> bytes:
     return encode({"type": "progress", "progress": float(progress), "phase": phase, "timestamp": timestamp, "seq": seq})
 

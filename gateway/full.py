@@ -8,6 +8,7 @@ from gateway import frames
 from gateway.artifacts import inlined
 from gateway.connection import Connection, Ending
 from gateway.deps import Deps
+from gateway.direct import Direct, batched, plain
 from gateway.following import RESET_BYTES_MAX, FullQuery, Place, reconnect_ms
 from gateway.ring import Entry
 from gateway.traced import FrameTrace, frame_trace
@@ -54,6 +55,8 @@ class FullStream:
             if not told and viewer.caught_up:
                 told = True
                 await connection.send(self._place.caught_up())
+                if self._trace is None:
+                    viewer.direct = Direct(viewer, connection, batched if self._query.batch else plain)
             if status := viewer.over:
                 crash_points.reached("stream.ended")
                 return Ending(4000 if status == "failed" else 1000, status)

@@ -261,7 +261,7 @@ class Hub:
 
     def _fed(self, watched: Watched) -> None:
         self._account(watched)
-        watched.wake()
+        watched.wake_soon()
         self._mend(watched)
 
     def _account(self, watched: Watched) -> None:

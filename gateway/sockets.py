@@ -250,6 +250,11 @@ class Sockets:
         self.frames += 1
         self.frame_bytes += len(frame)
 
+    def sent_all(self, frames: int, size: int) -> None:
+        """So many text frames of so many bytes in all went to a transport."""
+        self.frames += frames
+        self.frame_bytes += size
+
     def ended(self, code: int | None) -> None:
         """One socket was closed with this code; None: the peer was gone first."""
         self._closes.labels(str(code) if str(code) in CLOSES else GONE).inc()

@@ -10,6 +10,7 @@ from typing import Any
 
 from events.catalog import FINAL
 from events.log import Head
+from gateway.direct import Direct
 from gateway.replay import Replay
 from gateway.ring import Entry
 from gateway.watched import Watched
@@ -32,7 +33,7 @@ class Viewer:
 
     __slots__ = (
         *("seq", "_watched", "_replay", "_joined_at", "_final", "_doubt", "_live", "_waited", "_pause_s"),
-        *("_leave_at", "_reason"),
+        *("_leave_at", "_reason", "direct"),
     )
 
     def __init__(
@@ -56,6 +57,12 @@ class Viewer:
         self._pause_s = RETRY_S[0]
         self._leave_at: float | None = None
         self._reason = ""
+        self.direct: Direct | None = None  # set while nothing but events is due on its socket
+
+    @property
+    def stays(self) -> bool:
+        """False once it was told to leave."""
+        return self._leave_at is None
 
     @property
     def head(self) -> int:
@@ -103,7 +110,7 @@ class Viewer:
 
     def _news(self, wait_s: float) -> Coroutine[Any, Any, None]:
         self._waited = True
-        return self._watched.news(wait_s)
+        return self._watched.news(wait_s, self.direct)
 
     def _left(self, until: float, now: float) -> float:
         if self._leave_at is None:
@@ -131,13 +138,21 @@ class Viewer:
         chunk = cut_to_chunk(entries)
         if chunk[0].seq != self.seq + 1 or chunk[-1].seq != self.seq + len(chunk):
             raise AssertionError(f"after {self.seq} came {[entry.seq for entry in chunk]}")
-        self.seq = chunk[-1].seq
-        self._final = _STATUS.get(chunk[-1].type)
-        self._watched.hear_of(self.seq)
+        self._moved(chunk[-1])
         if self._waited:
             self._waited = False
             self._live(chunk[-1].line)
         return chunk
+
+    def went_on(self, last: Entry) -> None:
+        """Its socket was given everything up to this event while it waited."""
+        self._moved(last)
+        self._live(last.line)
+
+    def _moved(self, last: Entry) -> None:
+        self.seq = last.seq
+        self._final = _STATUS.get(last.type)
+        self._watched.hear_of(self.seq)
 
 
 def cut_to_chunk(entries: list[Entry]) -> list[Entry]:

@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from events.record import seq_of
+from gateway.direct import Direct, Form, Parcel, parcel_of
 from gateway.ring import Ring, entry_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class Watched:
         self.viewers: dict[Viewer, None] = {}  # in the order they came
         self.mending = False
         self._accounted = 0
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waking = False
+        self._waiters: dict[asyncio.Future[None], Direct | None] = {}
 
     @property
     def head(self) -> int:
@@ -61,23 +63,40 @@ class Watched:
         change, self._accounted = size - self._accounted, size
         return change
 
-    def wake(self) -> None:
-        """Lets every waiting viewer look again."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+    def wake_soon(self) -> None:
+        """As `wake`, once for all that comes in this turn of the loop."""
+        if not self._waking:
+            self._waking = True
+            asyncio.get_running_loop().call_soon(self.wake)
 
-    async def news(self, wait_s: float) -> None:
-        """Returns at the next `wake`, at the latest after `wait_s`."""
+    def wake(self) -> None:
+        """Gives every waiting viewer what came, or lets it look again."""
+        self._waking = False
+        parcels: dict[tuple[int, Form], Parcel | None] = {}
+        for waiter, direct in self._waiters.items():
+            if waiter.done():
+                continue
+            if direct is not None and self.ring is not None and direct.ready:
+                place = (direct.seq, direct.form)
+                if place not in parcels:
+                    parcels[place] = parcel_of(self.ring.after(direct.seq), direct.form)
+                if (parcel := parcels[place]) is not None:
+                    direct.take(parcel)
+                    continue
+            waiter.set_result(None)
+
+    async def news(self, wait_s: float, direct: Direct | None = None) -> None:
+        """Returns at the next `wake` that leaves something to do, at the latest after `wait_s`. What comes goes to `direct`
+        as far as that takes it."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(wait_s, _set, waiter)
-        self._waiters.add(waiter)
+        self._waiters[waiter] = direct
         try:
             await waiter
         finally:
             timer.cancel()
-            self._waiters.discard(waiter)
+            del self._waiters[waiter]
 
 
 def _set(waiter: asyncio.Future[None]) -> None:
