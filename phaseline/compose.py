@@ -16,7 +16,7 @@ from events.bus import Bus
 from events.errors import BusUnavailable
 from events.webhooks import Endpoint
 from phaseline import database, verify
-from phaseline.listen import listening, metrics_port
+from phaseline.ports import metrics_port
 from phaseline.settings import Misconfigured, Settings, words
 from phaseline.signals import arm, run, signalled, until_drained
 from phaseline.spine import (
@@ -120,6 +120,8 @@ async def _connected(bus: Bus) -> None:
 @contextlib.asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[str]:
     """Gateway and worker inside the running loop; yields the URL. Ends with a drain."""
+    from phaseline.listen import listening
+
     with _only_one(settings):
         await database.migrate(settings)
         async with spine(settings) as parts:
@@ -130,6 +132,8 @@ async def serving(settings: Settings) -> AsyncIterator[str]:
 
 
 async def _up(settings: Settings, on_ready: Callable[[str], None]) -> None:
+    from phaseline.listen import listening
+
     with _only_one(settings):
         await database.migrate(settings)
         async with spine(settings) as parts:
@@ -140,6 +144,8 @@ async def _up(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
 
 async def _gateway(settings: Settings, on_ready: Callable[[str], None]) -> None:
+    from phaseline.listen import listening  # and with it the gateway, 6 MiB a worker does without
+
     _needs_servers(settings, "gateway")
     async with spine(settings, "phaseline-gateway") as parts, listening(settings, parts) as url:
         on_ready(url)

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from events.keys import Keys
-from events.telemetry import CONTENT_TYPE, Telemetry
 from gateway.addresses import Network, networks
 from gateway.app import make_app, unbroken
 from gateway.bearers import Bearers
 from gateway.deps import Deps
 from gateway.limits import Limits
+from phaseline.ports import bind
 from phaseline.settings import OTHER_FILES, Misconfigured, Settings, words
 from phaseline.spine import VERSION, Spine, background, waiting_for_database, webhook_rules
 
@@ -62,7 +62,7 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
     )
     await runner.setup()
     try:
-        await _bind(runner, settings.host, settings.port, "choose another --port")
+        await bind(runner, settings.host, settings.port, "choose another --port")
         host, port = runner.addresses[0][:2]
         async with background(unbroken(app)):
             yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -127,38 +127,3 @@ def _allow_files(settings: Settings) -> None:
             "%d open files are allowed here, %d connections may need %d: raise `ulimit -n` or lower "
             "PHASELINE_CONNECTIONS_MAX", most, settings.connections_max, needed,
         )  # fmt: skip
-
-
-@contextlib.asynccontextmanager
-async def metrics_port(settings: Settings, telemetry: Telemetry) -> AsyncIterator[None]:
-    """`/metrics` and `/healthz` of a worker, on a port of their own when one is set; a gateway has them beside its API.
-
-    In the loop rather than a thread beside it: a scrape reads numbers the loop writes, and tells whether it turns.
-    """
-    if settings.metrics_port is None:
-        yield
-        return
-
-    async def page(_: web.Request) -> web.Response:
-        return web.Response(body=telemetry.page(), headers={"Content-Type": CONTENT_TYPE})
-
-    async def alive(_: web.Request) -> web.Response:
-        return web.json_response({"status": "alive"})
-
-    app = web.Application()
-    app.add_routes([web.get("/metrics", page), web.get("/healthz", alive)])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        await _bind(runner, settings.metrics_host, settings.metrics_port, "choose another PHASELINE_METRICS_PORT")
-        _log.info("metrics at http://%s:%d/metrics", *runner.addresses[0][:2])
-        yield
-    finally:
-        await runner.cleanup()
-
-
-async def _bind(runner: web.AppRunner, host: str, port: int, cure: str) -> None:
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as failure:
-        raise Misconfigured(f"cannot listen on {host}:{port} ({failure.strerror}); {cure}, 0 picks one") from failure

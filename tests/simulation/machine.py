@@ -16,7 +16,7 @@ from engine_worker.supervisor import Supervisor
 from events.bus import Bus
 from events.clock import Clock
 from events.log import Log
-from phaseline import compose, database, listen, spine
+from phaseline import compose, database, listen, ports, spine
 from tests.simulation.loop import PROCESS
 
 _Random = random.Random
@@ -77,7 +77,8 @@ def simulate(
         (Clock, "now_ms", lambda _: now_ms()),
         (database, "make_log", lambda _: make_log()),
         (spine, "make_bus", lambda *_: make_bus()),
-        (listen, "_bind", sim_bind),
+        (listen, "bind", sim_bind),
+        (ports, "bind", sim_bind),
         (spine, "installed_engines", lambda _: engines),
         (compose, "Supervisor", partial(Supervisor, start_child=start_child)),
         (web, "AppRunner", NamedRunner),
