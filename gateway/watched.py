@@ -1,6 +1,7 @@
 """One job some viewer follows in this process: its ring, what is known to be missing, and whom to wake."""
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from events.record import seq_of
@@ -9,6 +10,8 @@ from gateway.ring import Ring, entry_of
 
 if TYPE_CHECKING:
     from gateway.viewer import Viewer
+
+log = logging.getLogger(__name__)
 
 
 class Watched:
@@ -76,14 +79,24 @@ class Watched:
         for waiter, direct in self._waiters.items():
             if waiter.done():
                 continue
-            if direct is not None and self.ring is not None and direct.ready:
-                place = (direct.seq, direct.form)
-                if place not in parcels:
-                    parcels[place] = parcel_of(self.ring.after(direct.seq), direct.form)
-                if (parcel := parcels[place]) is not None:
-                    direct.take(parcel)
-                    continue
-            waiter.set_result(None)
+            try:
+                taken = direct is not None and self._given(direct, parcels)
+            except Exception:  # a boundary: others wait too, and the viewer's own task tells its peer
+                log.exception("an event of job %s could not be written", self.job_id)
+                taken = False
+            if not taken:
+                waiter.set_result(None)
+
+    def _given(self, direct: Direct, parcels: dict[tuple[int, Form], Parcel | None]) -> bool:
+        if self.ring is None or not direct.ready:
+            return False
+        place = (direct.seq, direct.form)
+        if place not in parcels:
+            parcels[place] = parcel_of(self.ring.after(direct.seq), direct.form)
+        parcel = parcels[place]
+        if parcel is not None:
+            direct.take(parcel)
+        return parcel is not None
 
     async def news(self, wait_s: float, direct: Direct | None = None) -> None:
         """Returns at the next `wake` that leaves something to do, at the latest after `wait_s`. What comes goes to `direct`

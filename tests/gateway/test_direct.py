@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from events.record import seq_of
+from gateway import frames
 from gateway.connection import Connection
 from gateway.deps import HUB
 from gateway.direct import BYTES_MAX, batched, classic, parcel_of, plain
@@ -114,6 +115,26 @@ async def test_a_socket_that_is_not_empty_is_left_to_its_task(
             assert (kind, seq_of(frame)) == (TEXT, number)
     assert 0 < len(before) < len(numbers)
     assert set(before) == {0}
+
+
+async def test_an_event_that_cannot_be_written_ends_its_streams_and_no_other(
+    gateway: Gateway, driver: Driver, monkeypatch: pytest.MonkeyPatch
+):
+    """A defect of ours, say in the classic form of an event."""
+    attempt = await driver.started()
+    full, old = f"/api/v1/jobs/{attempt.job_id}/stream", f"/api/v1/analyze/{attempt.job_id}/stream"
+    async with gateway.stream(old) as broken, gateway.stream(full) as whole:
+        await broken.frame()
+        await whole.until("caught_up")
+        await eventually(lambda: resting(gateway, attempt.job_id) == 2)
+
+        def breaks(entry: Entry) -> bytes:
+            raise ValueError(entry.seq)
+
+        monkeypatch.setattr(frames, "classic", breaks)
+        await attempt.progress(10)
+        assert seen([await whole.frame()]) == [(3, "progress")]
+        assert await broken.rest() == ([], 1011)
 
 
 def entries(*numbers: int, kind: str = "progress") -> list[Entry]:
