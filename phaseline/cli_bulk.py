@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from phaseline.cli_options import QUERY_HELP, Failure, Shape, api_key, closing, server_options, show
+from phaseline.plain import plain
 
 _ACTIONS = ("cancel", "retry", "rerun")
 
@@ -51,5 +52,5 @@ def bulk(action: Any, query: tuple[str, ...], yes: bool, shape: Shape, url: str,
             runner.run(client.close())
     done = {"action": action, "count": counted.count, "jobs": jobs, "refused": refused}
     for refusal in refused:
-        click.echo(f"left as it is: {refusal['job_id']}: {refusal['detail']}", err=True)
+        click.echo(plain(f"left as it is: {refusal['job_id']}: {refusal['detail']}"), err=True)
     show(shape, done, lambda _: click.echo("".join(f"{job_id}\n" for job_id in jobs), nl=False))

@@ -14,6 +14,7 @@ from events.clock import rfc3339
 from events.keys import DEFAULT_TENANT, NAME_CHARS_MAX, SCOPES, TENANT, ApiKey
 from phaseline.cli_options import Failure, both, closing, settings_of
 from phaseline.cli_server import ON_DATABASE, data_dir_option, database_url_option
+from phaseline.plain import plain
 
 _CODES = "\b\nExit codes: 0 done, 1 error, 2 usage.\n"
 _database = both(database_url_option, data_dir_option)
@@ -131,7 +132,9 @@ def list_(tenant: str | None, as_json: bool, **given: Any) -> None:
     for key in found:
         ends = f"revoked {key['revoked_at']}" if key["revoked_at"] else f"expires {key['expires_at'] or 'never'}"
         used = f"used {key['used_at'] or 'never'}"
-        click.echo(f"{key['id']}  {key['tenant']}  {','.join(key['scopes'])}  {ends}  {used}  {key['name']}".rstrip())
+        click.echo(
+            plain(f"{key['id']}  {key['tenant']}  {','.join(key['scopes'])}  {ends}  {used}  {key['name']}").rstrip()
+        )
     if not found:
         click.echo("there is no key: nobody is asked for one", err=True)
 

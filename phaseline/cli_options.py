@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from events.errors import PhaselineError
 from phaseline.client_errors import ClientError, NotReachable, TimedOut
+from phaseline.plain import plain
 
 if TYPE_CHECKING:
     from phaseline.client import Client
@@ -98,6 +99,9 @@ class Failure(click.ClickException):
     """Ends the command with a message on stderr."""
 
     exit_code = ERROR
+
+    def __init__(self, message: str) -> None:
+        super().__init__(plain(message))
 
 
 class OutOfTime(Failure):
@@ -301,6 +305,11 @@ def _read(source: str) -> str:
     except (OSError, UnicodeDecodeError) as problem:
         raise click.UsageError(f"--params {source}: {problem}") from problem
     return source
+
+
+def styled(text: str, **style: Any) -> str:
+    """Coloured for a person who wants it so (https://no-color.org)."""
+    return click.style(text, **style) if is_terminal() and not os.environ.get("NO_COLOR") else text
 
 
 def is_terminal() -> bool:

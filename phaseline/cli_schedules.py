@@ -16,6 +16,7 @@ from phaseline.cli_options import (
     show,
     talk,
 )
+from phaseline.plain import plain
 
 if TYPE_CHECKING:
     from phaseline.client import Client
@@ -132,4 +133,4 @@ def _lines(found: list[dict[str, Any]], *, gone: bool = False) -> None:
 def _card(it: dict[str, Any]) -> None:
     _lines([it])
     for act in it["acts"]:
-        click.echo(f"  {act['at']}  {act['act']}  {act['actor']}  {act.get('detail', '')}".rstrip())
+        click.echo(plain(f"  {act['at']}  {act['act']}  {act['actor']}  {act.get('detail', '')}").rstrip())

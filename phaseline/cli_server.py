@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from phaseline.cli_options import ERROR, OK, Failure, both, closing, exit_with, is_terminal, settings_of
+from phaseline.cli_options import ERROR, OK, Failure, both, closing, exit_with, settings_of, styled
 
 data_dir_option = click.option(
     "--data-dir",
@@ -290,10 +290,7 @@ def doctor(url: str | None, as_json: bool, **given: Any) -> None:
         click.echo(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
     else:
         for one in found:
-            shown = one.state.ljust(7)
-            click.echo(
-                f"{click.style(shown, fg=_COLOURS[one.state]) if is_terminal() else shown}  {one.check}: {one.detail}"
-            )
+            click.echo(f"{styled(one.state.ljust(7), fg=_COLOURS[one.state])}  {one.check}: {one.detail}")
             if one.cure:
                 click.echo(f"         {one.cure}")
     exit_with(ERROR if any(one.state == "failed" for one in found) else OK)

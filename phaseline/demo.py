@@ -16,7 +16,7 @@ import click
 from typing_extensions import override
 
 from engine_worker.engines.fpl.sources import SOURCES_DEFAULT, SOURCES_VARIABLE
-from phaseline.cli_options import ERROR, Failure, command, is_terminal, settings_of
+from phaseline.cli_options import ERROR, Failure, command, settings_of, styled
 from phaseline.client import Client
 from phaseline.event_types import Event
 from phaseline.screens import Screen, screen_for
@@ -101,4 +101,4 @@ def _tell_the_end(watching: _Dropping, data_dir: Path, job_id: str) -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(click.style(text, dim=True) if is_terminal() else text)
+    click.echo(styled(text, dim=True))

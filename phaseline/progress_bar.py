@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Column
 
 from phaseline.event_types import Event
+from phaseline.plain import plain
 
 JOBS_MAX = 100  # bars at once; of more jobs the first are shown
 
@@ -61,7 +62,7 @@ def _shown(event: Event) -> dict[str, Any]:
         case "complete":
             return {"completed": 100.0, "said": "completed"}
         case "error":
-            return {"said": " ".join(f"failed: {event['message']}".split())}
+            return {"said": plain(" ".join(f"failed: {event['message']}".split()))}
         case "retry" | "interrupted" | "cancelled" | "reopened" as kind:
             return {"said": kind}
         case _:

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from events.clock import parse_instant
-from phaseline.cli_options import command, is_terminal
+from phaseline.cli_options import command, is_terminal, styled
+from phaseline.plain import plain
 
 STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "queued": "blue"}
 # A result longer than this is not for the terminal; it is fetched with `jobs results`.
@@ -47,6 +48,7 @@ def rows(headings: Sequence[str], lines: Sequence[Sequence[str]], empty: str) ->
     if not lines:
         click.echo(empty, err=not is_terminal())
         return
+    lines = [[plain(cell) for cell in cells] for cells in lines]
     if is_terminal():
         table = Table(*headings, box=None, header_style="bold", pad_edge=False)
         for cells in lines:
@@ -118,7 +120,7 @@ def job_card(job: dict[str, Any]) -> None:
     facts = [(name, job[name]) for name in _CARD if job.get(name) not in (None, [], "")]
     facts.append(("params", json.dumps(job.get("params"), ensure_ascii=False)))
     for name, value in facts:
-        click.echo(f"{name:<15} {', '.join(value) if isinstance(value, list) else value}")
+        click.echo(plain(f"{name:<15} {', '.join(value) if isinstance(value, list) else value}"))
     outcome(job, headline=False)
 
 
@@ -127,7 +129,8 @@ def outcome(job: dict[str, Any], *, headline: bool = True) -> None:
     if headline:
         click.echo(f"{_coloured(job['status'])} after {_age(job)}, {job['seq']} events")
     if error := job.get("error"):
-        click.echo(f"error: {error.get('code')}: {error.get('message')}" if isinstance(error, dict) else str(error))
+        told = f"error: {error.get('code')}: {error.get('message')}" if isinstance(error, dict) else str(error)
+        click.echo(plain(told))
     if job.get("results_ref"):
         click.echo(f"result: {job['results_ref']['size']} bytes; get it with {command('jobs', 'results', job['id'])}")
     elif "results" in job:
@@ -144,11 +147,11 @@ def _result(job: dict[str, Any]) -> None:
     if text.count("\n") >= RESULT_LINES_MAX:
         click.echo(f"result: {len(text)} characters; get it with {command('jobs', 'results', job['id'])}")
     else:
-        click.echo(f"result: {text}")
+        click.echo(f"result: {plain(text)}")
 
 
 def _coloured(status: str) -> str:
-    return click.style(status, fg=STYLES.get(status)) if is_terminal() else status
+    return styled(status, fg=STYLES.get(status))
 
 
 def _age(job: dict[str, Any]) -> str:

@@ -35,7 +35,8 @@ from phaseline.event_types import Event
 
 JOB_ID = "00000000-0000-7000-8000-000000000000"
 EVENTS_MAX = 20_000  # what one attempt may say here: an engine that never ends is a failure, not a full memory
-WAIT_S = 60.0  # real seconds: for a service to start, and for a job to end on it
+SLEEPS_MAX = 200_000  # of one attempt: one that only sleeps says nothing and would never end either
+WAIT_S = 60.0  # real seconds: for a service to start, a job to end on it, an engine to wait for a thread or a file
 
 # ---- one attempt, on a clock of its own -------------------------------------------------------------------------
 
@@ -81,6 +82,8 @@ def run_engine(
     through the module) and everything of asyncio see it; threads the engine starts do not. `recorded` is what earlier
     attempts left, such as another run's `Ran.recorded`. The attempt is stopped after `attempt_s`, as a worker kills it:
     `failed` with `attempt_timeout`. It is asked to stop at `cancel_after_s`, or by the first event that `cancel_on` picks.
+
+    An engine that says or sleeps without end, or waits for what does not come, is a `RuntimeError`.
 
     Raises pydantic's `ValidationError`, or `InvalidParams` from the engine's check, for params that a submit refuses.
     """
@@ -212,12 +215,16 @@ class _Clock:
         self.now = 0.0  # so that sums of whole seconds are exact
         self._epoch = time.time()  # noqa: TID251 the kit stands in for the machine's clock
         self._due: list[tuple[float, Callable[[], None]]] = []
+        self._slept = 0
 
     def at(self, after_s: float, act: Callable[[], None]) -> None:
         """Has something done once so many seconds have passed."""
         self._due = sorted([*self._due, (self.now + after_s, act)], key=lambda due: due[0])
 
     def sleep(self, seconds: float) -> None:
+        self._slept += 1
+        if self._slept > SLEEPS_MAX:
+            raise _Endless(f"the engine slept {SLEEPS_MAX} times and did not end: give attempt_s, or a cancel")
         until = self.now + max(seconds, 0.0)
         while self._due and self._due[0][0] <= until:
             self.now, act = self._due.pop(0)
@@ -280,7 +287,11 @@ class _Jumping(selectors.DefaultSelector):
 
     @override
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None or timeout <= 0:
+        if timeout is None:
+            if ready := list(super().select(WAIT_S)):
+                return ready
+            raise _Endless(f"the engine waited {WAIT_S:g} s for something that did not come")
+        if timeout <= 0:
             return list(super().select(timeout))
         if ready := list(super().select(0)):
             return ready

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from events.clock import parse_instant
+from phaseline.plain import plain
 
 Event = Mapping[str, Any]  # of any version, as it came or as it was recorded
 LOGS_KEPT = 4
@@ -56,11 +57,12 @@ class Watched:
             case "progress":
                 self._move(event)
             case "partial":
-                self.partials[event["name"]] = event["value"]
+                self.partials[plain(event["name"])] = event["value"]
             case "log":
-                self.logs.append(f"{event['level']}: {event['message']}")
+                self.logs.append(plain(f"{event['level']}: {event['message']}"))
             case "retry":
-                self.status, self.trouble = "queued", f"attempt {self.attempt} failed: {event['error']['message']}"
+                self.status = "queued"
+                self.trouble = plain(f"attempt {self.attempt} failed: {event['error']['message']}")
             case "interrupted":
                 self.status, self.trouble = "queued", f"attempt {self.attempt} was {event['reason']}"
             case "cancel_requested":
@@ -112,7 +114,7 @@ class Watched:
             self.trouble, self.progress = "", 100.0
             self._leave(self.phases)
         else:
-            self.trouble = event.get("message") or event.get("reason") or ""
+            self.trouble = plain(event.get("message") or event.get("reason") or "")
 
     def _leave(self, phases: list[PhaseView]) -> None:
         for phase in phases:
@@ -126,12 +128,12 @@ def _said(event: Event) -> str:
     if event.get("done") is not None:
         of = f"/{event['total']:g}" if event.get("total") is not None else ""
         parts.append(f"{event['done']:g}{of} {event.get('unit') or ''}".strip())
-    return " ".join(part for part in parts if part)
+    return plain(" ".join(part for part in parts if part))
 
 
 def line(event: Event) -> str:
     """One event as one plain line: sequence, time of day, type, what it says."""
-    said = " ".join(_words(event).splitlines())
+    said = plain(" ".join(_words(event).splitlines()))
     return f"{event['seq']:>5}  {event['timestamp'][11:23]}  {event['type']:<16}  {said}".rstrip()
 
 
@@ -178,7 +180,7 @@ def brief(value: Any, chars_max: int = 120) -> str:
         text = ", ".join(f"{name} {_inner(item)}" for name, item in value.items() if item is not None)
     else:
         text = _inner(value)
-    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
+    return plain(text if len(text) <= chars_max else text[: chars_max - 1] + "…")
 
 
 def _inner(value: Any) -> str:

@@ -10,6 +10,9 @@ QUICK = ("-p", "steps=5", "-p", "step_s=0")
 LONG = ("-p", "steps=1000", "-p", "step_s=0.05")
 FAILING = ("-p", "steps=5", "-p", "step_s=0", "-p", "fail_at=2", "--max-attempts", "1")
 
+# Name the window, clear the screen, colour the rest: what a terminal would do if it were told.
+COMMANDS = "\x1b]0;mine\x07\x1b[2J\x9b31mred\x7f"
+
 
 def seqs(text):
     return [json.loads(line)["seq"] for line in text.splitlines()]
@@ -92,6 +95,17 @@ def test_into_a_pipe_go_plain_lines_only(cli, shape, up):
         assert "\x1b" not in output
         assert "\r" not in output
     assert all(output for output in outputs if output != run.err)
+
+
+def test_what_a_job_says_is_shown_and_no_terminal_obeys_it(cli):
+    words = ("-p", f"text={COMMANDS}", "-p", "fail=true", "--max-attempts", "1", "--tag", COMMANDS)
+    followed = cli("submit", "echo", *words, "--follow")
+    assert followed.code == 3
+    job_id = json.loads(cli("jobs", "list", "--limit", "1", "-o", "jsonl").out)["id"]
+    shown = [cli(*asked).out for asked in (("jobs", "list", "--limit", "1"), ("jobs", "get", job_id), ("feed",))]
+    for output in [followed.out, *shown]:
+        assert "␛]0;mine␇" in output
+        assert not set(output) & set("\x1b\x07\x7f\x9b"), output
 
 
 def test_piped_lines_tell_the_story(cli):

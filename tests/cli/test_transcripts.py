@@ -81,3 +81,13 @@ def test_lists_are_coloured_for_a_person(up, a_job):
     assert "\x1b[32mcompleted" in shown
     dumb = in_terminal("jobs", "list", "--limit", "3", PHASELINE_URL=up.url, TERM="dumb")
     assert "\x1b" not in dumb
+
+
+def test_a_screen_shows_what_a_job_says_and_colours_only_where_they_are_welcome(up):
+    said = ("-p", "text=\x1b]0;mine\x07", "-p", "fail=true", "--max-attempts", "1")
+    with terminal("submit", "echo", *said, "--follow", PHASELINE_URL=up.url, NO_COLOR="1") as person:
+        assert person.end() == 3
+    assert "␛]0;mine␇" in person.shown
+    assert "\x1b]0;mine" not in person.shown
+    assert "failed after" in person.shown
+    assert "\x1b[31m" not in person.shown

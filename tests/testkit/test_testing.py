@@ -198,6 +198,34 @@ def test_an_engine_that_never_ends_is_a_failure_and_not_a_full_memory(monkeypatc
         run_engine(endless)
 
 
+def test_an_engine_that_sleeps_or_waits_without_end_is_a_failure_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(testing, "SLEEPS_MAX", 1000)
+    monkeypatch.setattr(testing, "WAIT_S", 2.0)
+
+    @engine("looks_again", version=1, phases={"waiting": 100})
+    def looks_again(params: Params, context: Context) -> None:
+        while not context.cancelled:
+            time.sleep(60)
+
+    @engine("looks_again_async", version=1, phases={"waiting": 100})
+    async def looks_again_async(params: Params, context: Context) -> None:
+        while not context.cancelled:  # noqa: ASYNC110 as engines do
+            await asyncio.sleep(60)
+
+    @engine("waits", version=1, phases={"waiting": 100})
+    async def waits(params: Params, context: Context) -> None:
+        await asyncio.Event().wait()
+
+    for one, why in (
+        (looks_again, "slept 1000 times"),
+        (looks_again_async, "slept 1000 times"),
+        (waits, "did not come"),
+    ):
+        with pytest.raises(RuntimeError, match=why):
+            run_engine(one)
+    assert run_engine(looks_again, cancel_after_s=HOUR_S).status == "completed"
+
+
 GREETER = """
 from pydantic import BaseModel
 from phaseline import Context, engine

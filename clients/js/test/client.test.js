@@ -317,7 +317,7 @@ test("jobs, events as of a sequence, retry, rerun", async () => {
   assert.equal(job.status, "failed");
   const tried = await client.retry(job.id);
   assert.equal(tried.id, job.id);
-  assert.ok(["queued", "running"].includes(tried.status), tried.status); // a free worker is quick
+  assert.ok(tried.seq > job.seq && tried.status !== "completed", tried.status); // a free worker may have failed it again
   const again = await client.rerun(job.id, { params: { steps: 2, step_s: 0 } });
   const ended = await client.wait(again.id);
   assert.deepEqual([ended.status, ended.results.steps, ended.rerun_of], ["completed", 2, job.id]);
