@@ -16,8 +16,10 @@ const VIEWS = [
 ];
 const CONNECTIONS = { live: "live", catching_up: "catching up", waiting: "waiting for the server", ended: "complete" };
 const AGES_MS = 1000;
+const AWAY_MS = 2000;
 
-const client = new Phaseline();
+// Calls and streams carry the cookie. A token is asked for again when that was refused: then the form may be due.
+const client = new Phaseline(undefined, { token: ({ refreshed }) => void (refreshed && refused()) });
 const main = document.getElementById("main");
 const light = document.getElementById("connection");
 let leaving = new AbortController();
@@ -49,6 +51,19 @@ function connection(state) {
   if (light.textContent !== CONNECTIONS[state]) light.textContent = CONNECTIONS[state];
 }
 
+async function refused() {
+  const { asks, actor } = await session().catch(() => ({}));
+  if (asks && !actor) show();
+}
+
+/** Says that a view cannot be loaded now, and tries again until it can. */
+function away(failure, signal) {
+  connection("waiting");
+  if (!main.querySelector("[data-away]")) fill(main, h("h1", { "data-away": "" }, "The server does not answer"), h("p", { role: "alert" }, `${failure.message}. This page comes by itself once it does.`));
+  const timer = setTimeout(show, AWAY_MS);
+  signal.addEventListener("abort", () => clearTimeout(timer));
+}
+
 async function show({ moved = false } = {}) {
   shown = location.pathname + location.search;
   leaving.abort();
@@ -60,8 +75,9 @@ async function show({ moved = false } = {}) {
   }
   try {
     if (!found) throw new Error(`There is no page at ${location.pathname}.`);
-    const [view, { asks, actor }] = await Promise.all([found[2](), session()]);
-    if (left.signal.aborted) return;
+    const loaded = await Promise.all([found[2](), session()]).catch((failure) => left.signal.aborted || away(failure, left.signal));
+    if (left.signal.aborted || !loaded) return;
+    const [view, { asks, actor }] = loaded;
     const page = h("div.view");
     const title = (text) => (document.title = `${text} · Phaseline`);
     document.getElementById("leave").hidden = !(asks && actor);
@@ -89,8 +105,12 @@ document.addEventListener("click", (event) => {
   go(link.getAttribute("href"));
 });
 document.getElementById("leave").addEventListener("click", async () => {
-  await logout();
-  show();
+  try {
+    await logout();
+    show();
+  } catch (failure) {
+    notice(`You are not logged out: ${failure.message}`);
+  }
 });
 addEventListener("popstate", () => location.pathname + location.search !== shown && show());
 setInterval(() => refreshAges(main), AGES_MS);

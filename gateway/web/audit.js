@@ -1,6 +1,6 @@
 /** Who administered what, whether the log still says what was written, and what happens now. */
 
-import { ago, badge, everyFrame, fill, h, jobHref, number, say, section, short, span, table, words } from "./dom.js";
+import { ago, badge, everyFrame, fill, h, jobHref, number, say, section, short, span, table, told, words } from "./dom.js";
 
 const FEED_ROWS = 200;
 const FINDINGS_SHOWN = 200;
@@ -61,10 +61,6 @@ async function asked(where, signal) {
   const answer = await fetch(where, { signal, cache: "no-store", headers: { Accept: "application/json" } });
   if (!answer.ok) throw new Error(await told(answer));
   return answer.json();
-}
-
-async function told(answer) {
-  return (await answer.json().catch(() => ({}))).detail ?? `The server answered ${answer.status}.`;
 }
 
 function actsTable(acts) {

@@ -41,9 +41,22 @@ export function fill(element, ...children) {
   return element;
 }
 
+/** Fills an element again only when what it shows is another. */
+export function redraw(element, key, make) {
+  if (element.shownKey === key) return;
+  element.shownKey = key;
+  fill(element, make());
+  element.hidden = !element.firstChild;
+}
+
 /** Sets an element's text, touching the document only when it changed. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
+}
+
+/** Why the server did not do what it was asked. */
+export async function told(answer) {
+  return (await answer.json().catch(() => ({}))).detail ?? `The server answered ${answer.status}.`;
 }
 
 let ids = 0;

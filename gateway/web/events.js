@@ -1,6 +1,7 @@
 /** The list of a job's events: every sequence once, followed or paused, filtered, each with its raw JSON. */
 
-import { everyFrame, h, say, span, words } from "./dom.js";
+import { everyFrame, h, say, span, told, words } from "./dom.js";
+import { notice } from "./app.js";
 
 const CHUNK = 100;
 const HAND_MS = 1000;
@@ -91,10 +92,15 @@ export class EventList {
   }
 
   async download(jobId) {
-    const answer = await fetch(`/api/v1/jobs/${encodeURIComponent(jobId)}/events`, { headers: { Accept: "application/x-ndjson" } });
-    const address = URL.createObjectURL(await answer.blob());
-    save(address, `${jobId}.ndjson`);
-    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    try {
+      const answer = await fetch(`/api/v1/jobs/${encodeURIComponent(jobId)}/events`, { headers: { Accept: "application/x-ndjson" } });
+      if (!answer.ok) throw new Error(await told(answer));
+      const address = URL.createObjectURL(await answer.blob());
+      save(address, `${jobId}.ndjson`);
+      setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    } catch (failure) {
+      notice(`The events were not downloaded: ${failure.message}`);
+    }
   }
 
   _append() {

@@ -1,6 +1,6 @@
 /** One job: what it is, how it stands, every event, its result; now or as of any sequence. */
 
-import { ago, agreed, badge, everyFrame, facts, fill, h, jobHref, number, progressBar, section, short, span, until, words } from "./dom.js";
+import { ago, agreed, badge, everyFrame, facts, fill, h, jobHref, number, progressBar, redraw, say, section, short, span, until, words } from "./dom.js";
 import { EventList } from "./events.js";
 import { tree } from "./json.js";
 import { waterfall } from "./waterfall.js";
@@ -30,6 +30,7 @@ class JobPage {
     this.parts = Object.fromEntries(["head", "failure", "result", "partials", "falls", "params", "chain", "use"].map((name) => [name, h("div")]));
     this.paint = everyFrame(() => this.draw());
     this.asked = 0;
+    this.values = new Map(); // name of a partial result -> its elements
   }
 
   async start() {
@@ -38,8 +39,11 @@ class JobPage {
     try {
       this.job = await this.client.job(this.id, { signal: this.signal, at: this.at ?? undefined });
     } catch (failure) {
-      if (!this.signal.aborted) fill(this.page, h("h1", "No such job"), h("p", failure.message), h("p", h("a", { href: "/jobs" }, "To the jobs")));
-      return;
+      if (this.signal.aborted) return;
+      const missing = failure.status === 404 && this.at === null;
+      return void fill(this.page, h("h1", missing ? "No such job" : "The job cannot be shown"), h("p", { role: "alert" }, failure.message),
+        h("p.row", missing ? h("a", { href: "/jobs" }, "To the jobs") : h("button", { type: "button", onclick: () => this.start() }, "Try again"),
+          this.at !== null && h("a", { href: jobHref(this.id) }, "As it stands now")));
     }
     this.title(`${this.job.engine} ${short(this.id)}`);
     const { head, failure, result, partials, falls, params, chain, use } = this.parts;
@@ -106,7 +110,8 @@ class JobPage {
   makeHead() {
     this.bar = progressBar(0, "progress", this.phases());
     this.names = h("div.phases", { "aria-hidden": "true" });
-    this.state = h("span", { role: "status" });
+    this.state = h("span.state");
+    this.spoken = h("span.sr", { role: "status" }); // what is worth saying aloud: every percent is not
     this.meta = h("div");
     this.actions = h("div.row");
     this.slider = h("input", { type: "range", min: 1, max: this.job.seq, value: this.at ?? this.job.seq, "aria-label": "Sequence shown", oninput: () => this.replay(Number(this.slider.value)) });
@@ -114,7 +119,7 @@ class JobPage {
     this.live = h("button", { type: "button", onclick: () => this.replay(null) }, "Back to now");
     fill(this.parts.head, h("section.card.head", { "aria-label": "Job" },
       h("div.top", h("div", h("h1", this.job.engine, " ", h("span.mono.soft", short(this.id))), h("div.row.small", h("span.mono.soft", this.id), copyButton("Copy id", () => this.id))), this.actions),
-      this.bar, this.names, h("div.row", this.state), this.meta,
+      this.bar, this.names, h("div.row", this.state, this.spoken), this.meta,
       h("div.row", { css: { "margin-top": ".75rem" } }, h("span.small.soft", "Replay"), this.slider, this.where, this.live)));
   }
 
@@ -151,6 +156,7 @@ class JobPage {
     redraw(this.names, phases.length + job.phase + job.status, () => named);
     const phase = job.status === "running" ? `${(job.progress ?? 0).toFixed(0)} % · ${words(job.phase) || "starting"}` : job.status === "queued" ? "waiting for a worker" : "";
     redraw(this.state, job.status + phase + job.message, () => [badge(job.status), " ", phase, job.message && job.status === "running" ? h("span.soft", ` · ${job.message}`) : null]);
+    say(this.spoken, [job.status, job.status === "running" && words(job.phase)].filter(Boolean).join(", "));
     const now = Date.now() + this.skew;
     const ended = job.finished_at ? Date.parse(job.finished_at) : now;
     const started = this.shown().findLast(({ type }) => type === "started");
@@ -215,8 +221,10 @@ class JobPage {
     this.failureKey = key;
     let content = [];
     if (!key.startsWith("0") && this.job.status !== "completed") {
-      const { badEnds, compared, summaryOf } = await import("./failures.js");
+      const part = await import("./failures.js").catch(() => null);
       if (key !== this.failureKey) return;
+      if (!part) return void (this.failureKey = null); // the server is away: at the next look again
+      const { badEnds, compared, summaryOf } = part;
       const ends = badEnds(events);
       const last = ends.at(-1);
       content = [h("section.card.error", { "aria-label": "Error" }, h("h2", words(last.type ?? last.code ?? last.event.type)), h("pre", { tabindex: 0 }, last.message),
@@ -229,8 +237,18 @@ class JobPage {
   drawPartials(events) {
     const latest = new Map();
     for (const event of events) if (event.type === "partial") latest.set(event.name, event);
-    redraw(this.parts.partials, [...latest.values()].map(({ seq }) => seq).join(), () => (latest.size ? [section("Partial results",
-      [...latest.values()].map((event) => h("details", h("summary", h("b", words(event.name)), h("span.soft.small", ` ${words(event.phase)}, sequence ${event.seq}`)), tree(event.value))))] : []));
+    // Each keeps its elements: what is open stays open when a newer value comes.
+    for (const name of latest.keys()) {
+      if (this.values.has(name)) continue;
+      const [said, value] = [h("span.soft.small"), h("div")];
+      this.values.set(name, { said, value, element: h("details", h("summary", h("b", words(name)), said), value) });
+    }
+    redraw(this.parts.partials, [...latest.keys()].join("\n"), () => (latest.size ? [section("Partial results", [...latest.keys()].map((name) => this.values.get(name).element))] : []));
+    for (const [name, event] of latest) {
+      const { said, value } = this.values.get(name);
+      say(said, ` ${words(event.phase)}, sequence ${event.seq}`);
+      redraw(value, event.seq, () => [tree(event.value)]);
+    }
   }
 
   async drawResult(events) {
@@ -243,8 +261,10 @@ class JobPage {
     let content = [];
     const value = job.results ?? null;
     if (fpl) {
-      const { decision, search } = await import("./fpl.js");
+      const part = await import("./fpl.js").catch(() => null);
       if (key !== this.resultKey) return;
+      if (!part) return void (this.resultKey = null);
+      const { decision, search } = part;
       const started = events.findLast(({ type }) => type === "started");
       content = [value && decision(value, job.status), incumbents.length > 0 && section("The solver's gap", search(incumbents, started))];
     }
@@ -299,7 +319,7 @@ class JobPage {
       "Submit with curl": `curl -X POST ${origin}/api/v1/jobs -H 'Content-Type: application/json' -d ${quoted(body)}`,
       "Follow in a terminal": `phaseline follow ${this.id} --url ${origin}`,
       "Submit in a terminal": `phaseline submit ${engine} --params ${quoted(JSON.stringify(params))} --url ${origin}`,
-      "Python": `from phaseline import Client\n\nasync with Client("${origin}") as phaseline:\n    async for event in phaseline.follow("${this.id}"):\n        print(event["seq"], event["type"])`,
+      "Python": `import asyncio\n\nfrom phaseline import Client\n\n\nasync def main():\n    async with Client("${origin}") as phaseline:\n        async for event in phaseline.follow("${this.id}"):\n            print(event["seq"], event["type"])\n\n\nasyncio.run(main())`,
       "JavaScript": `import { Phaseline } from "${origin}/client/phaseline.js";\n\nconst phaseline = new Phaseline("${origin}");\nfor await (const event of phaseline.follow("${this.id}")) console.log(event.seq, event.type);`,
     };
     fill(this.parts.use, section("Use it from", Object.entries(ways).map(([name, code]) =>
@@ -321,14 +341,6 @@ function deadlines(events, job) {
     ["next sign of life", started && [at(events.at(-1)), timeouts.stall_s]],
     ["must end", [opened, timeouts.total_s]],
   ].filter(([, limit]) => limit && limit[1] !== null).map(([name, [from, seconds]]) => [name, from + 1000 * seconds]);
-}
-
-/** Fills an element again only when what it shows is another. */
-function redraw(element, key, make) {
-  if (element.shownKey === key) return;
-  element.shownKey = key;
-  fill(element, make());
-  element.hidden = !element.firstChild;
 }
 
 function copyButton(label, text) {

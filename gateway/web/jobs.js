@@ -1,6 +1,6 @@
 /** The list of jobs: newest first, live by the feed, page by cursor. */
 
-import { ago, agreed, badge, everyFrame, fill, h, jobHref, progressBar, short, words } from "./dom.js";
+import { ago, agreed, badge, everyFrame, fill, h, jobHref, progressBar, say, short, words } from "./dom.js";
 import { go, notice } from "./app.js";
 
 const PAGE = 50;
@@ -21,24 +21,48 @@ export function changed(job, event) {
   return event.seq > job.seq ? { ...job, ...CHANGES[event.type]?.(event), seq: event.seq } : job;
 }
 
-/** The jobs as rows. */
-export function rows(jobs) {
-  return h("ul.jobs", jobs.map(row));
+/** Jobs as rows. A row stays the same element while its job is shown: what is focused, selected or being clicked stays so. */
+export function jobList() {
+  const shown = new Map();
+  const element = h("ul.jobs");
+  element.show = (jobs) => {
+    const wanted = new Set(jobs.map(({ id }) => id));
+    for (const [id, gone] of shown) if (!wanted.has(id)) gone.remove(), shown.delete(id);
+    let place = element.firstChild;
+    for (const job of jobs) {
+      if (!shown.has(job.id)) shown.set(job.id, row(job));
+      const one = shown.get(job.id);
+      one.show(job);
+      if (one === place) place = place.nextSibling;
+      else element.insertBefore(one, place);
+    }
+  };
+  return element;
 }
 
-function row(job) {
-  const bar = progressBar(job.progress ?? 0, `progress of ${job.engine} ${short(job.id)}`).show(job.progress ?? 0, job.status);
-  const what = job.error && job.status !== "completed" ? job.error.message : job.status === "running" ? words(job.phase) || "starting" : "";
-  return h("li", { "data-job": job.id },
-    badge(job.status),
-    h("div", h("div.name", h("a", { href: jobHref(job.id) }, job.engine, " ", h("span.mono.soft", short(job.id)))), h("div.row", job.tags.map((tag) => h("span.tag", tag)))),
-    h("div.how", bar, h("div.what", { title: what }, what || " ")),
-    h("div.when", ago(job.created_at), job.attempt > 1 && h("div", `attempt ${job.attempt}`)));
+function row({ id, engine, tags, created_at: made }) {
+  const state = badge("");
+  const bar = progressBar(0, `progress of ${engine} ${short(id)}`);
+  const what = h("div.what");
+  const attempt = h("div");
+  const element = h("li", { "data-job": id }, state,
+    h("div", h("div.name", h("a", { href: jobHref(id) }, engine, " ", h("span.mono.soft", short(id)))), h("div.row", tags.map((tag) => h("span.tag", tag)))),
+    h("div.how", bar, what), h("div.when", ago(made), attempt));
+  element.show = (job) => {
+    const said = job.error && job.status !== "completed" ? job.error.message : job.status === "running" ? words(job.phase) || "starting" : "";
+    state.dataset.status = job.status;
+    say(state, job.status);
+    bar.show(job.progress ?? 0, job.status);
+    what.title = said;
+    say(what, said || "\u00a0");
+    say(attempt, job.attempt > 1 ? `attempt ${job.attempt}` : "");
+  };
+  return element;
 }
 
 export default function jobsView({ client, page, query, signal, connection, title }) {
   title("Jobs");
-  const list = h("div");
+  const list = jobList();
   const more = h("button", { type: "button", hidden: true, onclick: () => older() }, "Older jobs");
   const message = h("p.soft", { role: "status" });
   const form = search(client, query.get("q") ?? "", signal);
@@ -49,33 +73,41 @@ export default function jobsView({ client, page, query, signal, connection, titl
   const filtered = q !== "";
   let jobs = new Map();
   let cursor = null;
+  let paged = false; // older ones were asked for: they stay
 
   const paint = everyFrame(() => {
-    const focused = document.activeElement?.closest?.("[data-job]")?.dataset.job;
-    fill(list, rows([...jobs.values()]));
-    if (focused) list.querySelector(`[data-job="${CSS.escape(focused)}"] a`)?.focus();
-    message.textContent = jobs.size ? "" : filtered ? "No job matches." : "No job yet.";
+    list.show([...jobs.values()]);
+    say(message, jobs.size ? "" : filtered ? "No job matches." : "No job yet.");
     more.hidden = !cursor;
   });
+  const newer = (job) => [job.id, jobs.get(job.id)?.seq > job.seq ? jobs.get(job.id) : job];
   const load = async () => {
     try {
       const found = await client.jobs(asked);
-      const kept = jobs;
-      jobs = new Map(found.jobs.map((job) => [job.id, kept.get(job.id)?.seq > job.seq ? kept.get(job.id) : job]));
-      cursor = found.next_cursor;
+      const last = found.jobs.at(-1)?.id;
+      const kept = paged && last ? [...jobs].filter(([id]) => id < last) : [];
+      jobs = new Map([...found.jobs.map(newer), ...kept]);
+      if (!paged) cursor = found.next_cursor;
       paint();
     } catch (failure) {
-      if (!signal.aborted) message.textContent = failure.message;
+      if (!signal.aborted) say(message, failure.message);
     }
   };
   const older = async () => {
-    const found = await client.jobs({ ...asked, cursor });
-    for (const job of found.jobs) jobs.set(job.id, job);
-    cursor = found.next_cursor;
-    paint();
+    paged = more.disabled = true;
+    try {
+      const found = await client.jobs({ ...asked, cursor });
+      for (const job of found.jobs) jobs.set(...newer(job));
+      cursor = found.next_cursor;
+      paint();
+    } catch (failure) {
+      if (!signal.aborted) notice(failure.message);
+    } finally {
+      more.disabled = false;
+    }
   };
   let due = null;
-  const again = () => (due ??= setTimeout(() => ((due = null), jobs.size <= PAGE && load()), 400));
+  const again = () => (due ??= setTimeout(() => ((due = null), paged || signal.aborted || load()), 400));
   const feed = client.feed({ signal, onConnection: (state) => {
     connection(state);
     if (state === "live") load();
@@ -88,7 +120,7 @@ export default function jobsView({ client, page, query, signal, connection, titl
     // A new job, or one that now matches or no longer does.
     if (event.type === "submitted" || (filtered && event.type in CHANGES && event.type !== "progress")) again();
   } });
-  feed.done().catch((failure) => (message.textContent = failure.message));
+  feed.done().catch((failure) => notice(failure.message));
   load();
 }
 

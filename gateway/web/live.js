@@ -1,6 +1,7 @@
 /** The gateways that serve these pages: their streams, how late events reach them, what they repaired. */
 
 import { ago, badge, facts, fill, h, number, say, section, short, span } from "./dom.js";
+import { looking } from "./looking.js";
 import { trace } from "./plots.js";
 
 const LOOK_MS = 2000;
@@ -33,9 +34,7 @@ export default function liveView({ client, page, signal, connection, title }) {
       if (!signal.aborted) connection("waiting");
     }
   };
-  const timer = setInterval(look, LOOK_MS);
-  signal.addEventListener("abort", () => clearInterval(timer));
-  look();
+  looking(look, LOOK_MS, signal);
 }
 
 /** One gateway process: what it said last, and the looks before. */

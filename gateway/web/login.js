@@ -1,10 +1,12 @@
 /** Asks for a key. It goes into a cookie no script can read, and is kept nowhere else. */
 
-import { fill, h } from "./dom.js";
+import { fill, h, told } from "./dom.js";
 
 /** Who this browser is to the server: {asks, tenant, actor, scopes}. */
 export async function session() {
-  return (await fetch("/api/v1/session", { cache: "no-store" })).json();
+  const answer = await fetch("/api/v1/session", { cache: "no-store" });
+  if (!answer.ok) throw new Error(await told(answer));
+  return answer.json();
 }
 
 /** Shows the form; `then` is called once a key was good. */
@@ -15,10 +17,14 @@ export function loginView({ page, title, then }) {
   const form = h("form.stack", { onsubmit: (event) => (event.preventDefault(), send()) },
     h("div.field", h("label", { for: "key" }, "API key"), key), h("div.row", h("button", { type: "submit" }, "Log in")), said);
   const send = async () => {
-    const answer = await fetch("/api/v1/session", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: key.value.trim() }) });
-    key.value = "";
-    if (answer.ok) return then();
-    said.textContent = (await answer.json()).detail ?? "This key is not good here.";
+    try {
+      const answer = await fetch("/api/v1/session", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: key.value.trim() }) });
+      if (answer.ok) return then();
+      key.value = "";
+      said.textContent = await told(answer);
+    } catch (failure) {
+      said.textContent = `The server does not answer: ${failure.message}. The key is kept here; try again.`;
+    }
     key.focus();
   };
   fill(page, h("h1", "A key is needed"), h("p.soft", "An operator makes one: ", h("code", "phaseline keys create"), "."), form);
@@ -27,5 +33,6 @@ export function loginView({ page, title, then }) {
 
 /** Forgets the key. */
 export async function logout() {
-  await fetch("/api/v1/session", { method: "DELETE" });
+  const answer = await fetch("/api/v1/session", { method: "DELETE" });
+  if (!answer.ok) throw new Error(await told(answer));
 }

@@ -1,8 +1,9 @@
 /** How it goes: counts, ages, rates of the newest jobs, and whether the parts are well. */
 
-import { badge, everyFrame, facts, fill, h, number, section, span } from "./dom.js";
+import { badge, facts, fill, h, number, say, section, span } from "./dom.js";
+import { looking } from "./looking.js";
 import { bars, histogram, quantile } from "./plots.js";
-import { rows } from "./jobs.js";
+import { jobList } from "./jobs.js";
 
 const LOOK_MS = 5000;
 const NEWEST = 200;
@@ -11,42 +12,34 @@ const STATUSES = ["queued", "running", "completed", "failed", "cancelled"];
 
 export default function overview({ client, page, signal, connection, title }) {
   title("Overview");
-  const counts = h("div.tiles");
+  const counts = tiles();
+  const trouble = h("p.soft", { role: "status" });
   const rates = h("div.stack");
   const health = h("div");
-  const newest = h("div");
-  fill(page, h("div.top", h("h1", "Overview"), h("a.button", { href: "/submit" }, "Submit a job")), counts,
-    h("div.columns", h("div.stack", section("Newest jobs", newest)), h("div.stack", section("Health", health), rates)));
+  const newest = jobList();
+  const none = h("p.soft");
+  fill(page, h("div.top", h("h1", "Overview"), h("a.button", { href: "/submit" }, "Submit a job")), trouble, counts,
+    h("div.columns", h("div.stack", section("Newest jobs", newest, none)), h("div.stack", section("Health", health), rates)));
 
-  let busy = false;
-  let again = false;
-  const look = async () => {
-    if (busy) return void (again = true);
-    busy = true;
+  const soon = looking(async () => {
     try {
       const [stats, list, ready, workers] = await Promise.all([
         client.stats({ signal }), client.jobs({ limit: NEWEST, signal }), readiness(signal), forOperators(client.workers({ signal }))]);
-      showCounts(counts, stats, list.jobs);
+      say(trouble, "");
+      counts.show(stats, list.jobs);
       showHealth(health, stats, ready, workers);
       showRates(rates, list.jobs);
-      fill(newest, list.jobs.length ? rows(list.jobs.slice(0, 8)) : h("p.soft", "No job yet."));
+      newest.show(list.jobs.slice(0, 8));
+      say(none, list.jobs.length ? "" : "No job yet.");
     } catch (failure) {
-      if (!signal.aborted && !counts.firstChild) fill(counts, h("p.soft", failure.message));
-    } finally {
-      busy = false;
-      if (again && !signal.aborted) setTimeout(look, 1000);
-      again = false;
+      if (!signal.aborted) say(trouble, failure.message);
     }
-  };
-  const soon = everyFrame(look);
+  }, LOOK_MS, signal);
   const feed = client.feed({ signal, onConnection: (state) => {
     connection(state);
     if (state === "live") soon();
-  }, onEvent: ({ type }) => type !== "progress" && type !== "log" && type !== "partial" && (again = true, soon()) });
+  }, onEvent: ({ type }) => type !== "progress" && type !== "log" && type !== "partial" && soon() });
   feed.done().catch(() => {});
-  const timer = setInterval(look, LOOK_MS);
-  signal.addEventListener("abort", () => clearInterval(timer));
-  look();
 }
 
 /** What only `admin` may see: nothing, without. */
@@ -60,12 +53,19 @@ async function readiness(signal) {
   }
 }
 
-function showCounts(counts, stats, jobs) {
-  const lastMinute = jobs.filter(({ created_at }) => Date.now() - Date.parse(created_at) < 60_000).length;
-  fill(counts,
-    STATUSES.map((status) => h("a.tile", { href: `/jobs?q=status:${status}` }, h("b", number(stats.jobs[status] ?? 0)), h("span", status))),
-    h("div.tile", h("b", stats.oldest_due_ms === null ? "–" : span(stats.oldest_due_ms)), h("span", "oldest waiting")),
-    h("div.tile", h("b", lastMinute === NEWEST ? `${NEWEST}+` : number(lastMinute)), h("span", "jobs in the last minute")));
+/** Numbers that change in their places: a tile that is being clicked stays. */
+function tiles() {
+  const numbers = {};
+  const tile = (name, text, href) => h(href ? "a.tile" : "div.tile", { href }, (numbers[name] = h("b", "–")), h("span", text));
+  const element = h("div.tiles", STATUSES.map((status) => tile(status, status, `/jobs?q=status:${status}`)),
+    tile("oldest", "oldest waiting"), tile("minute", "jobs in the last minute"));
+  element.show = (stats, jobs) => {
+    const lastMinute = jobs.filter(({ created_at }) => Date.now() - Date.parse(created_at) < 60_000).length;
+    for (const status of STATUSES) say(numbers[status], number(stats.jobs[status] ?? 0));
+    say(numbers.oldest, stats.oldest_due_ms === null ? "–" : span(stats.oldest_due_ms));
+    say(numbers.minute, lastMinute === NEWEST ? `${NEWEST}+` : number(lastMinute));
+  };
+  return element;
 }
 
 function showHealth(health, stats, ready, workers) {

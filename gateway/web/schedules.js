@@ -1,6 +1,7 @@
 /** Jobs made again and again: when the next one comes, what was done with a schedule and by it, and a form for a new one. */
 
 import { ago, agreed, badge, facts, fill, h, jobHref, say, section, short, table, until, words } from "./dom.js";
+import { looking } from "./looking.js";
 import { go, notice } from "./app.js";
 import { tree } from "./json.js";
 
@@ -47,9 +48,7 @@ export default function schedulesView({ client, page, argument, signal, connecti
     ["ticks missed in an outage", CATCH_UPS[schedule.catch_up]], ["made", [ago(schedule.created_at), ` by ${schedule.created_by}`]],
     ["state", badge(schedule.paused ? "paused" : "on")],
   ]), buttons(schedule), h("h3", "What is submitted"), tree(schedule.job));
-  const timer = setInterval(look, LOOK_MS);
-  signal.addEventListener("abort", () => clearInterval(timer));
-  look();
+  looking(look, LOOK_MS, signal);
   if (!argument) form({ client, page, signal, made: look });
 }
 

@@ -59,24 +59,25 @@ class Form {
   field(name, raw, given, required) {
     const property = this.resolve(raw);
     const id = `f-${name}`;
-    const value = given ?? property.default;
+    const value = given === undefined ? property.default : given;
     const [input, read] = control(id, property, value);
     const wrong = h("p.wrong", { id: `${id}-wrong`, hidden: true });
     const limits = [["minimum", "≥"], ["maximum", "≤"], ["exclusiveMinimum", ">"], ["exclusiveMaximum", "<"]].filter(([key]) => property[key] !== undefined).map(([key, sign]) => `${sign} ${property[key]}`).join(", ");
     const hint = [property.description, limits].filter(Boolean).join(" · ");
     input.setAttribute("aria-describedby", `${id}-hint ${id}-wrong`);
     if (required) input.setAttribute("aria-required", "true");
-    this.fields.set(name, { read, input, wrong, fallback: property.default });
+    this.fields.set(name, { read, input, wrong, given });
     return h("div.field", h("label", { for: id }, words(name), required && h("span.soft", " (needed)")), input, h("p.hint", { id: `${id}-hint` }, hint), wrong);
   }
 
   async submit() {
     this.clear();
     const params = {};
-    for (const [name, { read, input }] of this.fields) {
+    for (const [name, { read, input, given }] of this.fields) {
       try {
         const value = read();
         if (value !== undefined) params[name] = value;
+        else if (given === null) params[name] = null; // left empty as it was: not the default
       } catch (failure) {
         this.complain(name, failure.message);
         return input.focus();
@@ -131,7 +132,8 @@ function wrap(id, label, input, hint) {
 }
 
 /** An input for a property, and what reads it: undefined is "leave it out". */
-function control(id, { type, enum: choices, minimum, maximum }, value) {
+function control(id, { type, enum: choices, minimum, maximum, nullable }, value) {
+  if (type === "boolean" && nullable) choices = [true, false]; // a box knows no third answer
   if (choices) {
     const select = h("select", { id }, h("option", { value: "" }, "–"), choices.map((choice, place) => h("option", { value: String(place), selected: choice === value }, String(choice))));
     return [select, () => (select.value === "" ? undefined : choices[Number(select.value)])];

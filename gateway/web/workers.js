@@ -1,6 +1,7 @@
 /** Who runs jobs, and until when their leases hold. */
 
-import { ago, badge, fill, h, number, progressBar, section, short, table } from "./dom.js";
+import { ago, badge, fill, h, number, progressBar, redraw, section, short, table } from "./dom.js";
+import { looking } from "./looking.js";
 
 const LOOK_MS = 2000;
 
@@ -21,16 +22,14 @@ export default function workersView({ client, page, signal, connection, title })
         h("span.row", progressBar((100 * worker.running) / worker.slots, `slots in use of ${short(worker.id)}`), `${worker.running} of ${worker.slots}`),
         Object.keys(worker.engines).join(", "), ago(worker.beat_at), badge(worker.draining ? "draining" : "up"),
       ]), { caption: "Workers" }) : h("p.soft", "No worker runs. Jobs wait until one does: ", h("code", "phaseline worker"), "."));
-      fill(engines, table(["engine", "version", "what it does", "phases", ""], known.map((engine) => [
+      redraw(engines, JSON.stringify(known), () => [table(["engine", "version", "what it does", "phases", ""], known.map((engine) => [
         h("b", engine.name), engine.version, engine.summary, engine.phases.map(({ name }) => name.replaceAll("_", " ")).join(" → "),
         h("a.button", { href: `/submit/${encodeURIComponent(engine.name)}` }, "Submit", h("span.sr", ` a job of ${engine.name}`)),
-      ]), { caption: "Engines" }));
+      ]), { caption: "Engines" })]);
     } catch (failure) {
       if (failure.status === 403) return void fill(list, h("p.soft", failure.message));
       if (!signal.aborted) connection("waiting");
     }
   };
-  const timer = setInterval(look, LOOK_MS);
-  signal.addEventListener("abort", () => clearInterval(timer));
-  look();
+  looking(look, LOOK_MS, signal);
 }
