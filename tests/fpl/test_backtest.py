@@ -56,6 +56,9 @@ def test_the_walk_judges_every_player_of_every_deadline(season):
         sum(of[name].measures["engine"].n for name in of if name.startswith("regulars,"))
         == of["regulars"].measures["engine"].n
     )
+    # A pool nobody is in is left out: nothing can be said of it.
+    defenders = pools(walked.part(walked.position == 2))
+    assert {name for name in defenders if name.startswith("regulars,")} == {"regulars, DEF"}
     regulars = of["regulars"]
     assert regulars.measures["engine"].rmse < regulars.measures["ep_next"].rmse
     assert regulars.below + regulars.within + regulars.above == pytest.approx(1)

@@ -12,12 +12,12 @@ from engine_worker.engines.fpl.ratings import fit_ratings
 from tests.fpl.builders import bootstrap, collected, projected
 
 
-def used(offset: int = 0, **changes: Any) -> Attendance:
+def used(offset: int = 0, ahead: int = 0, **changes: Any) -> Attendance:
     """How a regular of the made-up season would be used if these facts about him were others."""
     ground = collected(1, 4)
     regular = next(p for p in ground.players if p.starts >= 10 and p.status == "a" and p.chance is None)
     others = [regular._replace(**changes) if p.element == regular.element else p for p in ground.players]
-    found = attendances(ground.model_copy(update={"players": others}), shipped())
+    found = attendances(ground.model_copy(update={"players": others, "ahead": ahead}), shipped())
     return found[regular.element, ground.gameweeks[offset]]
 
 
@@ -67,6 +67,12 @@ def test_a_flag_lowers_the_chance_and_time_restores_it():
     assert used(status="s", chance=0).p_play == 0
     assert used(1, status="s", chance=0).p_play > 0.7 * fit
     assert used(3, status="u", chance=0).p_play == 0
+
+
+def test_flags_are_of_the_next_gameweek_also_where_a_later_one_is_decided():
+    assert (collected(1, 1).ahead, collected(1, 1, gameweek=15).ahead) == (0, 3)
+    out = dict[str, Any](status="s", chance=0)
+    assert used(ahead=1, **out).p_play == used(1, **out).p_play > 0
 
 
 def test_late_substitutes_are_less_sure_to_play_than_those_who_stay_on():

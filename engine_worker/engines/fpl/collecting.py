@@ -131,6 +131,8 @@ class Collected(BaseModel):
     snapshot_time: str
     rules: Ruleset
     gameweeks: list[int]
+    # Gameweeks from the next one to the first planned.
+    ahead: int = 0
     deadline_time: str
     # When prices change next, as far as the API says: those that `PriceForecast.offset` counts.
     price_times: list[str] = []
@@ -171,6 +173,7 @@ def collect(params: FplParams, source_name: str, reading: Reading, previous: Pre
         snapshot_time=reading.taken_at,
         rules=rules,
         gameweeks=gameweeks,
+        ahead=gameweek - (coming or gameweek),
         deadline_time=deadlines[gameweek],
         price_times=_price_times(bootstrap),
         clubs={team["id"]: team["short_name"] for team in bootstrap["teams"]},

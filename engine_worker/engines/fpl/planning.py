@@ -71,7 +71,7 @@ class Ladder:
             if not all(i in self.problem.free_hits for i, chip in self.problem.played.items() if chip == "freehit"):
                 # No plan but holding is known to be legal without the squad of the chip that was asked for.
                 self._context.raise_if_cancelled()
-                self.analysis.status = "time_limit"
+                self.analysis.status = self._ran_out()
                 return self.analysis
         self._climb_to("this_gameweek", self._this_gameweek)
         if len(self.problem.gameweeks) > 1:
@@ -112,13 +112,15 @@ class Ladder:
             wanted = _free_hit_weeks(self.problem)
             self.problem = with_free_hits(self.problem, self._limits(_VALUE_GAP), lambda _: not self._stopping())
             if _free_hit_weeks(self.problem) != wanted:
-                self._left_out = self.analysis.clocked = True
+                # With a limit on nodes that may have been all, and is the same in every run.
+                self._left_out = True
+                self.analysis.clocked |= self._params.node_limit is None or self._left() <= 0 or self._stopping()
 
     def _with_chips(self) -> None:
         self._find_free_hits()
         self._improve(self.problem, None, chips=True)
         if self._left_out:
-            self.analysis.status, self.analysis.bound = "time_limit", None
+            self.analysis.status, self.analysis.bound = self._ran_out(), None
 
     def _improve(self, problem: Problem, open_weeks: Collection[int] | None, *, chips: bool = False) -> None:
         """Looks for a better plan; a solve stopped before its first one leaves the rung below standing."""
@@ -304,6 +306,9 @@ class Ladder:
         """Seconds the solver may still use."""
         left = self._params.time_limit_s - (time.monotonic() - self._began)
         return left if self._context.deadline is None else min(left, self._context.deadline - _RESERVE_S)
+
+    def _ran_out(self) -> str:
+        return "time_limit" if self.analysis.clocked else "node_limit"
 
     def _stopping(self) -> bool:
         return self._context.cancelled or self._context.draining

@@ -41,7 +41,10 @@ def attendances(collected: Collected, fitted: Fitted) -> dict[tuple[int, int], A
     found: dict[tuple[int, int], Attendance] = {}
     raw = [(player, *chances) for player, chances in _raw(collected, fitted)]
     for offset, gameweek in enumerate(collected.gameweeks):
-        chance = {player.element: _then(player, fit, now, offset, gameweek) for player, fit, now, _ in raw}
+        chance = {}
+        for player, fit, now, _ in raw:
+            told = _overridden(player, offset, gameweek)
+            chance[player.element] = _then(player, fit, now, collected.ahead + offset) if told is None else fit * told
         said = {player.element for player, *_ in raw if _overridden(player, offset, gameweek) is not None}
         moved = pulled(collected, chance, fitted.club_pull, said)
         for player, _, _, hour in raw:
@@ -195,10 +198,8 @@ def _overridden(player: PlayerRow, offset: int, gameweek: int) -> float | None:
     return chance if offset == 0 or (until is not None and gameweek <= until) else None
 
 
-def _then(player: PlayerRow, fit: float, now: float, offset: int, gameweek: int) -> float:
+def _then(player: PlayerRow, fit: float, now: float, offset: int) -> float:
     """The chance that he plays `offset` gameweeks after the next one."""
-    if (said := _overridden(player, offset, gameweek)) is not None:
-        return fit * said
     if player.status in ("u", "n"):
         return 0.0
     if player.status == "s":

@@ -110,13 +110,11 @@ def judged(walked: Walked) -> Judged:
 
 
 def pools(walked: Walked) -> dict[str, Walked]:
-    """All players, the regulars, those whose page was fresh at the deadline, and the regulars of each position."""
-    parts = {"all": walked, "regulars": walked.part(walked.regular)}
-    if np.any(fresh := walked.regular & (walked.early <= FRESH_DAYS)):
-        parts[f"regulars shown within {FRESH_DAYS} days"] = walked.part(fresh)
-    for position, name in POSITION_NAMES.items():
-        parts[f"regulars, {name}"] = walked.part(walked.regular & (walked.position == position))
-    return parts
+    """All players, the regulars, those whose page was fresh at the deadline, and the regulars of each position, if any."""
+    regular = walked.regular
+    rows = {"regulars": regular, f"regulars shown within {FRESH_DAYS} days": regular & (walked.early <= FRESH_DAYS)}
+    rows |= {f"regulars, {name}": regular & (walked.position == place) for place, name in POSITION_NAMES.items()}
+    return {"all": walked} | {name: walked.part(chosen) for name, chosen in rows.items() if np.any(chosen)}
 
 
 def _rows(
