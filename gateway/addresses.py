@@ -5,11 +5,13 @@ such proxy. What stands before it was written by whoever asked, and counts for n
 """
 
 import ipaddress
+from functools import lru_cache
 
 from aiohttp import web
 
 from gateway.deps import DEPS
 
+CHARS_MAX = 100  # an IPv6 address with a zone is shorter
 HOPS_MAX = 20  # addresses looked at, from the end
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -42,6 +44,11 @@ def _within(address: Address, trusted: tuple[Network, ...]) -> bool:
 
 
 def _parsed(text: str) -> Address | None:
+    return _known(text) if len(text) <= CHARS_MAX else None
+
+
+@lru_cache(maxsize=1024)  # each request asks
+def _known(text: str) -> Address | None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

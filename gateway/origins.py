@@ -1,9 +1,12 @@
 """Which pages may call, and by which names: an exact list, and any port of this machine."""
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from gateway.problems import Problem
+
+NAME_CHARS_MAX = 260  # a name of DNS and a port; what is longer is not kept
 
 
 def origin_allowed(origin: str, allowed: frozenset[str]) -> bool:
@@ -44,19 +47,28 @@ def check_host(host: str | None, allowed: frozenset[str]) -> None:
     """
     if host is None:  # programs; a browser always sends it
         return
-    try:
-        name = (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        name = host
-    if "." not in name or name.endswith(".localhost") or name in {urlsplit(origin).hostname for origin in allowed}:
-        return
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
+    judge = _stranger if len(host) <= NAME_CHARS_MAX else _stranger.__wrapped__
+    if (name := judge(host, allowed)) is not None:
         raise Problem(
             403,
             "host",
             f"No key is asked for here, so {name} is not answered to: make one with `phaseline keys create`, or name the "
             "Origin of its pages in PHASELINE_ALLOWED_ORIGINS.",
             errors=[("Host", "is not allowed")],
-        ) from None
+        )
+
+
+@lru_cache(maxsize=256)  # each request asks, mostly by the same few
+def _stranger(host: str, allowed: frozenset[str]) -> str | None:
+    """The name in a Host header that is not good."""
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        name = host
+    if "." not in name or name.endswith(".localhost") or name in {urlsplit(origin).hostname for origin in allowed}:
+        return None
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name
+    return None
