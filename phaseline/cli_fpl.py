@@ -1,6 +1,7 @@
 """Commands of the engine `fpl` that need no server: how good its projections have been, and what it decides on."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,9 @@ def fit(data: Path, output: Path | None) -> None:
     from engine_worker.engines.fpl import fitted as package
     from engine_worker.engines.fpl.backtest.walk import calibration, joined, walk
 
+    file = output or Path(package.__file__).with_name(package.FILE)
+    if not os.access(file.parent, os.W_OK):
+        raise Failure(f"{file.parent} is no folder to write to; nothing was fitted")
     ready = [prepared(season) for season in chosen(data, ())]
     walked = []
     for number, season in enumerate(ready[1:], start=1):
@@ -98,7 +102,6 @@ def fit(data: Path, output: Path | None) -> None:
         names = [season.season.name for season in ready[1:]]
         found = found.model_copy(update={"calibration": calibration(names, joined(walked))})
     say("")
-    file = output or Path(package.__file__).with_name(package.FILE)
     file.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
     click.echo(f"{file}: parameters {found.version}")
 

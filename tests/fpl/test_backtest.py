@@ -148,3 +148,9 @@ def test_the_command_says_what_is_not_there(folder, tmp_path):
     told = in_process("fpl", "backtest", "--data", str(folder), "--season", "1999-00")
     assert (told.code, told.err.strip()) == (1, "Error: no season 1999-00; there are 2026-27")
     assert in_process("fpl", "backtest", "--data", str(tmp_path)).code == 1
+
+
+def test_parameters_that_could_not_be_written_are_not_fitted_first(two_seasons: Path, tmp_path):
+    told = in_process("fpl", "fit", "--data", str(two_seasons), "--output", str(tmp_path / "nowhere" / "fitted.json"))
+    assert told.code != 0
+    assert f"{tmp_path / 'nowhere'} is no folder to write to; nothing was fitted" in told.err
