@@ -163,14 +163,18 @@ def erase(job: Any, reason: str, actor: str, **given: Any) -> None:
     """Erases what a finished JOB was given and what it made: params, outputs, results, values, messages, addresses.
 
     Who did what when stays, and so do the digests: `phaseline audit verify` goes on to hold. Who erased it and why is
-    recorded. As the role that migrates. It cannot be taken back.
+    recorded. As the role that migrates. It cannot be taken back. Jobs rerun from it, or it from them, are named: they may hold
+    the same and stay as they are.
     """
     settings = settings_of(given)
     from phaseline import signals
+    from phaseline.erase import alike
     from phaseline.erase import erase as erased
 
     signals.arm(settings)
     click.echo(f"{asyncio.run(erased(settings, str(job), actor=actor, reason=reason))} events erased")
+    for other in asyncio.run(alike(settings, str(job))):
+        click.echo(f"not erased, and of the same origin by a rerun: {other}", err=True)
 
 
 @db.command(

@@ -14,12 +14,14 @@ from events.clock import Clock
 from events.erasure import redacted
 from events.errors import PhaselineError, Refused, UnknownJob
 from events.holds import is_held
+from events.log import JobQuery, JobRow
 from events.record import Recorded
 from phaseline import database
 from phaseline.erase_archived import erase_archived
 from phaseline.records import is_erased, tell
 from phaseline.settings import Settings
 
+ALIKE_MAX = 1000  # jobs of one origin that are told
 WAL_S = 10.0  # others' reads and writes end well before
 
 _ERASE = text(
@@ -49,6 +51,22 @@ async def erase(settings: Settings, job_id: str, *, actor: str, reason: str) -> 
         return erased
     finally:
         await log.close()
+
+
+async def alike(settings: Settings, job_id: str) -> list[str]:
+    """Jobs this one was rerun from, and those that were rerun from it, however often: they may hold the same payload. Of those
+    whose erasure is recorded, or that retention discarded, none is told; of those in the archive only what others lead to."""
+    async with database.opened(settings) as log:
+        found: dict[str, JobRow] = {}
+        ahead = [job_id]
+        while ahead and len(found) < ALIKE_MAX:
+            row = await log.job(ahead.pop())
+            if row is None or row.job.id in found:
+                continue
+            found[row.job.id] = row
+            ahead += [row.rerun_of] if row.rerun_of else []
+            ahead += await log.job_ids(JobQuery(row.job.tenant, rerun_of=row.job.id, limit=ALIKE_MAX))
+        return sorted([one for one in found if one != job_id and not [x async for x in log.erasures(one)]])
 
 
 async def _erase_there(settings: Settings, log: database.OpenLog, job_id: str, *, actor: str, reason: str) -> int:

@@ -14,7 +14,7 @@ from events.erasure import redacted
 from events.errors import Refused, UnknownJob
 from events.log import Artifact
 from phaseline import database
-from phaseline.erase import erase
+from phaseline.erase import alike, erase
 from tests.audit.scene import Scene
 from tests.builders import a_finish, a_report, whole_stream
 from tests.cli.program import in_process
@@ -158,6 +158,23 @@ async def test_erasing_by_command(scene: Scene) -> None:
     run = await asyncio.to_thread(in_process, "db", "erase", job_id, "--reason", REASON, "--by", ACTOR, *where)
     assert (run.code, run.out) == (0, "8 events erased\n")
     assert SECRET not in repr(await whole_stream(scene.log, job_id))
+
+
+async def test_jobs_that_may_hold_the_same_are_named_until_they_are_erased_too(scene: Scene) -> None:
+    first = await secretive(scene)
+    claimed = await scene.running.started(params={"name": SECRET}, rerun_of=first)
+    again = claimed.job.id
+    third = await scene.running.submit(params={"name": SECRET}, rerun_of=again)
+    other = await secretive(scene)
+    assert await alike(scene.settings, again) == sorted([first, third])
+    assert await alike(scene.settings, other) == []
+    url = scene.settings.database_url
+    where = ["--database-url", url] if url else ["--data-dir", str(scene.settings.data_dir)]
+    run = await asyncio.to_thread(in_process, "db", "erase", first, "--reason", REASON, "--by", ACTOR, *where)
+    assert (run.code, [again in run.err, third in run.err, other in run.err]) == (0, [True, True, False])
+    await scene.running.committer.execute(again, a_finish(claimed))
+    await erase(scene.settings, again, actor=ACTOR, reason=REASON)
+    assert await alike(scene.settings, first) == [third]
 
 
 async def test_a_record_of_an_erasure_that_no_act_tells_of_is_counted(scene: Scene) -> None:
