@@ -7,6 +7,7 @@ import hashlib
 import re
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from aiohttp import web
 
@@ -21,7 +22,7 @@ from gateway.access import permit
 from gateway.addresses import address_of
 from gateway.bodies import asked, checked, read_object
 from gateway.delivery import deliver
-from gateway.deps import DEPS, ENGINES, identify
+from gateway.deps import DEPS, ENGINES, Identity, identify
 from gateway.limits import LIMITER
 from gateway.problems import Problem, bad_parameter, invalid
 from gateway.queries import Query
@@ -51,7 +52,7 @@ async def create(request: web.Request) -> web.Response:
     plain = await read_object(request)
     ask = asked(request, plain)
     if row := await replayed(request, ask):
-        return made(row, "replayed")
+        return made(request, row, "replayed")
     new = checked(NewJob, plain)
     if new.unique_mode is not None and new.unique_key is None:
         raise invalid([("unique_mode", "says nothing without a unique_key")])
@@ -71,15 +72,27 @@ async def create(request: web.Request) -> web.Response:
         webhook=webhook,
         concurrency=Concurrency(**new.concurrency.model_dump()) if new.concurrency else None,
     )
-    return made(*await accept(request, engine, draft, ask))
+    return made(request, *await accept(request, engine, draft, ask))
 
 
-def made(row: JobRow, how: How) -> web.Response:
-    """202 for a job that was made now or by an earlier request with the same key, 200 for one that was there anyway."""
+def made(request: web.Request, row: JobRow, how: How, *, sent: bool = True) -> web.Response:
+    """202 for a job that was made now or by an earlier request with the same key, 200 for one that was there anyway. `sent`:
+    what is in it the caller sent, unless it was there anyway."""
     headers = {"Location": f"/api/v1/jobs/{row.job.id}"}
     if how == "replayed":
         headers["Idempotency-Replayed"] = "true"
-    return answer(encode(job_fields(row)), status=200 if how == "unfinished" else 202, headers=headers)
+    fields = job_fields(row)
+    if how == "unfinished" or not sent:
+        fields = seen_by(identify(request), fields)
+    return answer(encode(fields), status=200 if how == "unfinished" else 202, headers=headers)
+
+
+def seen_by(who: Identity, fields: dict[str, Any]) -> dict[str, Any]:
+    """A job somebody changed: without the scope `read` nothing of what others put in or got out."""
+    if who.may("read"):
+        return fields
+    kept = {name: value for name, value in fields.items() if name not in ("error", "webhook")}
+    return kept | {"params": {}, "tags": [], "concurrency": None}
 
 
 def answer(body: bytes, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -287,7 +300,14 @@ async def cancel(request: web.Request) -> web.Response:
         await _cancel(request, body.model_copy(update={"mode": "graceful", "grace_s": 0.0}))
         await _ended(request.app[DEPS].log, job_id_in(request))
     await _cancel(request, body)
-    return answer(await document(request.app[DEPS].log, await row_of(request)))
+    return await _changed(request)
+
+
+async def _changed(request: web.Request, status: int = 200) -> web.Response:
+    row, who = await row_of(request), identify(request)
+    if who.may("read"):
+        return answer(await document(request.app[DEPS].log, row), status=status)
+    return answer(encode(seen_by(who, job_fields(row))), status=status)
 
 
 async def _cancel(request: web.Request, body: CancelBody) -> None:
@@ -330,4 +350,4 @@ async def retry(request: web.Request) -> web.Response:
     command = Reopen(command_id=new_command_id(), actor=who.actor, reason=body.reason, address=address_of(request))
     async with request.app[LIMITER].queueing(who.tenant):
         await execute(request, command)
-    return answer(await document(request.app[DEPS].log, await row_of(request)), status=202)
+    return await _changed(request, 202)

@@ -19,9 +19,9 @@ async def rerun(request: web.Request) -> web.Response:
     plain = await read_object(request, optional=True)
     ask = asked(request, plain)
     if earlier := await replayed(request, ask):  # found before anything is checked again
-        return made(earlier, "replayed")
+        return made(request, earlier, "replayed", sent=False)
     engine, draft = await again(request, (await row_of(request)).job.id, checked(RerunBody, plain))
-    return made(*await accept(request, engine, draft, ask))
+    return made(request, *await accept(request, engine, draft, ask), sent=False)
 
 
 async def again(request: web.Request, source_id: str, body: RerunBody) -> tuple[KnownEngine, Draft]:

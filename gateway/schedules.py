@@ -139,7 +139,7 @@ async def delete(request: web.Request) -> web.Response:
     now = await request.app[DEPS].log.now()
     if not await _store(request).drop_schedule(schedule.id, _by(request, "deleted", now, reason)):
         raise _unknown()
-    return answer(encode(_fields(schedule)))
+    return answer(encode(_seen(request, schedule)))
 
 
 async def _set(request: web.Request, schedule: Schedule, next_at: int | None, act: Act, reason: str | None) -> None:
@@ -172,8 +172,14 @@ def _by(request: web.Request, act: Act, now: int, reason: str | None) -> Schedul
 
 
 async def _document(request: web.Request, schedule: Schedule) -> dict[str, Any]:
-    acts = await _store(request).schedule_acts(schedule.id, ACTS_SHOWN)
-    return _fields(schedule) | {"acts": [_act(act) for act in acts]}
+    acts = await _store(request).schedule_acts(schedule.id, ACTS_SHOWN) if identify(request).may("read") else []
+    return _seen(request, schedule) | {"acts": [_act(act) for act in acts]}
+
+
+def _seen(request: web.Request, schedule: Schedule) -> dict[str, Any]:
+    """Without the scope `read` nothing of what its jobs are given."""
+    fields = _fields(schedule)
+    return fields if identify(request).may("read") else fields | {"job": {"engine": schedule.job["engine"]}}
 
 
 def _act(act: ScheduleAct) -> dict[str, Any]:

@@ -286,6 +286,38 @@ async def test_lists_counts_and_the_feed_show_a_tenants_own(
     assert (await gateway.get("/api/v1/stats", headers=other)).json["jobs"] == {"queued": 1}
 
 
+async def test_who_may_change_a_job_but_not_read_sees_nothing_of_it(gateway: Gateway, keys: dict[str, Credential]):
+    """Not by a unique key that is guessed, by a rerun, a retry, a cancellation, nor by a schedule."""
+    secret = {"engine": "fpl", "params": {"team_id": 4711}, "tags": ["private"], "unique_key": "customer-42"}
+    schedule = {"name": "nightly", "cron": "30 2 * * *", "job": {"engine": "fpl", "params": {"team_id": 4711}}}
+    owner = keys["admin"].header
+    job_id = (await gateway.post("/api/v1/jobs", secret, headers=owner)).json["id"]
+    assert (await gateway.post("/api/v1/schedules", schedule, headers=owner)).status == 201
+    mine = {"engine": "fpl", "params": {"team_id": 7}}
+    submit, path = keys["submit"].header, f"/api/v1/jobs/{job_id}"
+    answers = [
+        await gateway.post("/api/v1/jobs", mine | {"unique_key": "customer-42"}, headers=submit),
+        await gateway.post(f"{path}/cancel", {}, headers=keys["cancel"].header),
+        await gateway.post(f"{path}/retry", {}, headers=submit),
+        await gateway.post(f"{path}/cancel", {}, headers=keys["cancel"].header),
+        await gateway.post(f"{path}/rerun", {}, headers=submit | {"Idempotency-Key": "a"}),
+        await gateway.post(f"{path}/rerun", {}, headers=submit | {"Idempotency-Key": "a"}),
+        await gateway.post("/api/v1/schedules/nightly/pause", {}, headers=submit),
+        await gateway.post("/api/v1/schedules/nightly/resume", {}, headers=submit),
+        await gateway.call("DELETE", "/api/v1/schedules/nightly", headers=submit),
+    ]
+    assert [answer.status for answer in answers] == [200, 200, 202, 200, 202, 202, 200, 200, 200]
+    assert [answer for answer in answers if b"4711" in answer.body or b"private" in answer.body] == []
+    assert answers[0].json["id"] == job_id
+    seen_whole = await gateway.post(f"{path}/cancel", {}, headers=owner)
+    assert (seen_whole.json["params"], seen_whole.json["tags"]) == (
+        {"team_id": 4711, "horizon": 3, "risk": None},
+        ["private"],
+    )
+    own = await gateway.post("/api/v1/jobs", mine, headers=submit)
+    assert own.json["params"]["team_id"] == 7  # what one sent oneself
+
+
 async def test_what_counts_everybodys_is_told_to_operators_only(gateway: Gateway, keys: dict[str, Credential]):
     told = (await gateway.get("/api/v1/stats", headers=keys["read"].header)).json
     assert told.keys() == {"jobs", "oldest_due_ms"}
