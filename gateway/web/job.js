@@ -21,7 +21,10 @@ class JobPage {
   constructor(view) {
     Object.assign(this, view);
     this.id = view.argument;
-    this.events = [];
+    this.events = []; // what the page is drawn from; the list has all
+    this.last = null;
+    this.times = []; // of each sequence, in ms
+    this.phase = null;
     this.job = null; // as of `at`, or now
     this.at = Number(view.query.get("at")) || null;
     this.skew = 0; // ms by which the server's clock is ahead, at least
@@ -78,9 +81,15 @@ class JobPage {
   }
 
   take(event) {
-    this.events.push(event);
+    this.last = event;
+    this.times[event.seq] = Date.parse(event.timestamp);
+    if (event.type === "started") this.phase = null;
+    // Of long jobs nearly all is this, and each look at them would go through all of it.
+    const more = event.type === "log" || (event.type === "progress" && event.phase === this.phase);
+    if (!more) this.events.push(event);
+    if (event.type === "progress") this.phase = event.phase;
     this.list.add(event);
-    this.skew = Math.max(this.skew, Date.parse(event.timestamp) - Date.now());
+    this.skew = Math.max(this.skew, this.times[event.seq] - Date.now());
     if (event.type === "progress" && this.at === null) Object.assign(this.job, { progress: event.progress, phase: event.phase, message: event.message, attempt: event.attempt });
     if (TELLING.has(event.type)) this.look();
     this.paint();
@@ -129,7 +138,7 @@ class JobPage {
 
   /** The last sequence known: events still come in when the job has told of a later one. */
   head() {
-    return Math.max(this.events.at(-1)?.seq ?? 0, this.job.seq, this.at ?? 0);
+    return Math.max(this.last?.seq ?? 0, this.job.seq, this.at ?? 0);
   }
 
   replay(seq) {
@@ -171,7 +180,7 @@ class JobPage {
       ["unique key", job.unique_key],
       ["not before", job.not_before && job.status === "queued" ? new Date(job.not_before).toLocaleString() : null],
       ["tags", job.tags.length ? h("span.row", job.tags.map((tag) => h("a.tag", { href: `/jobs?q=${encodeURIComponent(`tag:"${tag}"`)}` }, tag))) : null],
-      ...(at === null ? deadlines(this.events, job) : []).map(([name, at]) => [name, until(at, this.skew)]),
+      ...(at === null ? deadlines(this.events, this.last, job) : []).map(([name, at]) => [name, until(at, this.skew)]),
       ["worker", started && h("span.mono", short(started.worker ?? ""))],
     ]));
     this.slider.max = head;
@@ -208,8 +217,8 @@ class JobPage {
     this.drawHead();
     const events = this.shown();
     const running = !FINAL.has(this.job.status);
-    redraw(this.parts.falls, `${events.filter(({ type }) => type !== "log" && type !== "partial").length}/${running && Math.floor(Date.now() / TICK_MS)}`,
-      () => waterfall(events, this.at === null ? Date.now() + this.skew : Date.parse(events.at(-1)?.timestamp)));
+    redraw(this.parts.falls, `${events.filter(({ type }) => type !== "partial").length}/${running && Math.floor(Date.now() / TICK_MS)}`,
+      () => waterfall(events, this.at === null ? Date.now() + this.skew : this.times[this.at] ?? this.times.at(-1)));
     this.drawFailure(events);
     this.drawPartials(events);
     this.drawResult(events);
@@ -328,7 +337,7 @@ class JobPage {
 }
 
 /** When which timeout would end the job, or its attempt, as it stands: `[[name, instant in ms]]`. */
-function deadlines(events, job) {
+function deadlines(events, last, job) {
   const timeouts = events[0]?.timeouts;
   if (!timeouts || FINAL.has(job.status)) return [];
   const at = (event) => Date.parse(event.timestamp);
@@ -338,7 +347,7 @@ function deadlines(events, job) {
   return [
     ["must start", job.status === "queued" && !job.started_at && [opened, timeouts.start_s]],
     ["attempt must end", started && [at(started), timeouts.attempt_s]],
-    ["next sign of life", started && [at(events.at(-1)), timeouts.stall_s]],
+    ["next sign of life", started && [at(last), timeouts.stall_s]],
     ["must end", [opened, timeouts.total_s]],
   ].filter(([, limit]) => limit && limit[1] !== null).map(([name, [from, seconds]]) => [name, from + 1000 * seconds]);
 }

@@ -13,6 +13,7 @@ export function bars(events) {
   };
   const begin = (name, kind, from, first = false) => found.push((open = { name, kind, from, to: null, first }));
   for (const event of events) {
+    if (event.type === "partial") continue;
     const at = Date.parse(event.timestamp);
     switch (event.type) {
       case "submitted":

@@ -204,3 +204,16 @@ async def test_the_narrowest_phone_shows_the_longest_words(page: Page, phaseline
             await at_least(page, 4)
             await page.evaluate("for (const folded of document.querySelectorAll('details')) folded.open = true")
         assert await problems_of(page) == []
+
+
+async def test_what_a_long_job_says_is_gone_through_once(page: Page, phaseline: Installation):
+    await page.add_init_script(
+        "const parse = Date.parse; window.parsed = 0; Date.parse = (text) => { window.parsed += 1; return parse(text); };"
+    )
+    job_id = await submit(phaseline, "chatty", {"events": 10_000, "size": 200})
+    await page.goto(f"/jobs/{job_id}")
+    await complete(page)
+    job = await ended(phaseline, job_id)
+    await at_least(page, job["seq"])
+    # Each event when it comes and in its row, and a few for the rest: not all of them again at each picture.
+    assert await page.evaluate("window.parsed") < 3 * job["seq"]
