@@ -284,14 +284,14 @@ class Client:
         on_event: Callbacks = (),
         on_progress: Callbacks = (),
         on_connection: Callable[[Connection], None] | None = None,
-        on_reset: Callable[[Job], None] | None = None,
+        on_reset: Callable[[Job], Any] | None = None,
         on_line: Callable[[str], None] | None = None,
         timeout_s: float | None = None,
     ) -> Follow:
         """Every event after `after`, then live ones until the job ends, across broken connections and restarts.
 
         Callbacks, one or several, plain or async, get each event before the loop does, those of `on_progress` the events
-        of that type only. One that raises is logged, the others and the stream go on. `on_reset` gets the job when the log does not know our sequence: drop what was built from it.
+        of that type only. One that raises is logged, the others and the stream go on. `on_reset`, plain or async too, gets the job when the log does not know our sequence: drop what was built from it; the next event waits for it.
         `on_line` gets the lines of a recording (docs/cli.md): every frame as it was received, and each connection.
         After `timeout_s` seconds in all it raises `TimedOut`; the job itself goes on.
         """

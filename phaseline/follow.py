@@ -53,7 +53,7 @@ class Follow(Reading):
         *,
         after: int = 0,
         epoch: str | None = None,
-        on_reset: Callable[[dict[str, Any]], None] | None = None,
+        on_reset: Callable[[dict[str, Any]], Any] | None = None,
         timeout_s: float | None = None,
     ) -> None:
         super().__init__(listeners, timeout_s)
@@ -131,7 +131,7 @@ class Follow(Reading):
             case aiohttp.WSMsgType.TEXT:
                 if self.on_line is not None:
                     self.on_line(frame.data)
-                return self._read(link, _decoded(frame.data))
+                return await self._read(link, _decoded(frame.data))
             case aiohttp.WSMsgType.CLOSE if not link.dropped:
                 self._mark({"type": "closed", "code": frame.data or 1005})
                 raise self._closed(link, frame.data or 1005, frame.extra or "")
@@ -140,7 +140,7 @@ class Follow(Reading):
             case _:
                 raise Lost(f"connection {frame.type.name.lower()}", link.hint_s)
 
-    def _read(self, link: Link, frame: dict[str, Any]) -> list[Event]:
+    async def _read(self, link: Link, frame: dict[str, Any]) -> list[Event]:
         match frame.get("type"):
             case "batch":
                 return self._unseen(frame["events"])
@@ -152,7 +152,7 @@ class Follow(Reading):
             case "heartbeat":
                 link.check_head(frame.get("seq", 0), self.after)
             case "reset":
-                self._start_over(link, frame)
+                await self._start_over(link, frame)
             case "goodbye":
                 link.hint_s = frame.get("reconnect_after_ms", 0) / 1000
             case "command_error":
@@ -177,13 +177,13 @@ class Follow(Reading):
             raise Lost("a sequence is missing")
         return fresh
 
-    def _start_over(self, link: Link, reset: dict[str, Any]) -> None:
+    async def _start_over(self, link: Link, reset: dict[str, Any]) -> None:
         """The log knows nothing of our sequence, such as after a restore: take its snapshot and go on from there."""
         snapshot: dict[str, Any] = reset.get("snapshot") or {}
         head = int(snapshot.get("seq", reset.get("head_seq", 0)))
         self.status = snapshot.get("status", self.status)
         if self._on_reset is not None:
-            self._guarded(self._on_reset, snapshot)
+            await self._heed(self._on_reset, snapshot)  # before the next event
         # Of a finished job the terminal event comes again, so that a reader who waits for it gets it.
         self.after = head - 1 if self.status in FINAL and head else head
         self.epoch = link.epoch

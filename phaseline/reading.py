@@ -87,6 +87,15 @@ class Reading:
             if self._on_connection is not None:
                 self._guarded(self._on_connection, connection)
 
+    async def _heed(self, callback: Callable[[Any], Any], value: Any) -> None:
+        try:
+            answer = callback(value)
+            if inspect.isawaitable(answer):
+                async with asyncio.timeout(CALLBACK_S):
+                    await answer
+        except Exception:
+            log.exception("a callback for a reset of %s failed", self)
+
     def _guarded(self, callback: Callable[[Any], None], value: Any) -> None:
         try:
             callback(value)

@@ -1,5 +1,6 @@
 """What a follow promises whoever reads it, whatever the connection does (docs/protocol.md §7)."""
 
+import asyncio
 import logging
 
 import pytest
@@ -109,6 +110,22 @@ async def test_a_reset_hands_over_the_snapshot_and_goes_on_behind_it():
         assert await seqs_of(client.follow(JOB, on_reset=snapshots.append)) == [1, 2, 3, 3, 4]
         assert snapshots == [snapshot]
         assert server.queries[2] == {"after": "4", "batch": "1", "epoch": "e2"}
+
+
+async def test_the_next_event_waits_for_whoever_drops_what_was_before_a_reset():
+    reset = {"type": "reset", "head_seq": 2, "snapshot": {"id": JOB, "seq": 2, "status": "running"}}
+    told: list[object] = []
+
+    async def dropped(snapshot: Frame) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        told.append(f"reset to {snapshot['seq']}")
+
+    plays = (([hello(resume="reset"), reset, batch(3, 4)], Closes()),)
+    async with scripted(*plays) as server, Client(server.url) as client:
+        follow = client.follow(JOB, 9, on_reset=dropped, on_event=lambda event: told.append(event["seq"]))
+        await follow.wait()
+    assert told == ["reset to 2", 3, 4]
 
 
 async def test_after_a_reset_of_a_finished_job_its_terminal_event_comes_again():
