@@ -347,7 +347,8 @@ def service(*engine_modules: str, folder: Path | None = None, **settings: Any) -
     child processes). `settings` are those of docs/operations.md, `lease_s=2.0` for one. Its data is in `folder`, else in a
     temporary one. Nothing of the environment's `PHASELINE_…` variables decides where it keeps or sends anything.
 
-    Raises what a start raises, such as `Misconfigured` for a module that cannot be imported.
+    Raises what a start raises, such as `Misconfigured` for a module that cannot be imported, and `TimeoutError` when it takes
+    over a minute.
     """
     with tempfile.TemporaryDirectory(prefix="phaseline-") as temporary:
         wanted = {
@@ -364,7 +365,11 @@ def service(*engine_modules: str, folder: Path | None = None, **settings: Any) -
         started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         thread = threading.Thread(target=_serve, args=(wanted, started), name="phaseline", daemon=True)
         thread.start()
-        url, loop, enough = started.result(WAIT_S)
+        try:
+            url, loop, enough = started.result(WAIT_S)
+        except BaseException:  # it takes too long, or Ctrl-C came meanwhile
+            started.cancel()
+            raise
         try:
             yield Service(url, loop)
         finally:
@@ -379,8 +384,9 @@ def _serve(wanted: dict[str, Any], started: "Future[tuple[str, asyncio.AbstractE
 
         enough = asyncio.Event()
         async with compose.serving(Settings(**wanted)) as url:
-            started.set_result((url, asyncio.get_running_loop(), enough))
-            await enough.wait()
+            if started.set_running_or_notify_cancel():  # else nobody waits for it any more
+                started.set_result((url, asyncio.get_running_loop(), enough))
+                await enough.wait()
 
     try:
         asyncio.run(serve())

@@ -263,6 +263,16 @@ def test_a_service_that_cannot_start_says_why():
         pass
 
 
+def test_a_service_whose_start_took_too_long_does_not_stay_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(testing, "WAIT_S", 0.0)
+    before = set(threading.enumerate())
+    with pytest.raises(TimeoutError), service(folder=tmp_path):
+        raise AssertionError("it cannot have started")
+    (left,) = (one for one in threading.enumerate() if one.name == "phaseline" and one not in before)
+    left.join(60)
+    assert not left.is_alive()
+
+
 def test_the_plugin_gives_its_fixtures_to_any_test(tmp_path: Path, pytester: Any):
     pytester.makepyfile(greeter_of_the_kit=GREETER)
     pytester.makeini("[pytest]\nphaseline_engines = greeter_of_the_kit\npythonpath = .\n")
