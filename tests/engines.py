@@ -203,3 +203,17 @@ def echo(params: Said, context: Context) -> dict[str, Any]:
     if params.fail:
         raise RuntimeError(params.text.replace("{attempt}", str(context.attempt)))
     return {params.text: [params.text]}
+
+
+class Unsure(BaseModel):
+    """Params that may be left open, and then are not their default."""
+
+    steps: int | None = 5
+    sure: bool | None = None
+
+
+@engine("unsure", version=1, phases=PHASES)
+def unsure(params: Unsure, context: Context) -> dict[str, Any]:
+    """Says what it was given."""
+    context.phase("finalizing")
+    return params.model_dump()

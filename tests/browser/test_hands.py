@@ -217,3 +217,13 @@ async def test_what_a_long_job_says_is_gone_through_once(page: Page, phaseline: 
     await at_least(page, job["seq"])
     # Each event when it comes and in its row, and a few for the rest: not all of them again at each picture.
     assert await page.evaluate("window.parsed") < 3 * job["seq"]
+
+
+async def test_a_form_made_from_a_job_changes_nothing_by_itself(page: Page, phaseline: Installation):
+    job_id = await submit(phaseline, "unsure", {"steps": None})
+    assert (await ended(phaseline, job_id))["params"] == {"steps": None, "sure": None}
+    await page.goto(f"/submit/unsure?from={job_id}")
+    await page.get_by_role("button", name="Run again").click()
+    await page.wait_for_url(lambda url: "/jobs/" in url and job_id not in url)
+    again = await ended(phaseline, page.url.rpartition("/")[2])
+    assert again["params"] == {"steps": None, "sure": None}
