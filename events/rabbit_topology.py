@@ -13,6 +13,7 @@ from uuid import uuid4
 from aio_pika.abc import AbstractChannel, AbstractQueue
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
+from events.errors import BusUnavailable
 from events.rabbit_link import CALL_S, Session
 
 EVENTS_EXCHANGE = "phaseline.events"  # topic, durable; key p.<partition>
@@ -92,8 +93,14 @@ async def make_ticket_queue(session: Session, engine: str) -> None:
 
 
 async def make_copy(session: Session, settings: RabbitSettings) -> None:
-    """Makes the RabbitMQ stream if it is missing."""
-    await _make_durable(session, COPY_STREAM, settings.copy)
+    """Makes the RabbitMQ stream if it is missing. Raises `BusUnavailable` for one RabbitMQ remembers and cannot find."""
+    try:
+        await _make_durable(session, COPY_STREAM, settings.copy)
+    except ChannelNotFoundEntity as lost:
+        said = str(lost).partition("\n")[0]
+        raise BusUnavailable(
+            f"RabbitMQ has lost its stream, see docs/rabbitmq.md, or a node of it is down: {said}"
+        ) from lost
 
 
 async def delete_copy(session: Session) -> None:
