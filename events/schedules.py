@@ -26,6 +26,7 @@ Act = Literal["created", "paused", "resumed", "deleted", "skipped", "failed"]
 CRON_CHARS_MAX = 100
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 SCHEDULES_MAX = 1000  # of one tenant
+SCHEDULES_CHARS_MAX = 4 * 1024 * 1024  # of what they submit, together: a list shows all of it
 CATCH_UP_MAX = 100  # jobs made for one outage, with `all`
 ON_TIME_MS = 60_000  # a tick seen this late is not missed: somebody has to take over first
 LOOK_BACK_MS = 7 * 24 * 3600 * 1000  # of a frequent schedule, older ticks are not made up

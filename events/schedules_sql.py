@@ -11,7 +11,7 @@ from events.acts import By, Deed
 from events.acts_sql import Acting, SqlActs
 from events.catalog import ActName
 from events.clock import rfc3339
-from events.schedules import SCHEDULES_MAX, Schedule, ScheduleAct
+from events.schedules import SCHEDULES_CHARS_MAX, SCHEDULES_MAX, Schedule, ScheduleAct
 from events.sql_part import WRITE_S
 from events.values import decode, encode
 
@@ -27,8 +27,10 @@ class SqlSchedules(SqlActs):
         values["job"] = encode(dict(schedule.job)).decode()
         changed = {"cron": schedule.cron, "timezone": schedule.timezone, "engine": schedule.job["engine"]}
         async with self._acting() as acting:
-            of_tenant = select(func.count()).select_from(s).where(s.c.tenant == schedule.tenant)
-            if (await acting.connection.execute(of_tenant)).scalar_one() >= SCHEDULES_MAX:
+            size = func.coalesce(func.sum(func.length(s.c.job)), 0)
+            there = select(func.count(), size).where(s.c.tenant == schedule.tenant)
+            number, chars = (await acting.connection.execute(there)).one()
+            if number >= SCHEDULES_MAX or chars + len(values["job"]) > SCHEDULES_CHARS_MAX:
                 return "full"
             made = await acting.connection.execute(self._insert_or_ignore(s).values(**values))
             if not made.rowcount:

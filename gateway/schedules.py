@@ -12,6 +12,7 @@ from events.clock import rfc3339
 from events.schedules import (
     CATCH_UP_MAX,
     NAME,
+    SCHEDULES_CHARS_MAX,
     SCHEDULES_MAX,
     Act,
     BadSchedule,
@@ -91,7 +92,8 @@ async def create(request: web.Request) -> web.Response:
             detail = f"There is a schedule {new.name!r} already; delete it first, or choose another name."
             raise Problem(409, "schedule_exists", detail, errors=[("name", "is taken")])
         case "full":
-            raise Problem(409, "too_many_schedules", f"This tenant has {SCHEDULES_MAX} schedules, as many as may be.")
+            detail = f"A tenant has {SCHEDULES_MAX} schedules at most, whose jobs are {SCHEDULES_CHARS_MAX >> 20} MiB of text together."
+            raise Problem(409, "too_many_schedules", detail)
         case "made":
             location = {"Location": f"/api/v1/schedules/{schedule.name}"}
             return answer(encode(_fields(schedule)), status=201, headers=location)

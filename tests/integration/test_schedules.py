@@ -14,7 +14,7 @@ from events.job import Job
 from events.log import EngineRow, JobQuery
 from events.log_postgres import PostgresLog
 from events.log_sqlite import SqliteLog
-from events.schedules import Schedule, ScheduleAct
+from events.schedules import SCHEDULES_CHARS_MAX, Schedule, ScheduleAct
 from events.telemetry import TICKS, Telemetry
 from events.ticker import Ticker
 from phaseline import database
@@ -260,6 +260,22 @@ async def test_a_schedule_that_was_paused_or_removed_meanwhile_is_left_as_it_is(
         assert await log.drop_schedule(schedule.id, ScheduleAct("deleted", 4, "user:test"))
         assert not await log.drop_schedule(schedule.id, ScheduleAct("deleted", 5, "user:test"))
         assert [act.act for act in await log.schedule_acts("s1", 9)] == ["deleted", "paused", "created"]
+
+
+async def test_what_a_tenants_schedules_submit_is_bounded_for_a_list_shows_all_of_it(settings: Settings) -> None:
+    async with open_log(settings) as log:
+        assert isinstance(log, SqlLog)
+        large = a_schedule(0, job={**a_schedule(0).job, "params": {"text": "ö" * (SCHEDULES_CHARS_MAX // 3)}})
+        answers = [
+            await log.add_schedule(
+                replace(large, id=name, name=name, tenant=tenant), ScheduleAct("created", 1, "key:abc")
+            )
+            for name, tenant in (("a", "acme"), ("b", "acme"), ("c", "acme"), ("d", "other"))
+        ]
+        assert answers == ["made", "made", "full", "made"]
+        assert [one.name for one in await log.schedules("acme")] == ["a", "b"]
+        assert await log.drop_schedule("a", ScheduleAct("deleted", 2, "user:test"))
+        assert await log.add_schedule(replace(large, id="c", name="c"), ScheduleAct("created", 3, "key:abc")) == "made"
 
 
 async def test_a_name_belongs_to_its_tenant(settings: Settings) -> None:
