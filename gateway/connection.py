@@ -344,7 +344,7 @@ async def _talked(
     except* ConnectionError:
         ending = Ending(None)
     except* Exception:  # a boundary: a viewer that breaks harms no other
-        log.exception("a stream failed: %s %s", request.method, request.path)
+        log.exception("a stream failed: %s %s", request.method, request.rel_url.raw_path)
         ending = Ending(1011, "internal error")
     return ending
 

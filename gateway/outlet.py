@@ -136,6 +136,6 @@ async def pour(request: web.Request, talk: Talk, *, retry_ms: int) -> web.Stream
     except* (Gone, Stalled, ConnectionError):
         pass
     except* Exception:  # a boundary: the status is sent, and a viewer that breaks harms no other
-        log.exception("an event stream failed: %s %s", request.method, request.path)
+        log.exception("an event stream failed: %s %s", request.method, request.rel_url.raw_path)
         cut(request)
     return response

@@ -121,7 +121,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception as failure:  # a boundary: one request must not end the process, nor show its insides
         if isinstance(failure, ConnectionError) and (request.transport is None or request.transport.is_closing()):
             return web.Response(status=400)  # the client left: nobody hears this, and it is no fault of ours
-        log.exception("%s %s failed", request.method, request.path)
+        log.exception("%s %s failed", request.method, request.rel_url.raw_path)
         return Problem(500, "internal", "Something went wrong here. It was logged; trying again may help.").response()
 
 

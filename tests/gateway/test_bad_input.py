@@ -252,6 +252,20 @@ async def test_a_mistake_here_is_500_and_shows_nothing(
     assert b"secret" not in answer.body
 
 
+async def test_a_path_writes_no_line_of_its_own_into_the_log(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("gateway.schedules._named", broken)
+    path = "/api/v1/schedules/a%0A2026-11-29%20ERROR%20somebody%20else"
+    answer = await gateway.get(path)
+    assert_problem(answer, 500)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == f"GET {path} failed"
+
+
 async def test_a_bad_query_is_nothing_to_a_classic_stream(gateway: Gateway, driver: Driver):
     async with gateway.stream(f"/api/v1/analyze/{await driver.submit()}/stream?heartbeat=x") as stream:
         (frame,) = normal([await stream.frame()])
