@@ -55,10 +55,7 @@ class Reading:
         progress = self._on_progress if event["type"] == "progress" else ()
         for callback in (*self._on_event, *progress):
             try:
-                answer = callback(event)
-                if inspect.isawaitable(answer):
-                    async with asyncio.timeout(CALLBACK_S):
-                        await answer
+                await _heard(callback, event)
             except Exception:
                 # A reader that breaks harms no other reader and not the stream.
                 log.exception("a callback failed at sequence %s of job %s", event["seq"], event.get("job_id"))
@@ -89,10 +86,7 @@ class Reading:
 
     async def _heed(self, callback: Callable[[Any], Any], value: Any) -> None:
         try:
-            answer = callback(value)
-            if inspect.isawaitable(answer):
-                async with asyncio.timeout(CALLBACK_S):
-                    await answer
+            await _heard(callback, value)
         except Exception:
             log.exception("a callback for a reset of %s failed", self)
 
@@ -105,3 +99,11 @@ class Reading:
 
 def _several(callbacks: Callbacks) -> tuple[Callback, ...]:
     return (callbacks,) if callable(callbacks) else tuple(callbacks)
+
+
+async def _heard(callback: Callable[[Any], Any], value: Any) -> None:
+    """Calls it, and waits for what it does within its time."""
+    answer = callback(value)
+    if inspect.isawaitable(answer):
+        async with asyncio.timeout(CALLBACK_S):
+            await answer
