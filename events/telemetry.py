@@ -56,7 +56,7 @@ ClaimAnswer = Literal["taken", "empty", "lease_lost", "unanswered"]
 CLAIMS: tuple[ClaimAnswer, ...] = get_args(ClaimAnswer)
 Cap = Literal["connections", "watched_jobs"]
 CAPS: tuple[Cap, ...] = get_args(Cap)
-Limit = Literal["submits", "body_bytes", "upgrades", "connections", "queued_jobs", "refusals"]
+Limit = Literal["submits", "body_bytes", "upgrades", "connections", "tcp_connections", "queued_jobs", "refusals"]
 LIMITS: tuple[Limit, ...] = get_args(Limit)
 Transport = Literal["websocket", "server_sent_events", "ndjson"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
@@ -193,7 +193,7 @@ class GatewayMetrics:
         self.closes = page.counter("closes", "WebSockets that ended, by close code.", "code", (*CLOSES, GONE))
         self.refused = page.counter("connections_refused", "Streams not opened for a cap.", "cap", CAPS)
         self.limited = page.counter(
-            "limited", "Requests and sockets refused by a limit of one client.", "limit", LIMITS
+            "limited", "Requests and connections refused by a limit of one client.", "limit", LIMITS
         )
         self.answers = page.counter("http_answers", "Answers over HTTP, upgrades included.", "status", ANSWERS)
         self.answer_s = page.histogram("http_seconds", "From a request to its answer; streams left out.", COMMIT_S)

@@ -20,16 +20,16 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def address_of(request: web.Request) -> str | None:
     """The client's address, None when the connection has none, such as a local socket."""
     trusted = request.app[DEPS].trusted_proxies
-    found = _parsed(request.remote or "")
-    if found is None or not _within(found, trusted):
+    found = parsed(request.remote or "")
+    if found is None or not within(found, trusted):
         return str(found) if found else None
     said = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
     for text in reversed(said[-HOPS_MAX:]):
-        before = _parsed(text.strip())
+        before = parsed(text.strip())
         if before is None:  # nothing a trusted proxy wrote: the proxy itself is all that is known
             break
         found = before
-        if not _within(found, trusted):
+        if not within(found, trusted):
             break
     return str(found)
 
@@ -39,11 +39,13 @@ def networks(words: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(word) for word in words)
 
 
-def _within(address: Address, trusted: tuple[Network, ...]) -> bool:
+def within(address: Address, trusted: tuple[Network, ...]) -> bool:
+    """Whether it is in one of these networks."""
     return any(address in network for network in trusted)
 
 
-def _parsed(text: str) -> Address | None:
+def parsed(text: str) -> Address | None:
+    """An address as it is compared, IPv4 inside IPv6 as IPv4; None for what is none."""
     return _known(text) if len(text) <= CHARS_MAX else None
 
 

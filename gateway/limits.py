@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from aiohttp import web
@@ -200,11 +201,9 @@ class Limiter:
             _add(self._followed, address, -1)
 
     def address_of(self, request: web.Request) -> str | None:
-        """Who a client is to a limit: its IPv4 address, or its IPv6 network of 64 bits; None for this machine."""
+        """Who a client without a key is to a limit, see `client_of`."""
         text = self._address_of(request)
-        if text is None or (address := ipaddress.ip_address(text)).is_loopback:
-            return None
-        return text if address.version == 4 else str(ipaddress.ip_network((text, 64), strict=False))
+        return None if text is None else client_of(text)
 
     def _client(self, request: web.Request, tenant: str, actor: str) -> str | None:
         """A key wherever it comes from; who has none by address."""
@@ -297,6 +296,15 @@ class _Rates:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(client)
         return bucket
+
+
+@lru_cache(maxsize=4096)  # each request asks
+def client_of(text: str) -> str | None:
+    """Who an address is to a limit: an IPv4 address is itself, an IPv6 one its network of 64 bits; None for this machine."""
+    address = ipaddress.ip_address(text)
+    if address.is_loopback:
+        return None
+    return text if address.version == 4 else str(ipaddress.ip_network((text, 64), strict=False))
 
 
 def _add(counts: dict[str, int], key: str, amount: int) -> None:

@@ -14,6 +14,7 @@ from gateway.app import make_app, unbroken
 from gateway.bearers import Bearers
 from gateway.deps import Deps
 from gateway.limits import Limits
+from gateway.peers import Peers, counted_as
 from phaseline.ports import bind
 from phaseline.settings import OTHER_FILES, Misconfigured, Settings, words
 from phaseline.spine import VERSION, Spine, background, waiting_for_database, webhook_rules
@@ -53,16 +54,12 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
         telemetry=parts.telemetry,
     )
     app = make_app(deps)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=SHUTDOWN_S,
-        keepalive_timeout=settings.idle_s,
-    )
+    runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
-        await bind(runner, settings.host, settings.port, "choose another --port")
+        peers = Peers(settings.tcp_connections_per_address, counted_as(deps.trusted_proxies), parts.telemetry.gateway)
+        site = peers.site(runner, settings.host, settings.port, access_log=None, keepalive_timeout=settings.idle_s)
+        await bind(site, settings.host, settings.port, "choose another --port")
         host, port = runner.addresses[0][:2]
         async with background(unbroken(app)):
             yield f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -33,16 +33,17 @@ async def metrics_port(settings: Settings, telemetry: Telemetry) -> AsyncIterato
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await bind(runner, settings.metrics_host, settings.metrics_port, "choose another PHASELINE_METRICS_PORT")
+        host, port = settings.metrics_host, settings.metrics_port
+        await bind(web.TCPSite(runner, host, port), host, port, "choose another PHASELINE_METRICS_PORT")
         _log.info("metrics at http://%s:%d/metrics", *runner.addresses[0][:2])
         yield
     finally:
         await runner.cleanup()
 
 
-async def bind(runner: web.AppRunner, host: str, port: int, cure: str) -> None:
+async def bind(site: web.BaseSite, host: str, port: int, cure: str) -> None:
     """Listens, or raises `Misconfigured` with what to do about it."""
     try:
-        await web.TCPSite(runner, host, port).start()
+        await site.start()
     except OSError as failure:
         raise Misconfigured(f"cannot listen on {host}:{port} ({failure.strerror}); {cure}, 0 picks one") from failure

@@ -100,6 +100,12 @@ class Settings(BaseSettings):
         50.0, ge=0, description="streams one address may open a second, ten times that at once; 0: no limit"
     )
     connections_per_address: int = Field(1000, ge=0, description="open streams of one address; 0: no limit")
+    tcp_connections_per_address: int = Field(
+        2000,
+        ge=0,
+        description="TCP connections of one address, those of streams and those without a request among them; more are "
+        "closed at once; 0: no limit",
+    )
     queued_jobs_max: int = Field(0, ge=0, description="jobs of one tenant that may wait for a worker; 0: no limit")
     refusals_per_s: float = Field(
         5.0,

@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import socket
 import statistics
 import time
 from collections.abc import AsyncIterator
@@ -33,6 +34,29 @@ async def test_a_connection_without_a_whole_request_is_closed(tmp_path: Path):
                 await reader.read()  # to the end: what they sent last was idle for the whole of the time
             await drip
         for _, writer in (silent, half, dripping, served):
+            writer.transport.abort()
+
+
+async def test_of_one_address_so_many_connections_are_held(tmp_path: Path):
+    """From an address of this machine's own that is not loopback, which is not counted."""
+    others = [
+        of.address
+        for interface in psutil.net_if_addrs().values()
+        for of in interface
+        if of.family == socket.AF_INET and not of.address.startswith("127.")
+    ]
+    if not others:
+        pytest.skip("this machine has no address but loopback")
+    bounded = {"PHASELINE_TCP_CONNECTIONS_PER_ADDRESS": "3", "PHASELINE_HOST": "0.0.0.0", "PHASELINE_AUTH": "open"}
+    async with running(embedded(tmp_path, **bounded)) as made:
+        pairs = [await asyncio.open_connection(others[0], made.port) for _ in range(4)]
+        async with asyncio.timeout(20):
+            assert await pairs[3][0].read() == b""
+        pairs[0][1].write(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert (await pairs[0][0].readline()).split()[1] == b"200"
+        async with aiohttp.ClientSession() as session, session.get(f"{made.url}/metrics") as page:
+            assert 'phaseline_limited_total{limit="tcp_connections"} 1.0' in await page.text()
+        for _, writer in pairs:
             writer.transport.abort()
 
 

@@ -1,0 +1,119 @@
+"""TCP connections by where they come from: by such that send nothing one address could hold every file a process may open.
+
+Counted are all of them, those of streams too, when they are made and when they are gone: requests cost nothing for it.
+Not counted are those of this machine, and of proxies a setting trusts: for whom a proxy connects is said by requests,
+and a connection that sends none says nothing. How many of those it makes is the proxy's to bound.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from events.telemetry import GatewayMetrics
+from gateway.addresses import Network, parsed, within
+from gateway.limits import client_of
+
+
+def counted_as(trusted: tuple[Network, ...]) -> Callable[[str], str | None]:
+    """Which client the peer of a connection is; None for one that is not counted."""
+
+    def client(host: str) -> str | None:
+        address = parsed(host)
+        return None if address is None or within(address, trusted) else client_of(str(address))
+
+    return client
+
+
+class Peers:
+    """The connections of one process. `most` of a client may be open, 0 is no limit; more are closed at once."""
+
+    def __init__(self, most: int, client: Callable[[str], str | None], metrics: GatewayMetrics) -> None:
+        self.open: dict[str, int] = {}  # by client; only clients with some
+        self._most = most
+        self._client = client
+        self._refused = metrics.limited.labels("tcp_connections")
+
+    def site(self, runner: web.BaseRunner, host: str, port: int, **handling: Any) -> web.BaseSite:
+        """What listens for a runner that is set up. `handling` are aiohttp's settings of a connection."""
+        return _Site(self, runner, host, port, handling)
+
+    def enter(self, transport: asyncio.BaseTransport) -> str | None:
+        """Counts a connection; as whose is to be given to `leave`. Raises `TooMany`."""
+        name = transport.get_extra_info("peername")
+        client = self._client(name[0]) if self._most and isinstance(name, tuple) else None
+        if client is not None:
+            count = self.open.get(client, 0)
+            if count >= self._most:
+                self._refused.inc()
+                raise TooMany
+            self.open[client] = count + 1
+        return client
+
+    def leave(self, client: str | None) -> None:
+        """It is gone."""
+        if client is not None:
+            self.open[client] -= 1
+            if not self.open[client]:
+                del self.open[client]
+
+
+class TooMany(Exception):
+    """A client has as many connections as it may."""
+
+
+class _Peer(web.RequestHandler):
+    """aiohttp's own, which never hears of a connection that is one too many."""
+
+    __slots__ = ("_client", "_entered", "_peers")
+
+    def __init__(self, peers: Peers, server: web.Server, **handling: Any) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), **handling)
+        self._peers = peers
+        self._client: str | None = None
+        self._entered = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        try:
+            self._client = self._peers.enter(transport)
+        except TooMany:
+            transport.close()
+            return
+        self._entered = True
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._entered:
+            self._entered = False
+            self._peers.leave(self._client)
+            super().connection_lost(exc)
+
+
+class _Site(web.BaseSite):
+    """`web.TCPSite`, whose connections are counted."""
+
+    __slots__ = ("_handling", "_host", "_peers", "_port")
+
+    def __init__(self, peers: Peers, runner: web.BaseRunner, host: str, port: int, handling: dict[str, Any]) -> None:
+        super().__init__(runner)
+        self._peers = peers
+        self._host = host
+        self._port = port
+        self._handling = handling
+
+    @property
+    def name(self) -> str:
+        return f"tcp {self._host}:{self._port}"
+
+    async def start(self) -> None:
+        await super().start()
+        server = self._runner.server
+        assert server is not None, "the runner is set up first"
+
+        def peer() -> asyncio.Protocol:
+            return _Peer(self._peers, server, **self._handling)
+
+        self._server = await asyncio.get_running_loop().create_server(
+            peer, self._host, self._port, backlog=self._backlog
+        )
