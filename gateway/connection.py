@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
-from gateway.sockets import FLUSH_S, Sockets, TooSlow, Vanished
+from gateway.large import TooSlow
+from gateway.sockets import FLUSH_S, Sockets, Vanished
 
 INBOUND_BYTES_MAX = 64 * 1024
 INBOUND_PER_S = 10  # frames on a socket that only follows; they are counted and ignored
@@ -46,7 +47,7 @@ class Connection:
     __slots__ = (
         *("heartbeat", "heartbeat_s", "inbound", "on_text", "_request", "_socket", "_writer", "_tasks", "_sockets"),
         *("_stall_s", "_loop", "_sent_at", "_ping_at", "_pong_by", "_within_frame", "_answered", "_recent"),
-        *("on_auth", "_early"),
+        *("on_auth", "tenant", "_early"),
     )
 
     def __init__(
@@ -63,6 +64,7 @@ class Connection:
         self.heartbeat: Callable[[], bytes] = bytes
         self.inbound = 0
         self.on_text: Callable[[str], None] | None = None  # takes what a peer says; without it that is only counted
+        self.tenant = ""  # whose room large frames take
         self.on_auth: Callable[[str], None] | None = None  # takes what may be a newer key, counted or not
         self._early: Sequence[str] = ()
         self._request = request
@@ -101,7 +103,7 @@ class Connection:
 
         async def work() -> None:
             try:
-                async with self._sockets.large.body(key, size, make) as frame:
+                async with self._sockets.large.body(self.tenant, key, size, make) as frame:
                     await self._write_in_slices(frame)
             except TooSlow:
                 raise Ending(4508, "too slow while others wait") from None

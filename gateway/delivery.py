@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from gateway.connection import LARGE_BYTES
-from gateway.deps import DEPS
-from gateway.sockets import SOCKETS, TooSlow, crowded
+from gateway.deps import DEPS, identify
+from gateway.large import TooSlow
+from gateway.sockets import SOCKETS, crowded
 
 SLICE_BYTES = 16 * 1024  # what must be taken within the write stall; a closed TCP window reopens in larger steps
 ROOM_S = 10.0  # how long an answer waits for room: others hold it for as long as they may read
@@ -45,11 +46,12 @@ async def deliver(
     if size <= LARGE_BYTES:
         return web.Response(body=await make(), headers=headers)
     response = web.StreamResponse(headers=headers)
+    reading = request.app[SOCKETS].large.body(identify(request).tenant, key, size, make)
     try:
         async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(ROOM_S):
-                    body = await held.enter_async_context(request.app[SOCKETS].large.body(key, size, make))
+                    body = await held.enter_async_context(reading)
             except TimeoutError:
                 raise crowded("Too many large answers are being read at this moment; try again.") from None
             response.content_length = len(body)

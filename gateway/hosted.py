@@ -17,6 +17,7 @@ def hosted(request: web.Request, who: Identity, talk: Talk) -> Talk:
     access = request.app[ACCESS]
 
     async def within(connection: Connection) -> Ending:
+        connection.tenant = who.tenant
         with access.hosting(who, lambda reason: connection.end(Ending(4401, reason))) as guest:
             if access.asks:
                 connection.on_auth = lambda text: _renew(request, who, guest, connection, text)

@@ -13,7 +13,8 @@ from aiohttp import web
 from gateway.access import ACCESS
 from gateway.delivery import Stalled, cut, write
 from gateway.deps import identify
-from gateway.sockets import Sockets, TooSlow, Vanished
+from gateway.large import TooSlow
+from gateway.sockets import Sockets, Vanished
 
 EVENT_STREAM = "text/event-stream"
 COMMENT_S = 15.0  # without a byte; proxies cut what is silent for longer
@@ -77,7 +78,7 @@ class Outlet:
         of this name at a time; signs of life go on until it begins. One that is no event has no `identity`."""
 
         async def work() -> None:
-            async with sockets.large.body(key, size, make) as frame:
+            async with sockets.large.body(identify(self._request).tenant, key, size, make) as frame:
                 self._within_frame = True
                 await self._write(b"data: " if identity is None else b"id: %s\ndata: " % identity)
                 await self._write(frame)

@@ -2,17 +2,16 @@
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from aiohttp import web
 
 from events.telemetry import CLOSES, GONE, Cap, GatewayMetrics, Transport
+from gateway.large import LargeBodies
 from gateway.limits import SUBSCRIPTIONS_A_CONNECTION, too_many
 from gateway.problems import Problem
 
-LARGE_BUDGET_BYTES = 64 * 1024 * 1024
 CONNECTIONS_MAX = 10_000
 COMPRESSED_MAX = 500  # WebSockets that compress: some 100 KiB each
 # Sockets over a cap, or a limit of one client, that are being told so; more hear it before the upgrade.
@@ -21,12 +20,6 @@ HELD_S = 10  # until another stream of an address may have ended
 RETRY_AFTER_S = (2, 10)  # drawn evenly: who was refused together must not come back together
 FLUSH_S = 120.0  # what is still in a transport's buffer after the close has this long to leave
 LINGER_LOOK_S = 1.0
-PATIENCE_S = 5.0  # a large body that waited this long for room makes slow readers leave
-READ_S = 60.0  # what a reader of a large body may take for it while others wait
-
-
-class TooSlow(Exception):
-    """A reader held a large body for longer than it may while others wait for room."""
 
 
 class Vanished(Exception):
@@ -50,120 +43,6 @@ def held() -> Problem:
 
 def _retry_after_s() -> int:
     return random.randint(*RETRY_AFTER_S)  # noqa: S311 jitter
-
-
-class _Shared:
-    """A body somebody is being sent: made by the first who comes, given up by the last who leaves."""
-
-    def __init__(self) -> None:
-        self.users = 0
-        self.making = asyncio.Lock()
-        self.body: bytes | None = None
-        self.room = AsyncExitStack()
-
-
-class LargeFrames:
-    """The bytes of all large bodies in flight in this process; whoever does not fit waits for its turn. Viewers that are
-    sent the same one share it."""
-
-    def __init__(self, bytes_max: int = LARGE_BUDGET_BYTES) -> None:
-        self._bytes_max = bytes_max
-        self._free = bytes_max
-        self._turns: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._shared: dict[Hashable, _Shared] = {}
-        self._readers: dict[asyncio.Timeout, float] = {}  # since when
-
-    @property
-    def taken(self) -> int:
-        """Bytes held now."""
-        return self._bytes_max - self._free
-
-    @asynccontextmanager
-    async def body(self, key: Hashable, size: int, make: Callable[[], Awaitable[bytes]]) -> AsyncIterator[bytes]:
-        """The body of this name, of about `size` bytes: made once for all who ask while somebody holds it. Raises `TooSlow`
-        from inside the block."""
-        shared = self._shared.setdefault(key, _Shared())
-        shared.users += 1
-        try:
-            async with shared.making:  # whoever is cancelled while it makes leaves that to the next
-                if shared.body is None:
-                    async with AsyncExitStack() as taking:
-                        keep = await taking.enter_async_context(self.room(size))
-                        shared.body = await make()
-                        keep(len(shared.body))
-                        shared.room = taking.pop_all()
-            async with self._reading():
-                yield shared.body
-        finally:
-            shared.users -= 1
-            if not shared.users:
-                del self._shared[key]
-                await shared.room.aclose()
-
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[None]:
-        reading = asyncio.timeout(None)
-        try:
-            async with reading:
-                self._readers[reading] = asyncio.get_running_loop().time()
-                yield
-        except TimeoutError:
-            if reading.expired():
-                raise TooSlow from None
-            raise
-        finally:
-            self._readers.pop(reading, None)
-
-    def _press(self) -> None:
-        """Sends away who has been reading for too long: readers of 1 KiB/s would keep all others out for hours."""
-        now = asyncio.get_running_loop().time()
-        for reading, since in self._readers.items():
-            if now - since >= READ_S:
-                reading.reschedule(now)
-
-    @asynccontextmanager
-    async def room(self, size: int) -> AsyncIterator[Callable[[int], None]]:
-        """Holds `size` bytes (at most the whole budget) while the block lasts; yields what gives back all but so many."""
-        size = min(size, self._bytes_max)
-        if self._turns or size > self._free:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._turns.append((size, turn))
-            try:
-                while not turn.done():
-                    await asyncio.wait({turn}, timeout=PATIENCE_S)
-                    if not turn.done():
-                        self._press()
-            except asyncio.CancelledError:
-                self._left(size, turn)
-                raise
-        else:
-            self._free -= size
-
-        def keep(needed: int) -> None:
-            nonlocal size
-            surplus = max(size - needed, 0)
-            size -= surplus
-            self._free += surplus
-            self._admit()
-
-        try:
-            yield keep
-        finally:
-            keep(0)
-
-    def _left(self, size: int, turn: asyncio.Future[None]) -> None:
-        if turn.done() and not turn.cancelled():
-            self._free += size
-        elif (size, turn) in self._turns:
-            self._turns.remove((size, turn))
-        self._admit()
-
-    def _admit(self) -> None:
-        while self._turns and (self._turns[0][0] <= self._free or self._turns[0][1].cancelled()):
-            size, turn = self._turns.popleft()
-            if not turn.cancelled():
-                self._free -= size
-                turn.set_result(None)
 
 
 class _Block:
@@ -191,7 +70,7 @@ class Sockets:
     def __init__(
         self, metrics: GatewayMetrics, connections_max: int = CONNECTIONS_MAX, compressed_max: int = COMPRESSED_MAX
     ) -> None:
-        self.large = LargeFrames()
+        self.large = LargeBodies()
         self.open = 0  # from its begin until nothing of a stream is left, what the kernel has not taken included
         self.frames = 0
         self.frame_bytes = 0

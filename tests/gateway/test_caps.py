@@ -12,7 +12,8 @@ import pytest
 from events.catalog import Partial
 from events.telemetry import Telemetry
 from gateway import delivery
-from gateway.sockets import LARGE_BUDGET_BYTES, REFUSALS_MAX, SOCKETS
+from gateway.large import LARGE_BUDGET_BYTES
+from gateway.sockets import REFUSALS_MAX, SOCKETS
 from tests.gateway.driving import Driver, Gateway, eventually
 
 MAX = 3
@@ -135,7 +136,7 @@ async def test_a_large_result_without_room_is_503_and_served_once_there_is_room(
     body = b'"%s"' % (b"x" * 1_000_000)
     await attempt.finish_apart(body, hashlib.sha256(body).hexdigest())
     path = f"/api/v1/jobs/{attempt.job_id}/results"
-    async with gateway.app[SOCKETS].large.room(LARGE_BUDGET_BYTES):
+    async with gateway.app[SOCKETS].large.room("other", LARGE_BUDGET_BYTES):
         answer = await gateway.get(path)
         assert (answer.status, int(answer.headers["Retry-After"]) > 0) == (503, True)
     assert telemetry.value("phaseline_large_frame_bytes") == 0

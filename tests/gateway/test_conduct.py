@@ -12,9 +12,10 @@ from aiohttp.test_utils import make_mocked_request
 
 from events.telemetry import Telemetry
 from gateway.deps import DEPS, HUB
+from gateway.large import LargeBodies
 from gateway.origins import origin_allowed
 from gateway.problems import problems
-from gateway.sockets import SOCKETS, LargeFrames
+from gateway.sockets import SOCKETS
 from tests.crowd import CLOSE, PING, TEXT, peer
 from tests.gateway.driving import Driver, Gateway, eventually, seen
 
@@ -211,11 +212,11 @@ class TestLarge:
 
 
 async def test_large_frames_wait_for_their_turn_and_give_their_bytes_back():
-    large = LargeFrames(100)
+    large = LargeBodies(100)
     order: list[str] = []
 
     async def send(name: str, size: int, done: asyncio.Event) -> None:
-        async with large.room(size):
+        async with large.room("default", size):
             order.append(name)
             await done.wait()
 
@@ -235,7 +236,7 @@ async def test_large_frames_wait_for_their_turn_and_give_their_bytes_back():
         await eventually(lambda: len(order) == 3)
         done[3].set()
     assert order == ["first", "huge", "small"]
-    async with large.room(100):
+    async with large.room("default", 100):
         pass
 
 
@@ -255,15 +256,15 @@ async def test_while_others_wait_a_reader_of_a_large_body_has_only_so_long(
     path: str,
     accept: str,
 ):
-    monkeypatch.setattr("gateway.sockets.PATIENCE_S", 0.05)
-    monkeypatch.setattr("gateway.sockets.READ_S", 0.2)
+    monkeypatch.setattr("gateway.large.PATIENCE_S", 0.05)
+    monkeypatch.setattr("gateway.large.READ_S", 0.2)
     body = b'"%s"' % (b"x" * 7_000_000)
     jobs = []
     for _ in range(2):
         attempt = await driver.started()
         await attempt.finish_apart(body, hashlib.sha256(body).hexdigest())
         jobs.append(attempt.job_id)
-    large = gateway.app[SOCKETS].large = LargeFrames(10_000_000)  # room for one of them
+    large = gateway.app[SOCKETS].large = LargeBodies(10_000_000)  # room for one of them
     address = str(gateway.server.make_url("/")).rstrip("/")
     async with peer(address, f"/api/v1/jobs/{jobs[0]}/{path}", accept=accept, window=4096) as slow:
         await slow.head()
@@ -274,7 +275,7 @@ async def test_while_others_wait_a_reader_of_a_large_body_has_only_so_long(
 
 
 async def test_a_large_body_is_made_once_for_all_who_hold_it_and_its_maker_may_leave():
-    large = LargeFrames(100)
+    large = LargeBodies(100)
     made: list[asyncio.Event] = []
     sent: list[bytes] = []
 
@@ -284,7 +285,7 @@ async def test_a_large_body_is_made_once_for_all_who_hold_it_and_its_maker_may_l
         return b"x" * 60
 
     async def send(done: asyncio.Event) -> None:
-        async with large.body("name", 60, make) as body:
+        async with large.body("default", "name", 60, make) as body:
             sent.append(body)
             await done.wait()
 

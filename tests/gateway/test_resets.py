@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from gateway.deps import HUB
-from gateway.sockets import LARGE_BUDGET_BYTES, SOCKETS
+from gateway.large import LARGE_BUDGET_BYTES
+from gateway.sockets import SOCKETS
 from tests.gateway.driving import Driver, Gateway, eventually
 from tests.gateway.listening import listening
 from tests.gateway.test_full import running
@@ -29,7 +30,7 @@ async def test_viewers_that_wait_with_a_reset_hold_no_result(gateway: Gateway, d
         await attempt.finish_apart(body, "0" * 64)
         jobs.append(attempt.job_id)
     hub, sockets = gateway.app[HUB], gateway.app[SOCKETS]
-    async with a_socket(gateway, "?results=inline") as socket, sockets.large.room(LARGE_BUDGET_BYTES):
+    async with a_socket(gateway, "?results=inline") as socket, sockets.large.room("other", LARGE_BUDGET_BYTES):
         tracemalloc.start()
         try:
             await socket.subscribe(*jobs, after=BEYOND)
@@ -50,7 +51,7 @@ async def test_viewers_that_wait_with_a_reset_hold_no_result(gateway: Gateway, d
 async def test_what_happens_while_a_reset_waits_comes_after_its_snapshot(gateway: Gateway, driver: Driver, wire: str):
     attempt = await running(driver)
     async with AsyncExitStack() as stack:
-        async with gateway.app[SOCKETS].large.room(LARGE_BUDGET_BYTES):
+        async with gateway.app[SOCKETS].large.room("other", LARGE_BUDGET_BYTES):
             stream = await stack.enter_async_context(_opened(gateway, wire, attempt.job_id))
             assert (await stream.frame())["head_seq"] == 5
             await attempt.finish({})
@@ -66,7 +67,7 @@ async def test_a_job_that_is_removed_while_its_reset_waits_ends_the_stream(
 ):
     job_id = (await running(driver)).job_id
     async with AsyncExitStack() as stack:
-        async with gateway.app[SOCKETS].large.room(LARGE_BUDGET_BYTES):
+        async with gateway.app[SOCKETS].large.room("other", LARGE_BUDGET_BYTES):
             stream = await stack.enter_async_context(_opened(gateway, wire, job_id))
             await stream.frame()
             async with gateway.storage.log._writer.begin() as connection:  # type: ignore[attr-defined]

@@ -12,7 +12,8 @@ from events.catalog import Cancel, Partial, Reopen
 from events.committer import new_command_id
 from gateway import outlet
 from gateway.deps import HUB
-from gateway.sockets import LARGE_BUDGET_BYTES, SOCKETS
+from gateway.large import LARGE_BUDGET_BYTES
+from gateway.sockets import SOCKETS
 from tests.gateway.driving import Attempt, Driver, Gateway, eventually, seen
 from tests.gateway.listening import listening
 from tests.gateway.test_caps import _reader_that_stops
@@ -272,7 +273,7 @@ class TestCaps:
         async with (
             listening(gateway, url(attempt.job_id, "?results=inline&heartbeat=2")) as listener,
         ):
-            async with gateway.app[SOCKETS].large.room(LARGE_BUDGET_BYTES):
+            async with gateway.app[SOCKETS].large.room("other", LARGE_BUDGET_BYTES):
                 frames = await listener.until("heartbeat")
                 assert "complete" not in [frame["type"] for frame in frames]
             assert [frame["type"] for frame in await listener.rest()][-3:] == ["complete", "caught_up", "end"]
