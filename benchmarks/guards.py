@@ -76,6 +76,7 @@ async def _guarded(bench: Bench) -> AsyncIterator[Api]:
     url = parts._replace(netloc=f"{role}:{password}@{parts.hostname}:{parts.port}").geturl()
     limits = {
         "PHASELINE_SUBMITS_PER_S": "100000",
+        "PHASELINE_READS_PER_S": "100000",
         "PHASELINE_UPGRADES_PER_S": "100000",
         "PHASELINE_BODY_BYTES_PER_S": "1000000000",
     }

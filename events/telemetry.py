@@ -56,7 +56,9 @@ ClaimAnswer = Literal["taken", "empty", "lease_lost", "unanswered"]
 CLAIMS: tuple[ClaimAnswer, ...] = get_args(ClaimAnswer)
 Cap = Literal["connections", "watched_jobs"]
 CAPS: tuple[Cap, ...] = get_args(Cap)
-Limit = Literal["submits", "body_bytes", "upgrades", "connections", "tcp_connections", "queued_jobs", "refusals"]
+Limit = Literal[
+    "submits", "reads", "body_bytes", "upgrades", "connections", "tcp_connections", "queued_jobs", "refusals"
+]
 LIMITS: tuple[Limit, ...] = get_args(Limit)
 Transport = Literal["websocket", "server_sent_events", "ndjson"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)

@@ -19,7 +19,7 @@ from events.keys import ApiKey, Scope, Token, token_of
 from events.passes import Doors, Pass, digest_of
 from gateway.bearers import BadToken, Bearers
 from gateway.deps import DEPS, EVERYONE, IDENTITY, Deps, Identity
-from gateway.limits import Limiter
+from gateway.limits import LIMITER, Limiter
 from gateway.origins import check_host, check_origin
 from gateway.problems import Handler, Problem
 from gateway.queries import PASS, PASSED
@@ -32,6 +32,7 @@ TOUCH_S = 60.0
 COOKIE = "phaseline_key"  # of the pages, see `gateway/sessions.py`
 BEARER = "bearer."  # a WebSocket subprotocol: browsers cannot set a header there
 SAFE = ("GET", "HEAD")
+EVENT_STREAM = "text/event-stream"
 PASSABLE = ("/api/v1/jobs/{job_id}/events", "/api/v1/events")  # beside WebSockets: event streams
 
 # Beside the scopes: anybody; any key; a stream of many kinds of refusal, which asks by itself for `read`.
@@ -319,7 +320,18 @@ async def admitted(request: web.Request, handler: Handler) -> web.StreamResponse
         who = request[IDENTITY] = await _caller(request)
         if need != "any key":
             permit(who, need)
+        if request.method in SAFE and _held_to_reads(request):
+            await request.app[LIMITER].read(request, who.tenant, who.actor)
     return await handler(request)
+
+
+def _held_to_reads(request: web.Request) -> bool:
+    """Whether it is one of the API that answers at once. Event streams are held to the limit of streams, whose refusal a
+    browser survives."""
+    resource = request.match_info.route.resource
+    if resource is None or not resource.canonical.startswith("/api/"):
+        return False
+    return resource.canonical not in PASSABLE or EVENT_STREAM not in request.headers.get("Accept", "")
 
 
 async def _caller(request: web.Request) -> Identity:

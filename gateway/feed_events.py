@@ -8,6 +8,7 @@ from events.errors import LogUnavailable, PhaselineError
 from events.log import at_or_behind
 from events.values import encode
 from gateway import frames
+from gateway.access import EVENT_STREAM
 from gateway.compression import Packing
 from gateway.delivery import Stalled, cut, write
 from gateway.departures import Departure
@@ -17,7 +18,7 @@ from gateway.following import HEARTBEAT_S, reconnect_ms
 from gateway.job_events import NDJSON, PAGE_DEFAULT, PAGE_MAX, wanted
 from gateway.jobs import answer
 from gateway.limits import LIMITER
-from gateway.outlet import EVENT_STREAM, Outlet, pour
+from gateway.outlet import Outlet, pour
 from gateway.problems import Problem
 from gateway.queries import Query
 from gateway.sockets import SOCKETS, crowded, held

@@ -9,12 +9,12 @@ from events.errors import LogUnavailable, PhaselineError, UnknownJob
 from events.log import PAGE_BYTES_MAX, Log
 from events.record import Recorded
 from gateway import sse
+from gateway.access import EVENT_STREAM
 from gateway.compression import Packing
 from gateway.delivery import Stalled, cut, write
 from gateway.deps import DEPS, HUB, identify
 from gateway.jobs import answer, job_id_in
 from gateway.limits import LIMITER
-from gateway.outlet import EVENT_STREAM
 from gateway.problems import Problem
 from gateway.queries import Query
 from gateway.replay import Replay

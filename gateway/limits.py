@@ -43,6 +43,7 @@ class Limits:
     connections_per_address: int = 0
     queued_jobs_max: int = 0
     refusals_per_s: float = 0
+    reads_per_s: float = 0
 
 
 class Room(NamedTuple):
@@ -66,6 +67,7 @@ class Limiter:
         self._bytes = _Rates(limits.body_bytes_per_s)
         self._upgrades = _Rates(limits.upgrades_per_s)
         self._refusals = _Rates(limits.refusals_per_s)
+        self._reads = _Rates(limits.reads_per_s)
         self._open: dict[str, int] = {}  # sockets by address; only addresses with some
         self._followed: dict[str, int] = {}  # subscriptions by address, likewise
         self._queues: OrderedDict[str, _Queue] = OrderedDict()  # by tenant
@@ -109,6 +111,11 @@ class Limiter:
             raise
         finally:
             queue.under_way -= free
+
+    async def read(self, request: web.Request, tenant: str, actor: str) -> None:
+        """One more request that reads. Raises the 429."""
+        if self._reads.per_s:
+            await self._rate("reads", self._reads, self._client(request, tenant, actor))
 
     async def body(self, request: web.Request, tenant: str, actor: str, size: int) -> None:
         """A body of so many bytes. Raises the 429."""
@@ -264,16 +271,20 @@ class _Rates:
 
     async def wait_s(self, client: str, amount: float) -> int:
         """Takes what is asked for and returns 0, or takes nothing and returns the seconds until there may be room."""
-        if not self.per_s or not (wait_s := self.left_s(client, amount)):
-            await self.take(client, amount)
+        if not self.per_s:
             return 0
-        return wait_s
+        bucket = self._bucket(client)  # once: each read comes here
+        amount = min(amount, bucket.max_rate)
+        if not bucket.has_capacity(amount):
+            return self._seconds(amount)
+        await bucket.acquire(amount)  # does not wait: there is room
+        return 0
 
     def left_s(self, client: str, amount: float) -> int:
         """Takes nothing; 0 when there is room."""
         bucket = self._bucket(client)
         amount = min(amount, bucket.max_rate)
-        return 0 if bucket.has_capacity(amount) else max(math.ceil(amount / self.per_s), 1)
+        return 0 if bucket.has_capacity(amount) else self._seconds(amount)
 
     async def take_some(self, client: str, most: int) -> int:
         """Takes what there is room for, at most so much; how much that was."""
@@ -287,6 +298,9 @@ class _Rates:
         if self.per_s:
             bucket = self._bucket(client)
             await bucket.acquire(min(amount, bucket.max_rate))  # does not wait: there is room
+
+    def _seconds(self, amount: float) -> int:
+        return max(math.ceil(amount / self.per_s), 1)
 
     def _bucket(self, client: str) -> AsyncLimiter:
         bucket = self._buckets.get(client)

@@ -8,12 +8,12 @@ from pydantic import BaseModel
 
 from events.acts import REASON_CHARS_MAX
 from gateway import answers as a
+from gateway.access import EVENT_STREAM
 from gateway.bodies import KEY_CHARS_MAX
 from gateway.described import Schema, event_schemas, ref, schemas_of
 from gateway.holds import HoldBody
 from gateway.job_events import NDJSON, PAGE_DEFAULT, PAGE_MAX
 from gateway.jobs import LIST_MAX
-from gateway.outlet import EVENT_STREAM
 from gateway.passes import NewPass
 from gateway.pins import PinBody
 from gateway.queries import SEQ_MAX
@@ -467,6 +467,7 @@ def _responses(route: Route) -> Iterator[tuple[str, dict[str, Any]]]:
         media = {kind: {"schema": schema} for kind, schema in content.items()}
         yield str(status), {"description": says} | ({"content": media} if media else {})
     guarded = (401, 403) if route.guarded else ()
-    limited = (408, 429) if 413 in route.fails else (429,) if route.path.endswith(("/events", "/stream")) else ()
+    reads = route.guarded and route.method == "get" and route.path.startswith("/api/")
+    limited = (408, 429) if 413 in route.fails else (429,) if reads else ()
     for status in sorted({*route.fails, *guarded, *limited, 500, 503}):
         yield str(status), {"description": _FAILURES[status], "content": {PROBLEM: {"schema": ref("Problem")}}}

@@ -10,13 +10,12 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable
 
 from aiohttp import web
 
-from gateway.access import ACCESS
+from gateway.access import ACCESS, EVENT_STREAM
 from gateway.delivery import Stalled, cut, write
 from gateway.deps import identify
 from gateway.large import TooSlow
 from gateway.sockets import Sockets, Vanished
 
-EVENT_STREAM = "text/event-stream"
 COMMENT_S = 15.0  # without a byte; proxies cut what is silent for longer
 LOOK_S = 2.0  # how often a peer that left without a word is noticed while there is nothing to say
 

@@ -109,6 +109,7 @@ def _limits(settings: Settings) -> Limits:
         settings.connections_per_address,
         settings.queued_jobs_max,
         settings.refusals_per_s,
+        settings.reads_per_s,
     )
 
 

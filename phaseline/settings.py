@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     submits_per_s: float = Field(
         100.0, ge=0, description="jobs one key may make a second, ten times that at once; 0: no limit"
     )
+    reads_per_s: float = Field(
+        200.0,
+        ge=0,
+        description="requests that read (GET of the API, streams left out) one key may send a second, ten times that at "
+        "once; 0: no limit",
+    )
     body_bytes_per_s: int = Field(
         8 * 1024 * 1024, ge=0, description="bytes of request bodies one key may send a second; 0: no limit"
     )

@@ -15,7 +15,8 @@ from events.telemetry import Telemetry
 from gateway import bodies, limits, sockets
 from gateway.limits import LIMITER, Limits
 from gateway.sockets import SOCKETS
-from tests.gateway.driving import Driver, Gateway, eventually
+from tests.gateway.driving import Driver, Gateway, Storage, eventually
+from tests.gateway.keyring import keys_of, make
 from tests.gateway.listening import listening
 from tests.gateway.test_caps import UPGRADE, upgrade_and_stay
 
@@ -76,6 +77,47 @@ async def test_who_comes_from_this_machine_is_not_limited(gateway: Gateway, driv
         for _ in range(2 * BURST):
             stream = await stack.enter_async_context(gateway.stream(f"/api/v1/jobs/{job_id}/stream"))
             await stream.until("caught_up")
+
+
+@pytest.mark.limits(reads_per_s=0.005)
+async def test_who_reads_too_fast_is_told_when_to_come_back_and_others_are_served(
+    gateway: Gateway, driver: Driver, telemetry: Telemetry
+):
+    job = f"/api/v1/jobs/{await driver.submit()}"
+    paths = (job, f"{job}/events", "/api/v1/jobs", "/api/v1/stats", "/api/v1/engines")
+    assert [(await gateway.get(path, headers=A)).status for path in paths] == [200] * BURST
+    for path in (*paths, f"{job}/events?limit=nonsense", "/api/v1/jobs/unknown"):  # before anything is looked up
+        refused = await gateway.get(path, headers=A)
+        assert (refused.status, refused.json["limit"], refused.headers["Retry-After"]) == (429, "reads", "200")
+        assert refused.json["type"] == "urn:phaseline:problem:too_many"
+    assert telemetry.value("phaseline_limited_total", limit="reads") == len(paths) + 2
+    # Nobody else is held for it, nor what is no such read.
+    assert (await gateway.get(job, headers=B)).status == 200
+    assert {(await gateway.get(job)).status for _ in range(2 * BURST)} == {200}
+    for path in ("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/api/v1/session"):
+        assert (await gateway.get(path, headers=A)).status == 200, path
+    assert (await gateway.post("/api/v1/jobs", JOB, headers=A)).status == 202
+    async with gateway.stream(f"{job}/stream", headers=A) as stream:
+        await stream.until("caught_up")
+    for path in (f"{job}/events", "/api/v1/events"):
+        async with listening(gateway, path, headers=A | STREAM) as listener:
+            await listener.until("caught_up")
+    # What somebody says it accepts makes no other read a stream.
+    assert (await gateway.get("/api/v1/jobs", headers=A | STREAM)).status == 429
+
+
+class TestWithKeys:
+    @pytest.fixture
+    async def settings(self, settings: dict[str, Any], storage: Storage) -> dict[str, Any]:
+        return settings | {"keys": keys_of(storage), "asks": True}
+
+    @pytest.mark.limits(reads_per_s=0.005)
+    async def test_a_key_reads_so_fast_wherever_it_comes_from(self, gateway: Gateway, storage: Storage):
+        one, other = await make(storage, "read"), await make(storage, "read")
+        from_somewhere = [one.header, one.header | A, one.header | B] * BURST
+        statuses = [(await gateway.get("/api/v1/jobs", headers=headers)).status for headers in from_somewhere]
+        assert statuses == [200] * BURST + [429] * (2 * BURST)
+        assert (await gateway.get("/api/v1/jobs", headers=other.header)).status == 200
 
 
 @pytest.mark.limits(submits_per_s=0.005)
