@@ -57,7 +57,15 @@ CLAIMS: tuple[ClaimAnswer, ...] = get_args(ClaimAnswer)
 Cap = Literal["connections", "watched_jobs"]
 CAPS: tuple[Cap, ...] = get_args(Cap)
 Limit = Literal[
-    "submits", "reads", "body_bytes", "upgrades", "connections", "tcp_connections", "queued_jobs", "refusals"
+    "submits",
+    "reads",
+    "body_bytes",
+    "upgrades",
+    "connections",
+    "tcp_connections",
+    "queued_jobs",
+    "waiting",
+    "refusals",
 ]
 LIMITS: tuple[Limit, ...] = get_args(Limit)
 Transport = Literal["websocket", "server_sent_events", "ndjson"]

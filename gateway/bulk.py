@@ -133,9 +133,11 @@ async def _done(request: web.Request, body: BulkBody, search: Search, confirm: C
     """Does as many as there is room for; of none it is the 429."""
     query = search.query(identify(request).tenant, body.limit + 1)
     ids = await request.app[DEPS].log.job_ids(replace(query, up_to=confirm.up_to, before=confirm.before))
-    async with _room(request, body, min(len(ids), body.limit)) as room:
-        page = ids[: room.jobs]
-        changed, refused = await _each(page, _act(request, body, confirm))
+    jobs, tenant = min(len(ids), body.limit), identify(request).tenant
+    with request.app[LIMITER].waiting(request, tenant, min(jobs, AT_ONCE)):
+        async with _room(request, body, jobs) as room:
+            page = ids[: room.jobs]
+            changed, refused = await _each(page, _act(request, body, confirm))
     further = confirm.model_copy(update={"before": page[-1], "at": now_ms}) if len(ids) > len(page) else None
     return answer(
         encode(

@@ -327,7 +327,8 @@ async def execute(request: web.Request, command: AnyCommand) -> None:
     """Runs a command on the job the path names. Raises what refuses it; `JobArchived` for one that went."""
     deps, job_id, tenant = request.app[DEPS], job_id_in(request), identify(request).tenant
     try:
-        await deps.committer.execute(job_id, command, tenant=tenant)
+        with request.app[LIMITER].waiting(request, tenant):
+            await deps.committer.execute(job_id, command, tenant=tenant)
     except UnknownJob:
         gone = (await deps.log.archived([job_id])).get(job_id)
         if gone is None or gone.place is None or gone.tenant != tenant:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from aiohttp import web
 from aiolimiter import AsyncLimiter
 
+from events.committer import QUEUE_BYTES_MAX, QUEUE_COMMANDS_MAX
 from events.errors import LogUnavailable, Refused
 from events.log import JobQuery, Log
 from events.telemetry import GatewayMetrics, Limit
@@ -31,6 +32,10 @@ SUBSCRIPTIONS_A_CONNECTION = 2  # on average, of all sockets of an address, and 
 # Bytes of bodies that have arrived in part: of a tenant, and of all. Whoever sends all but the end holds them for seconds.
 ARRIVING_BYTES_MAX = 64 * 1024 * 1024
 ALL_ARRIVING_BYTES_MAX = 256 * 1024 * 1024
+# Of what may wait in this process to be written, so that what others say finds room at once. Bytes are those of requests.
+WAITING_COMMANDS_MAX = QUEUE_COMMANDS_MAX // 2
+WAITING_BYTES_MAX = QUEUE_BYTES_MAX // 2
+BODY_BYTES = web.RequestKey("body_bytes", int)  # of a request whose body was read
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class Limiter:
         self._followed: dict[str, int] = {}  # subscriptions by address, likewise
         self._queues: OrderedDict[str, _Queue] = OrderedDict()  # by tenant
         self.arriving_bytes: dict[str, int] = {}  # by tenant; only tenants with some
+        self.waiting_commands: dict[str, int] = {}  # likewise
+        self.waiting_bytes: dict[str, int] = {}
 
     @asynccontextmanager
     async def submits(self, request: web.Request, tenant: str, actor: str, jobs: int = 1) -> AsyncIterator[Room]:
@@ -112,6 +119,24 @@ class Limiter:
         finally:
             queue.under_way -= free
 
+    @contextmanager
+    def waiting(self, request: web.Request, tenant: str, commands: int = 1) -> Iterator[None]:
+        """So many commands of this tenant wait to be written while the block lasts. Raises the 429 for too many."""
+        size = request.get(BODY_BYTES, 0)
+        if (
+            self.waiting_commands.get(tenant, 0) + commands > WAITING_COMMANDS_MAX
+            or self.waiting_bytes.get(tenant, 0) + size > WAITING_BYTES_MAX
+        ):
+            self._metrics.limited.labels("waiting").inc()
+            raise too_many("As much of this tenant as may waits to be written already.", 1, "waiting")
+        _add(self.waiting_commands, tenant, commands)
+        _add(self.waiting_bytes, tenant, size)
+        try:
+            yield
+        finally:
+            _add(self.waiting_commands, tenant, -commands)
+            _add(self.waiting_bytes, tenant, -size)
+
     async def read(self, request: web.Request, tenant: str, actor: str) -> None:
         """One more request that reads. Raises the 429."""
         if self._reads.per_s:
@@ -119,6 +144,7 @@ class Limiter:
 
     async def body(self, request: web.Request, tenant: str, actor: str, size: int) -> None:
         """A body of so many bytes. Raises the 429."""
+        request[BODY_BYTES] = size
         await self._rate("body_bytes", self._bytes, self._client(request, tenant, actor), size)
 
     @contextmanager

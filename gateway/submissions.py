@@ -58,8 +58,10 @@ async def accept(request: web.Request, engine: KnownEngine, draft: Draft, asked:
     """Checks the params and commits the job, or answers with the one that stands in its place. Raises the 429 for one too
     many."""
     who = identify(request)
-    async with request.app[LIMITER].submits(request, who.tenant, who.actor):
-        return await let_in(request, engine, draft, asked)
+    limiter = request.app[LIMITER]
+    with limiter.waiting(request, who.tenant):
+        async with limiter.submits(request, who.tenant, who.actor):
+            return await let_in(request, engine, draft, asked)
 
 
 async def let_in(request: web.Request, engine: KnownEngine, draft: Draft, asked: Asked) -> tuple[JobRow, How]:

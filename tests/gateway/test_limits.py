@@ -2,11 +2,13 @@
 
 import asyncio
 import ipaddress
+import json
 from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from events.catalog import Cancel
 from events.committer import new_command_id
@@ -16,7 +18,7 @@ from gateway import bodies, limits, sockets
 from gateway.limits import LIMITER, Limits
 from gateway.sockets import SOCKETS
 from tests.gateway.driving import Driver, Gateway, Storage, eventually
-from tests.gateway.keyring import keys_of, make
+from tests.gateway.keyring import Credential, keys_of, make
 from tests.gateway.listening import listening
 from tests.gateway.test_caps import UPGRADE, upgrade_and_stay
 
@@ -24,6 +26,7 @@ BULK = "/api/v1/bulk"
 JOB = {"engine": "fpl", "params": {"team_id": 7}}
 A, B = {"X-Forwarded-For": "198.51.100.1"}, {"X-Forwarded-For": "198.51.100.2"}
 STREAM = {"Accept": "text/event-stream"}
+UNKNOWN = "01a20cae-f0fd-7c5c-90af-8d1914daffc9"
 WINDOW_S = 1000.0  # a machine that stalls gives no client its rate back within a test
 BURST = 5  # at 0.005 a second
 
@@ -118,6 +121,41 @@ class TestWithKeys:
         statuses = [(await gateway.get("/api/v1/jobs", headers=headers)).status for headers in from_somewhere]
         assert statuses == [200] * BURST + [429] * (2 * BURST)
         assert (await gateway.get("/api/v1/jobs", headers=other.header)).status == 200
+
+    @pytest.mark.limits
+    async def test_of_what_waits_to_be_written_a_tenant_has_its_part_and_others_theirs(
+        self, gateway: Gateway, driver: Driver, storage: Storage, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+    ):
+        one, two = await make(storage, "submit", "cancel"), await make(storage, "submit", tenant="other")
+        monkeypatch.setattr(limits, "WAITING_COMMANDS_MAX", 3)
+        limiter = gateway.app[LIMITER]
+        await driver.submit()
+        confirmed = await counted(gateway, {"action": "cancel", "q": "engine:fpl"}, one)
+
+        async def submitted(key: Credential) -> int:
+            return (await gateway.post("/api/v1/jobs", JOB, headers=key.header)).status
+
+        storage.interrupt(True)
+        async with asyncio.TaskGroup() as tasks:
+            taken = [tasks.create_task(submitted(one)) for _ in range(3)]
+            await eventually(lambda: limiter.waiting_commands == {"default": 3})
+            assert limiter.waiting_bytes == {"default": 3 * len(json.dumps(JOB))}
+            for path, body in (("jobs", JOB), (f"jobs/{UNKNOWN}/cancel", {}), (f"jobs/{UNKNOWN}/retry", {})):
+                refused = await gateway.post(f"/api/v1/{path}", body, headers=one.header)
+                assert (refused.status, refused.json["limit"], refused.headers["Retry-After"]) == (429, "waiting", "1")
+            taken.append(tasks.create_task(submitted(two)))
+            await eventually(lambda: limiter.waiting_commands == {"default": 3, "other": 1})
+            storage.interrupt(False)
+        assert [task.result() for task in taken] == [202] * 4
+        assert (limiter.waiting_commands, limiter.waiting_bytes) == ({}, {})
+        with limiter.waiting(make_mocked_request("POST", "/"), "default", 3):
+            refused = await gateway.post(BULK, confirmed, headers=one.header)
+            assert (refused.status, refused.json["limit"]) == (429, "waiting")
+        assert (await gateway.post(BULK, confirmed, headers=one.header)).status == 200
+        monkeypatch.setattr(limits, "WAITING_BYTES_MAX", 100)
+        refused = await gateway.post("/api/v1/jobs", JOB | {"tags": ["x" * 60]}, headers=one.header)
+        assert (refused.status, refused.json["limit"]) == (429, "waiting")
+        assert telemetry.value("phaseline_limited_total", limit="waiting") == 5
 
 
 @pytest.mark.limits(submits_per_s=0.005)
@@ -310,8 +348,9 @@ async def test_what_is_refused_for_itself_takes_no_place(gateway: Gateway):
     assert [(await gateway.post("/api/v1/jobs", JOB)).status for _ in range(4)] == [202] * 3 + [429]
 
 
-async def counted(gateway: Gateway, body: dict[str, Any]) -> dict[str, Any]:
-    return body | {"confirm": (await gateway.post(BULK, body)).json["confirm"]}
+async def counted(gateway: Gateway, body: dict[str, Any], key: Credential | None = None) -> dict[str, Any]:
+    answer = await gateway.post(BULK, body, headers=key.header if key else {})
+    return body | {"confirm": answer.json["confirm"]}
 
 
 @pytest.mark.limits(submits_per_s=0.005)
