@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 
 import psutil
 
-from benchmarks.bench import Bench, Row, System, finished, followed
+from benchmarks.bench import SLOTS, Bench, Row, System, finished, followed
 from benchmarks.measure import Bound, Figure, Results, in_turns
 from benchmarks.peering import Peers, enough_jobs
 from tests.installation import Api
@@ -44,6 +45,29 @@ class Start(Row):
             )
         )  # fmt: skip
         peers.report(results, "start", "idle submit → task code", "ms", found)
+
+
+class Tickets(Row):
+    """The same jobs by tickets in classic queues of RabbitMQ, which keep them in memory, and in quorum queues."""
+
+    async def measure(self, bench: Bench, results: Results) -> None:
+        await bench.alone()
+        kinds = ("quorum", "classic")
+        async with AsyncExitStack() as stack:
+            systems = {
+                kind: await stack.enter_async_context(bench.system(PHASELINE_SLOTS=SLOTS, PHASELINE_TICKET_QUEUES=kind))
+                for kind in kinds
+            }
+            measures = {
+                f"{engine} {kind}": await rate(bench, systems[kind].http, engine)
+                for engine in ("noop", "fivephase")
+                for kind in kinds
+            }
+            found = await in_turns(bench.repeats, measures)
+        for engine, what in (("noop", "no-op jobs"), ("fivephase", "five-phase jobs")):
+            for kind in kinds:
+                against = (f"{what}, quorum queues",) if kind == "classic" else ()
+                results.add(Figure(f"{what}, {kind} queues", "jobs/s", found[f"{engine} {kind}"], against=against))
 
 
 class Noop(Row):

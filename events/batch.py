@@ -117,8 +117,27 @@ async def commit_batch(tx: Transaction, items: Sequence[Item], claims: Sequence[
     if claims:
         changed |= await _claim(tx, claims, done, decided=changed)
     if done.events:
-        done.epoch = await tx.append(done.events, [job for job_id, job in done.jobs.items() if job_id in changed])
+        await tx.append(done.events, [job for job_id, job in done.jobs.items() if job_id in changed])
     return done
+
+
+def needs_no_lock(items: Sequence[Item], known: Mapping[str, Job]) -> bool:
+    """Whether a batch can be decided on the states this process knows, because all it writes is held against them. What must
+    be looked up, or stored beside the events, needs a transaction."""
+    return all(
+        not (item.doubtful or item.artifacts or item.source_job_id)
+        and (
+            item.command.submitted.unique_key is None
+            if isinstance(item.command, Submit)
+            else item.job_id in known and not isinstance(item.command, Expire | Reopen)
+        )
+        for item in items
+    )
+
+
+def told_by_writing(items: Sequence[Item]) -> bool:
+    """Whether all answers rest on what is written: a refusal, or nothing to do, may come of a state that is old."""
+    return all(item.rows and item.error is None for item in items)
 
 
 def _answered(item: Item, before: Mapping[str, list[Recorded]]) -> bool:

@@ -44,7 +44,7 @@ class RabbitBus:
         self._publishing = Link(url, f"{name} publishing")
         self._consuming = Link(url, f"{name} consuming", listening=True)
         self._hints = HintLane(self._settings.partitions)
-        self._tickets = TicketLane()
+        self._tickets = TicketLane(self._settings.ticket)
         self._controls = ControlLane()
         self._group: asyncio.TaskGroup | None = None
         self._stack = AsyncExitStack()
@@ -112,7 +112,7 @@ class RabbitBus:
 
     @asynccontextmanager
     async def tickets(self, engines: Sequence[str]) -> AsyncIterator[Tickets]:
-        tickets = RabbitTickets(engines)
+        tickets = RabbitTickets(engines, self._settings.ticket)
         async with self._consume(tickets.serve):
             yield tickets
 

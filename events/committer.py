@@ -14,15 +14,17 @@ import random
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import uuid_utils
 
 from events import crash_points
-from events.batch import Claim, Claimed, Committed, Item, commit_batch, encode_early
+from events.batch import Claim, Claimed, Committed, Item, commit_batch, encode_early, needs_no_lock, told_by_writing
 from events.catalog import AnyCommand, Expire, Fenced, Submit
 from events.clock import Clock, monotonic
-from events.errors import LeaseLost, LogUnavailable, Overloaded, PhaselineError, Unavailable, Unstorable
-from events.log import Artifact, JobRow, Log
+from events.errors import LeaseLost, LogUnavailable, Overloaded, PhaselineError, Stale, Unavailable, Unstorable
+from events.job import Job
+from events.log import Artifact, JobRow, Log, Transaction
 from events.record import Recorded
 from events.telemetry import Telemetry, refusal_of
 from events.values import decode
@@ -34,6 +36,8 @@ QUEUE_BYTES_MAX = 64 * 1024 * 1024
 TRANSACTION_S = 5.0  # at it the connection is dropped and the outcome is unknown
 HELD_AGAIN_S = 0.5  # between two tries of commands whose rows somebody else holds
 ONE_BY_ONE_S = 0.5  # then the next batch has its turn
+KNOWN_MAX = 2000  # jobs; of one that was forgotten the row is locked and read
+LOCKED_S = 1.0  # after somebody else claimed what a claim without locks had seen
 ANSWER_S = 10.0  # how long a caller waits before it hears `LogUnavailable`
 
 Claims = Sequence[tuple[Claim, "asyncio.Future[list[Claimed]]"]]
@@ -61,6 +65,8 @@ class Committer:
         self._held_at = 0.0  # when they are tried again
         self._claims: list[tuple[Claim, asyncio.Future[list[Claimed]]]] = []
         self._bytes = 0
+        self._known: dict[str, Job] = {}  # running jobs as this process left them, those written last at the end
+        self._locked_until = 0.0  # monotonic: so long claims lock, since others claim too
         self._work = asyncio.Event()
         self._room = asyncio.Condition()
         self._closed = False
@@ -278,14 +284,53 @@ class Committer:
         return untried + again  # those nobody has tried yet go first next time
 
     async def _transact(self, items: Sequence[Item], claims: Sequence[Claim], *, patient: bool = True) -> None:
+        began = monotonic()
+        done = await self._unlocked(items, claims) if patient else None
+        if done is None:
+            done = await self._written(self._store.transaction(patient=patient), items, claims)
+        self._learn(done)
+        self._offset_ms = done.now - self._clock.now_ms()
+        _reached("committed", items, claims)
+        self._metrics.commit_s.observe(monotonic() - began)
+        self._metrics.batch.observe(len(items) + len(claims))
+        self._count(done)
+        if done.events:
+            self._announce(done)
+
+    async def _unlocked(self, items: Sequence[Item], claims: Sequence[Claim]) -> Committed | None:
+        """Tries to write a batch without locks; None when it needs them."""
+        if not self._store.unlocks or not needs_no_lock(items, self._known):
+            return None
+        if claims and self._locked_until > monotonic():
+            return None
+        try:
+            return await self._written(self._store.unlocked(self._known), items, claims, alone=True)
+        except Stale:
+            self._metrics.stale.inc()
+            for item in items:
+                self._known.pop(item.job_id, None)
+            if claims:
+                self._locked_until = monotonic() + LOCKED_S
+            return None
+
+    async def _written(
+        self,
+        transaction: AbstractAsyncContextManager[Transaction],
+        items: Sequence[Item],
+        claims: Sequence[Claim],
+        *,
+        alone: bool = False,
+    ) -> Committed:
         for item in items:
             item.rows, item.error, item.row, item.replayed, item.found = [], None, None, False, False
         for claim in claims:
             claim.taken.clear()
-        began = monotonic()
+            claim.error = None
         try:
-            async with asyncio.timeout(TRANSACTION_S), self._store.transaction(patient=patient) as tx:
+            async with asyncio.timeout(TRANSACTION_S), transaction as tx:
                 done = await commit_batch(tx, items, claims)
+                if alone and not told_by_writing(items):
+                    raise Stale
                 _reached("before_commit", items, claims)
         except (TimeoutError, LogUnavailable) as lost:
             self._metrics.unknown.inc(sum(not item.doubtful for item in items))
@@ -294,13 +339,17 @@ class Committer:
             if isinstance(lost, TimeoutError):
                 raise LogUnavailable("the transaction had no answer in time; its outcome is unknown") from lost
             raise
-        self._offset_ms = done.now - self._clock.now_ms()
-        _reached("committed", items, claims)
-        self._metrics.commit_s.observe(monotonic() - began)
-        self._metrics.batch.observe(len(items) + len(claims))
-        self._count(done)
-        if done.events:
-            self._announce(done)
+        done.epoch = tx.epoch
+        return done
+
+    def _learn(self, done: Committed) -> None:
+        """Keeps what this process will write to next: jobs somebody runs."""
+        for job_id, job in done.jobs.items():
+            self._known.pop(job_id, None)
+            if job.worker_id is not None:
+                self._known[job_id] = job
+        while len(self._known) > KNOWN_MAX:
+            del self._known[next(iter(self._known))]
 
     def _announce(self, done: Committed) -> None:
         try:

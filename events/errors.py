@@ -85,6 +85,10 @@ class LogUnavailable(Unavailable):
     """The database does not answer. Check that it runs and that PHASELINE_DATABASE_URL is right; then try again."""
 
 
+class Stale(PhaselineError):
+    """A batch that was to be written without locks found something else than it was decided on. Nothing was written."""
+
+
 class Contended(Unavailable):
     """Another transaction holds these rows. Nothing was written; it is tried again."""
 

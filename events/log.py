@@ -219,6 +219,8 @@ class Claimable:
 class Transaction(Protocol):
     """One database transaction of the committer. Calls come in the order given here (architecture §4)."""
 
+    epoch: str  # that the events it appended belong to, once they are written
+
     async def lock(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """Locks the existing jobs in id order and returns their states."""
 
@@ -254,10 +256,10 @@ class Transaction(Protocol):
         others hold; none when no worker's lease is live. Without `careful` only jobs lost less than twice: from its
         second loss a job runs alone (architecture §8)."""
 
-    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> str:
-        """Inserts events and writes the lifecycle columns of `jobs`, all locked or just inserted here. Returns the
-        epoch the events belong to, which stays the log's until this transaction ends; a repeated (job, seq) raises
-        and rolls everything back."""
+    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> None:
+        """Inserts events and writes the lifecycle columns of `jobs`, all locked or just inserted here. The epoch the
+        events belong to stays the log's until this transaction ends; a repeated (job, seq) raises and rolls everything
+        back."""
 
 
 class Log(Protocol):
@@ -276,6 +278,13 @@ class Log(Protocol):
     def transaction(self, *, patient: bool = True) -> AbstractAsyncContextManager[Transaction]:
         """Commits at the end of the block, rolls back on an exception. One at a time per process. Raises `Contended`
         when somebody else holds a row, at once unless `patient`; `LogUnavailable` when the outcome is unknown."""
+
+    unlocks: bool  # whether `unlocked` is there: where a statement costs a round trip
+
+    def unlocked(self, known: Mapping[str, Job]) -> AbstractAsyncContextManager[Transaction]:
+        """As `transaction`, for a batch that needs no lock (`events/batch.py`): jobs are taken to be as `known`, claims look
+        without taking, and all of it is written in one statement at the end of the block. Raises `Stale`, having written
+        nothing, when a job is not as it was taken to be, or when only locks can tell."""
 
     async def accepts(self, job_id: str) -> bool:
         """False when no partition can take this job's events: refuse before anything is queued."""

@@ -25,6 +25,7 @@ from events import postgres_sql as sql
 from events import tables as t
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable
 from events.fleet_sql import BEAT_S, to_held, waiting_for_room
+from events.job import Job
 from events.log import (
     FEED_BYTES_MAX,
     PAGE_BYTES_MAX,
@@ -51,6 +52,7 @@ from events.postgres_line import (
     asyncpg_url,
     unreachable,
 )
+from events.postgres_unlocked import PostgresUnlocked
 from events.record import Line, line_of
 from events.retention import Archived
 from events.retention_sql import TAKE_OUT_S
@@ -71,6 +73,7 @@ class PostgresLog(SqlSealLog):
     """`url` is `postgresql://user:password@host:port/database`. See `events/log.py` for the promises."""
 
     name = "postgresql"
+    unlocks = True
     failures = (*SqlSealLog.failures, *DRIVER_FAILURES)
 
     def __init__(self, url: str) -> None:
@@ -108,6 +111,16 @@ class PostgresLog(SqlSealLog):
                 if not patient:
                     await connection.execute("SET LOCAL lock_timeout = '50ms'")
                 yield PostgresTransaction(connection, self)
+        except self.failures as error:
+            raise self._told(error) from error
+
+    @contextlib.asynccontextmanager
+    async def unlocked(self, known: Mapping[str, Job]) -> "AsyncIterator[PostgresUnlocked]":
+        try:
+            async with self._line.statements() as connection:
+                batch = PostgresUnlocked(connection, self, known)
+                yield batch
+                await batch.write()
         except self.failures as error:
             raise self._told(error) from error
 

@@ -5,7 +5,7 @@ An adapter adds its engine, how it locks, inserts in bulk and reads the whole lo
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
 
@@ -32,6 +32,7 @@ from events import tables as t
 from events.errors import Contended, LogUnavailable, PhaselineError, Unstorable, WrongRevision
 from events.fleet_sql import SqlFleet
 from events.holds_sql import SqlHolds
+from events.job import Job
 from events.jobs_sql import SqlJobs
 from events.keys_sql import SqlKeys
 from events.log import (
@@ -41,6 +42,7 @@ from events.log import (
     FeedPage,
     Head,
     Look,
+    Transaction,
 )
 from events.record import Line, Recorded
 from events.retention_sql import SqlRetention, in_database
@@ -59,6 +61,7 @@ class SqlLog(SqlJobs, SqlFleet, SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, Sq
 
     name: str
     epoch: str
+    unlocks: bool = False
     failures: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError, OSError)  # what `_translate` is for
     _reader: AsyncEngine
 
@@ -89,6 +92,10 @@ class SqlLog(SqlJobs, SqlFleet, SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, Sq
         taken for an outage, a loop that was asked to end went on."""
         task = asyncio.current_task()
         return asyncio.CancelledError() if task and task.cancelling() else self._translate(error)
+
+    def unlocked(self, known: Mapping[str, Job]) -> AbstractAsyncContextManager[Transaction]:
+        """As the port says."""
+        raise NotImplementedError
 
     @contextlib.asynccontextmanager
     async def _writing(self, deadline_s: float) -> AsyncIterator[AsyncConnection]:

@@ -3,7 +3,7 @@
 import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import asyncpg
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
@@ -35,6 +35,7 @@ ALONE_S = 0.25  # so long a single tenant is taken to be the only one that waits
 CONNECT_S = 5.0
 COMMAND_S = 6.0  # above the deadlines of reads and transactions, which name themselves
 CLOSE_S = 1.0
+# What the committer sends without a BEGIN is READ COMMITTED too, whatever the server's default is.
 # A lock nobody gives back, or a transaction nobody ends, must not stop every writer.
 SERVER_SETTINGS = {
     "application_name": "phaseline",
@@ -44,6 +45,7 @@ SERVER_SETTINGS = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "jit": "off",
+    "default_transaction_isolation": "read committed",
 }
 # Whatever the committer asks for it finds by key, and in the order of an index. A plan made while a table was small, or one
 # that row level security makes the planner guess at, must not scan or sort a table for as long as the connection lives.
@@ -98,6 +100,17 @@ class PostgresLine:
                 self._drop()
             raise
 
+    @contextlib.asynccontextmanager
+    async def statements(self) -> AsyncIterator[Any]:
+        """For statements that are a transaction each."""
+        connection = await self._open()
+        try:
+            yield connection
+        except BaseException as error:
+            if not isinstance(error, Exception) or (isinstance(error, LINE_FAILURES) and not _refused(error)):
+                self._drop()
+            raise
+
     async def close(self) -> None:
         """Says goodbye; a frozen server answers none."""
         connection, self._connection = self._connection, None
@@ -119,10 +132,15 @@ class PostgresLine:
             connection.terminate()
 
 
+def _refused(error: Exception) -> bool:
+    """Whether the database refused a statement and is well: it did not happen, and the connection can be used again."""
+    state = getattr(error, "sqlstate", None)
+    return state is not None and (state in CONTENDED or state.startswith(CONTENT))
+
+
 async def _rolled_back(connection: Any, error: Exception) -> bool:
     """False when nobody knows what became of the transaction, or when the connection may be spoilt."""
-    state = getattr(error, "sqlstate", None)
-    if isinstance(error, LINE_FAILURES) and (state is None or not (state in CONTENDED or state.startswith(CONTENT))):
+    if isinstance(error, LINE_FAILURES) and not _refused(error):
         return False
     try:
         await connection.execute("ROLLBACK")
@@ -134,10 +152,14 @@ async def _rolled_back(connection: Any, error: Exception) -> bool:
 class PostgresTransaction:
     """One READ COMMITTED transaction that holds the row locks of its jobs."""
 
+    CLAIMABLE: ClassVar[str] = sql.CLAIMABLE
+    CLAIMABLE_ALONE: ClassVar[str] = sql.CLAIMABLE_ALONE
+
     def __init__(self, connection: Any, log: Claiming) -> None:
         self._connection = connection
         self._log = log
         self._now: int | None = None
+        self.epoch = ""
 
     async def lock(self, job_ids: Sequence[str]) -> dict[str, Job]:
         rows = await self._connection.fetch(sql.LOCK, job_ids)
@@ -186,12 +208,13 @@ class PostgresTransaction:
         keys = [row.job.tenant for row in losers], [row.key_sha256 for row in losers]
         return winners(losers, await self._connection.fetch(sql.KEYED, *keys))
 
-    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> str:
+    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> None:
         columns = sql.arrays([event_columns(recorded) for recorded in events], sql.EVENT_TYPES)
         if not jobs:
-            return str(await self._connection.fetchval(sql.APPEND, *columns))
+            self.epoch = await self._connection.fetchval(sql.APPEND, *columns)
+            return
         saved = ([getattr(job, name) for job in jobs] for name in sql.SAVE_TYPES)
-        return str(await self._connection.fetchval(sql.SAVE_AND_APPEND, *columns, *saved))
+        self.epoch = await self._connection.fetchval(sql.SAVE_AND_APPEND, *columns, *saved)
 
     async def put_artifacts(self, artifacts: Sequence[Artifact]) -> None:
         await self._connection.execute(
@@ -215,9 +238,9 @@ class PostgresTransaction:
         asked = (worker_ids, engines, versions, list(wanted.values()), losses_below)
         alone = self._log.alone_until > monotonic() and not self._log.running_jobs_max
         if alone:
-            rows = await self._connection.fetch(sql.CLAIMABLE_ALONE, *asked)
+            rows = await self._connection.fetch(self.CLAIMABLE_ALONE, *asked)
         else:
-            rows = await self._connection.fetch(sql.CLAIMABLE, *asked, self._log.running_jobs_max > 0)
+            rows = await self._connection.fetch(self.CLAIMABLE, *asked, self._log.running_jobs_max > 0)
         first = rows[0]
         due = sorted((to_job_row(row[4:]) for row in rows if row["id"] is not None), key=by_rank)
         if first["shared"] and first["live"]:

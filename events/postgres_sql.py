@@ -106,7 +106,7 @@ _CLOCK = f"WITH clock AS MATERIALIZED (SELECT {NOW} AS now)"
 
 # All that a claim asks. The clock is read before any job is locked; whether a worker is live is asked once, and without one
 # no job is looked at.
-def _claimable(shares: str, alone: str) -> str:
+def _claimable(shares: str, alone: str, locking: str = " FOR NO KEY UPDATE SKIP LOCKED") -> str:
     return (
         f"{_CLOCK}, live AS MATERIALIZED (SELECT array(SELECT id FROM workers WHERE id = ANY($1::text[]) "
         "AND lease_until > (SELECT now FROM clock)) AS ids), "
@@ -115,21 +115,23 @@ def _claimable(shares: str, alone: str) -> str:
         f"SELECT {_JOB_ROW} FROM jobs WHERE status = 'queued' AND engine = wanted.engine "
         "AND engine_version = wanted.version AND coalesce(not_before, 0) <= (SELECT now FROM clock) AND losses < $5 "
         f"AND (SELECT ids <> '{{}}' FROM live) AND {alone} "
-        "ORDER BY rank LIMIT wanted.most FOR NO KEY UPDATE SKIP LOCKED) AS found) "
+        f"ORDER BY rank LIMIT wanted.most{locking}) AS found) "
         "SELECT clock.now, live.ids AS live, shares.shared, shares.limited, due.* "
         "FROM clock CROSS JOIN live CROSS JOIN shares LEFT JOIN due ON true"
     )
 
 
-CLAIMABLE = _claimable(
+_ASKED = (
     "SELECT limited, limited OR several AS shared FROM (SELECT $6::boolean OR EXISTS ("
     "SELECT FROM jobs WHERE concurrency_key IS NOT NULL AND status = 'queued') AS limited, "
     "(SELECT min(tenant) FROM jobs WHERE status = 'queued') IS DISTINCT FROM "
-    "(SELECT max(tenant) FROM jobs WHERE status = 'queued') AS several OFFSET 0) AS asked",
-    "NOT (SELECT shared FROM shares)",
+    "(SELECT max(tenant) FROM jobs WHERE status = 'queued') AS several OFFSET 0) AS asked"
 )
+CLAIMABLE = _claimable(_ASKED, "NOT (SELECT shared FROM shares)")
+SEEN_CLAIMABLE = _claimable(_ASKED, "NOT (SELECT shared FROM shares)", "")
 # Soon after nobody was found to share with: a job that has a limit waits for the next question, none passes it.
 CLAIMABLE_ALONE = _claimable("SELECT false AS limited, false AS shared", "concurrency_key IS NULL")
+SEEN_CLAIMABLE_ALONE = _claimable("SELECT false AS limited, false AS shared", "concurrency_key IS NULL", "")
 
 
 # Whose turn it can be: of each tenant that has queued jobs, found by one look at an index each, what it runs and its next job
@@ -242,7 +244,29 @@ APPENDED = (
 _LINEAGE = "SELECT epoch || '-' || lineage FROM lineage"
 APPEND = f"{APPENDED} {_LINEAGE}"
 BEGIN_EPOCH = "LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE"  # waits for every append under way; readers go on
+_SETS = ", ".join(f"{name} = v.{name}" for name in t.CHANGING)
 SAVE_AND_APPEND = (
-    f"{APPENDED}, saved AS (UPDATE jobs AS j SET {', '.join(f'{name} = v.{name}' for name in t.CHANGING)} "
-    f"FROM {_unnest(SAVE_TYPES, after=len(EVENT_TYPES))} AS v ({', '.join(SAVE_TYPES)}) WHERE j.id = v.id) {_LINEAGE}"
+    f"{APPENDED}, saved AS (UPDATE jobs AS j SET {_SETS} FROM {_unnest(SAVE_TYPES, after=len(EVENT_TYPES))} "
+    f"AS v ({', '.join(SAVE_TYPES)}) WHERE j.id = v.id) {_LINEAGE}"
 )
+WAS_TYPES = {"was_seq": "bigint", "was_lease": "text"}
+
+
+# Everything a batch writes that locked nothing. A job that others changed since does not match, and dividing by zero is how
+# a statement takes back what it has written.
+def _unlocked(*, makes: bool, saves: bool) -> str:
+    made = f", made AS (INSERT INTO jobs ({', '.join(JOB_TYPES)}) SELECT * FROM {_unnest(JOB_TYPES, after=len(EVENT_TYPES))})"
+    place = len(EVENT_TYPES) + makes * len(JOB_TYPES)
+    types = SAVE_TYPES | WAS_TYPES
+    saved = (
+        f", saved AS (UPDATE jobs AS j SET {_SETS} FROM {_unnest(types, after=place)} AS v ({', '.join(types)}) "
+        "WHERE j.id = v.id AND j.last_seq = v.was_seq AND j.lease_id IS NOT DISTINCT FROM v.was_lease RETURNING j.id)"
+    )
+    unchanged = f", 1 / ((SELECT count(*) FROM saved) = cardinality(${place + 1}))::int"
+    return (
+        f"{APPENDED}{made if makes else ''}{saved if saves else ''} "
+        f"SELECT epoch || '-' || lineage{unchanged if saves else ''} FROM lineage"
+    )
+
+
+UNLOCKED = {(makes, saves): _unlocked(makes=makes, saves=saves) for makes in (False, True) for saves in (False, True)}

@@ -95,8 +95,9 @@ async def _listen(
 class RabbitTickets:
     """A worker's consumers, one an engine with prefetch 1, and the tickets that arrived and wait to be taken."""
 
-    def __init__(self, engines: Sequence[str]) -> None:
+    def __init__(self, engines: Sequence[str], arguments: Arguments) -> None:
         self._engines = engines
+        self._arguments = arguments
         self._arrived: asyncio.Queue[tuple[str, Session, AbstractIncomingMessage]] = asyncio.Queue(len(engines))
         self._consumers: _Consumers | None = None
         self._settling = asyncio.Lock()
@@ -121,7 +122,7 @@ class RabbitTickets:
     async def serve(self, session: Session) -> None:
         """Consumes on this session until a queue or the channel is gone."""
         for engine in self._engines:
-            await make_ticket_queue(session, engine)
+            await make_ticket_queue(session, engine, self._arguments)
         async with session.channel() as channel:
             consumers = self._consumers = _Consumers(session, channel, self._arrive)
             try:

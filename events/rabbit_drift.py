@@ -19,7 +19,6 @@ from events.rabbit_topology import (
     CONTROL_EXCHANGE,
     COPY_STREAM,
     EVENTS_EXCHANGE,
-    TICKET_ARGUMENTS,
     Arguments,
     RabbitSettings,
     fresh_queue,
@@ -56,7 +55,7 @@ async def look(url: str, engines: Sequence[str], settings: RabbitSettings) -> Se
         raise BusUnavailable(f"RabbitMQ does not answer: {failure!r}") from failure
     try:
         queues: dict[str, tuple[str, Arguments]] = {COPY_STREAM: ("stream", settings.copy)}
-        queues |= {ticket_queue(engine): ("queue", TICKET_ARGUMENTS) for engine in engines}
+        queues |= {ticket_queue(engine): ("queue", settings.ticket) for engine in engines}
         held = [
             await _exchange(session, EVENTS_EXCHANGE, "topic"),
             await _exchange(session, CONTROL_EXCHANGE, "direct"),

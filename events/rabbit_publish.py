@@ -18,7 +18,14 @@ from aio_pika.exceptions import PublishError
 
 from events import crash_points, hints
 from events.rabbit_link import CALL_S, Session
-from events.rabbit_topology import CONTROL_EXCHANGE, EVENTS_EXCHANGE, make_exchanges, make_ticket_queue, ticket_queue
+from events.rabbit_topology import (
+    CONTROL_EXCHANGE,
+    EVENTS_EXCHANGE,
+    Arguments,
+    make_exchanges,
+    make_ticket_queue,
+    ticket_queue,
+)
 from events.rabbit_window import Outgoing, publish
 
 WINDOW = 32  # confirms in flight: 20–50 saturate one event loop, 200 gain nothing (measured)
@@ -159,10 +166,12 @@ class ControlLane(_ExchangeLane):
 
 
 class TicketLane(Lane):
-    """Tickets to be announced, as counts. Persistent, confirmed, tried again when their queue was not ready."""
+    """Tickets to be announced, as counts. Confirmed, tried again when their queue was not ready. Not persistent: what a
+    restart of RabbitMQ loses, the sweeper announces again."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Arguments) -> None:
         super().__init__()
+        self._arguments = arguments
         self._due: dict[str, int] = {}
 
     def offer(self, engine: str, count: int) -> None:
@@ -187,21 +196,20 @@ class TicketLane(Lane):
                     count = self._due.pop(engine)
                     crash_points.reached("tickets.taken")
                     if engine not in made:
-                        await make_ticket_queue(session, engine)
+                        await make_ticket_queue(session, engine, self._arguments)
                         made.add(engine)
-                    await _announce(session, channel, engine, count)
+                    await self._announce(session, channel, engine, count)
                 self._rest()
 
-
-async def _announce(session: Session, channel: AbstractChannel, engine: str, count: int) -> None:
-    for pause_s in TICKET_PAUSES_S:
-        count, missing = await _send_tickets(session, channel, engine, count)
-        if not count:
-            return
-        if missing:  # somebody deleted the queue since
-            await make_ticket_queue(session, engine)
-        await asyncio.sleep(pause_s)
-    log.debug("%d tickets of %s were not taken: their queue is full", count, engine)
+    async def _announce(self, session: Session, channel: AbstractChannel, engine: str, count: int) -> None:
+        for pause_s in TICKET_PAUSES_S:
+            count, missing = await _send_tickets(session, channel, engine, count)
+            if not count:
+                return
+            if missing:  # somebody deleted the queue since
+                await make_ticket_queue(session, engine, self._arguments)
+            await asyncio.sleep(pause_s)
+        log.debug("%d tickets of %s were not taken: their queue is full", count, engine)
 
 
 async def _send_tickets(session: Session, channel: AbstractChannel, engine: str, count: int) -> tuple[int, bool]:
@@ -210,7 +218,7 @@ async def _send_tickets(session: Session, channel: AbstractChannel, engine: str,
     left = count
     while left:
         # The id is what a return is matched by: two alike in flight would be taken for each other.
-        tickets = [Outgoing(queue, b"", message_id=str(uuid4()), persistent=True) for _ in range(min(WINDOW, left))]
+        tickets = [Outgoing(queue, b"", message_id=str(uuid4())) for _ in range(min(WINDOW, left))]
         answers = await publish(session, channel, "", tickets, within_s=CALL_S, mandatory=True)
         crash_points.reached("tickets.confirmed")
         left -= answers.count(None)

@@ -8,6 +8,7 @@ differs). All of it is accepted by RabbitMQ 3.10 (tested) to 4.x (from its sourc
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 from uuid import uuid4
 
 from aio_pika.abc import AbstractChannel, AbstractQueue
@@ -33,10 +34,15 @@ class RabbitSettings:
     copy_age: str = "7D"  # Y, M, D, h, m or s, as RabbitMQ writes it
     copy_bytes_max: int = 5_000_000_000
     copy_segment_bytes: int = 50_000_000
+    tickets: Literal["classic", "quorum"] = "classic"
 
     @property
     def tail(self) -> Arguments:
         return TAIL_ARGUMENTS | {"x-max-length-bytes": self.tail_bytes_max}
+
+    @property
+    def ticket(self) -> Arguments:
+        return TICKET_ARGUMENTS[self.tickets]
 
     @property
     def copy(self) -> Arguments:
@@ -60,12 +66,18 @@ CONTROL_ARGUMENTS: dict[str, str | int] = {
 }
 
 # Tickets of one engine. Durable. No dead-letter queue: a ticket says nothing that the jobs table does not.
-TICKET_ARGUMENTS: dict[str, str | int] = {
-    "x-queue-type": "quorum",  # the only replicated queue in 4.x
-    "x-delivery-limit": 20,  # explicit, since the default changed from none (3.10) to 20 (4.0)
+_TICKETS: dict[str, str | int] = {
     "x-max-length": 10_000,  # the sweeper keeps about 1000; beyond, one more says nothing new
     "x-overflow": "reject-publish",  # a nack: the publisher stops instead of pushing others out
-    "x-queue-leader-locator": "balanced",  # leaders spread over a cluster, in 3.10 and 4.x alike
+}
+TICKET_ARGUMENTS: dict[str, Arguments] = {
+    "classic": _TICKETS,  # in memory, on one node
+    "quorum": _TICKETS  # the only replicated queue in 4.x: each ticket goes to disk before it goes out
+    | {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 20,  # explicit, since the default changed from none (3.10) to 20 (4.0)
+        "x-queue-leader-locator": "balanced",  # leaders spread over a cluster, in 3.10 and 4.x alike
+    },
 }
 
 # The copy of the log: a RabbitMQ stream. Durable, as streams must be. No x-overflow: streams refuse it.
@@ -87,9 +99,9 @@ async def make_exchanges(session: Session) -> None:
         await _make_missing(session, partial(_declare_exchange, name, kind))
 
 
-async def make_ticket_queue(session: Session, engine: str) -> None:
+async def make_ticket_queue(session: Session, engine: str, arguments: Arguments) -> None:
     """Makes an engine's ticket queue if it is missing."""
-    await _make_durable(session, ticket_queue(engine), TICKET_ARGUMENTS)
+    await _make_durable(session, ticket_queue(engine), arguments)
 
 
 async def make_copy(session: Session, settings: RabbitSettings) -> None:

@@ -115,6 +115,7 @@ class SqliteTransaction:
     def __init__(self, connection: sqlite3.Connection, running_jobs_max: int) -> None:
         self._connection = connection
         self._running_jobs_max = running_jobs_max
+        self.epoch = ""
 
     async def lock(self, job_ids: Sequence[str]) -> dict[str, Job]:
         rows = self._connection.execute(_LOCK, {"ids": _json(job_ids)})
@@ -189,12 +190,12 @@ class SqliteTransaction:
         rows = {row.job.id: row for row in map(to_job_row, self._connection.execute(_TAKE, {"ids": _json(ids)}))}
         return [rows[job_id] for job_id in ids]
 
-    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> str:
+    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> None:
         if jobs:
             self._connection.executemany(_SAVE, [_changing(job) for job in jobs])
         epoch, lineage = self._connection.execute(_LINEAGE).fetchone()
         self._connection.executemany(_APPEND, [{**event_columns(recorded), "epoch": epoch} for recorded in events])
-        return f"{epoch}-{lineage}"
+        self.epoch = f"{epoch}-{lineage}"
 
     async def put_artifacts(self, artifacts: Sequence[Artifact]) -> None:
         rows = [{"job_id": a.job_id, "sha256": a.sha256, "body": a.body} for a in artifacts]

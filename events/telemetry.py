@@ -126,6 +126,9 @@ class CommitterMetrics:
         self.commit_s = page.histogram("commit_seconds", "From the begin of a transaction to its commit.", COMMIT_S)
         self.refused = page.counter("commands_refused", "Commands that changed nothing.", "reason", REFUSALS)
         self.fenced = page.counter("fenced_writes", "Late writes of workers that had lost the job: refused.")
+        self.stale = page.counter(
+            "stale_batches", "Batches tried without locks and then with them: somebody else had written the same jobs."
+        )
         self.unknown = page.counter("unknown_outcomes", "Commands whose transaction had no answer; each is run again.")
         self.resolved = page.counter(
             "unknown_outcomes_resolved",

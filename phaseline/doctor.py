@@ -11,6 +11,7 @@ from phaseline.client import Client
 from phaseline.client_errors import ClientError
 from phaseline.findings import Finding, failed, ok, warning
 from phaseline.settings import Settings
+from phaseline.spine import rabbit_settings
 
 WITHIN_S = 20.0  # for each server: a frozen one is told as one that does not answer
 
@@ -44,7 +45,7 @@ async def _database(settings: Settings) -> doctor_database.Looked:
 async def _rabbitmq(settings: Settings, url: str, engines: Sequence[str]) -> list[Finding]:
     try:
         async with asyncio.timeout(WITHIN_S):
-            return await doctor_rabbit.examined(url, engines, settings.event_partitions)
+            return await doctor_rabbit.examined(url, engines, rabbit_settings(settings))
     except (PhaselineError, OSError, ValueError) as away:
         return [
             failed(

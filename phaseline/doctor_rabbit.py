@@ -8,9 +8,9 @@ from events.rabbit_topology import RabbitSettings
 from phaseline.findings import Finding, failed, ok, warning
 
 
-async def examined(url: str, engines: Sequence[str], partitions: int) -> list[Finding]:
+async def examined(url: str, engines: Sequence[str], settings: RabbitSettings) -> list[Finding]:
     """Raises `BusUnavailable`, `ValueError` for what is no URL of RabbitMQ."""
-    seen = await look(url, engines, RabbitSettings(partitions=partitions))
+    seen = await look(url, engines, settings)
     version = tuple(int(part) for part in seen.version.split(".")[:2] if part.isdecimal())
     found = [ok("rabbitmq", f"RabbitMQ {seen.version} answers")]
     if version and version < OLDEST:

@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     retention_every_s: float = Field(3600.0, gt=0, description="how often retention looks for jobs that may go")
     drain_s: float = Field(30.0, ge=0, description="after SIGTERM running engines get this long")
     outage_grace_s: float = Field(30.0, ge=0, description="engines go on this long without a database")
+    ticket_queues: Literal["classic", "quorum"] = Field(
+        "classic",
+        description="RabbitMQ's queues of tickets: classic is quickest; quorum for a cluster that loses a node",
+    )
     event_partitions: int = Field(1, ge=1, le=1024, description="routing keys of the hints, for sharding gateways")
     result_bytes_max: int = Field(16 * 1024 * 1024, ge=1024, description="largest result an engine may return")
     child_memory_bytes_max: int | None = Field(

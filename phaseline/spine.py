@@ -198,8 +198,12 @@ def make_bus(settings: Settings, telemetry: Telemetry | None = None) -> Bus:
 
 def make_rabbit(settings: Settings, url: str, telemetry: Telemetry | None = None) -> RabbitBus:
     name = f"phaseline {socket.gethostname()}[{os.getpid()}]"
-    options = RabbitSettings(partitions=settings.event_partitions)
-    return RabbitBus(url, name=name, settings=options, telemetry=telemetry)
+    return RabbitBus(url, name=name, settings=rabbit_settings(settings), telemetry=telemetry)
+
+
+def rabbit_settings(settings: Settings) -> RabbitSettings:
+    """What is declared in RabbitMQ under these settings."""
+    return RabbitSettings(partitions=settings.event_partitions, tickets=settings.ticket_queues)
 
 
 @contextlib.asynccontextmanager

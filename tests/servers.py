@@ -324,7 +324,7 @@ class RabbitServer:
     def start(self) -> None:
         raise _not_ours("PHASELINE_TEST_RABBITMQ_URL")
 
-    stop = kill = pause = resume = stop_app = start_app = start
+    stop = kill = pause = resume = settle = stop_app = start_app = start
 
     def evaluate(self, expression: str) -> str:
         raise _not_ours("PHASELINE_TEST_RABBITMQ_URL")
@@ -394,6 +394,11 @@ class PrivateRabbit(_Private, RabbitServer):
     def evaluate(self, expression: str) -> str:
         """What an Erlang expression gives inside the node (0.4 s): for faults that no other door offers."""
         return self._ctl("eval", expression)
+
+    def settle(self) -> None:
+        """Has the node write down which streams it has: killed in the seconds before it does that by itself, it would lose
+        them (docs/rabbitmq.md)."""
+        self.evaluate("[dets:sync(Table) || Table <- dets:all()], mnesia:sync_log().")
 
     def stop_app(self) -> None:
         """Stops RabbitMQ inside its Erlang node: closes every connection and refuses new ones, in about a second."""

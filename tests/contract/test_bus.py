@@ -458,7 +458,7 @@ ACCEPTED_BY_4 = {
 
 
 @pytest.mark.parametrize(
-    "arguments", [RabbitSettings().tail, RabbitSettings().copy, TICKET_ARGUMENTS, CONTROL_ARGUMENTS]
+    "arguments", [RabbitSettings().tail, RabbitSettings().copy, *TICKET_ARGUMENTS.values(), CONTROL_ARGUMENTS]
 )
 def test_every_declared_argument_is_accepted_by_rabbitmq_4(arguments: dict[str, object]) -> None:
     assert arguments.keys() <= ACCEPTED_BY_4[str(arguments.get("x-queue-type", "classic"))]

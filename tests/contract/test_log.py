@@ -382,12 +382,12 @@ async def test_a_restore_waits_for_appends_under_way_and_their_events_come_first
     async with asyncio.TaskGroup() as group:
         async with log.transaction() as tx:
             item = batch.Item(running.committer.new_job_id(), "default", a_submit())
-            done = await batch.commit_batch(tx, [item], [])
+            await batch.commit_batch(tx, [item], [])
             restoring = group.create_task(database.begin_epoch(store_settings))
             await _until_somebody_waits_for_a_lock(store_settings)
             assert (await log.feed(cursor, 10)).events == []
         after = await restoring
-    assert (done.epoch, after != before) == (before, True)
+    assert (tx.epoch, after != before) == (before, True)
     late = await running.submit()
     assert [row.job_id for row in await _fed(log, cursor)] == [item.job_id, late]
 

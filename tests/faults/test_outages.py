@@ -41,6 +41,8 @@ async def work_goes_on(fleet: Fleet) -> None:
 
 
 async def test_with_rabbitmq_killed_jobs_are_accepted_run_and_watched(fleet: Fleet, rabbit: RabbitServer):
+    await copied(fleet)
+    await asyncio.to_thread(rabbit.settle)
     before = await fleet.held()
     await before.event("partial")
     await asyncio.to_thread(rabbit.kill)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from events.catalog import FINAL
-from events.errors import LogUnavailable
+from events.errors import LogUnavailable, Stale
 from events.job import CAREFUL_LOSSES, Job
 from events.log import (
     FEED_BYTES_MAX,
@@ -56,6 +56,7 @@ class SimLog:
     """One process's log. `line` is its way to the database."""
 
     name = "postgresql"
+    unlocks = True
 
     def __init__(self, database: Database, line: Line | None = None) -> None:
         self.epoch = ""
@@ -131,6 +132,20 @@ class SimLog:
                         await session.call("rollback", lambda reply: self._db.abort(session, reply))
                 raise
             await session.call("commit", lambda reply: self._db.commit(session, reply))
+        finally:
+            self._checked("writer", session)
+
+    @contextlib.asynccontextmanager
+    async def unlocked(self, known: Mapping[str, Job]) -> AsyncIterator[Transaction]:
+        session = self._session("writer")
+        batch = SimUnlocked(self._db, session, self.running_jobs_max, known)
+        try:
+            try:
+                yield batch
+                await batch.write()
+            except asyncio.CancelledError:
+                session.hang_up()
+                raise
         finally:
             self._checked("writer", session)
 
@@ -494,6 +509,7 @@ class SimTransaction:
         self._running_jobs_max = running_jobs_max
         self._session = session
         self._lock_s = lock_s
+        self.epoch = ""
 
     async def _run(self, name: str, run: Callable[[Any], T]) -> T:
         result: T = await self._session.call(
@@ -523,9 +539,9 @@ class SimTransaction:
     async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
         return await self._run("insert", lambda tx: self._db.insert_jobs(tx, rows))
 
-    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> str:
+    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> None:
         await self._run("append", lambda tx: self._db.append(tx, events, jobs))
-        return EPOCH
+        self.epoch = EPOCH
 
     async def put_artifacts(self, artifacts: Sequence[Artifact]) -> None:
         await self._run("artifacts", lambda tx: self._db.put_artifacts(tx, artifacts))
@@ -558,6 +574,67 @@ class SimTransaction:
         )
         ids = chosen(candidates, wanted, self._running_jobs_max)
         return replace(found, due=await self._run("take", lambda tx: self._db.take_due(tx, ids, found.now)))
+
+
+class SimUnlocked(SimTransaction):
+    """What a batch without locks writes, in one statement."""
+
+    def __init__(self, database: Database, session: Session, running_jobs_max: int, known: Mapping[str, Job]) -> None:
+        super().__init__(database, session, PATIENT_S, running_jobs_max)
+        self._known = known
+        self._was: dict[str, Job] = {}
+        self._made: list[JobRow] = []
+        self._events: list[Recorded] = []
+        self._changed: list[Job] = []
+
+    async def lock(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        self._was |= {job_id: self._known[job_id] for job_id in job_ids}
+        return dict(self._was)
+
+    async def now(self) -> int:
+        now: int = await self._session.call("now", lambda reply: reply(self._db.now_ms()))
+        return now
+
+    async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
+        self._made += rows
+        return {}
+
+    async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> None:
+        self._events += events
+        self._changed += jobs
+
+    async def claimable(
+        self, worker_ids: Sequence[str], wanted: Mapping[tuple[str, int], int], *, careful: bool
+    ) -> Claimable:
+        def query() -> tuple[Claimable, bool]:
+            now = self._db.now_ms()
+            live = frozenset(self._db.live_workers(worker_ids, now))
+            several, keyed = self._db.committed_shares()
+            due = self._db.committed_due(wanted, now, careful=careful) if live else []
+            return Claimable(now, live, due), several or keyed or self._running_jobs_max > 0
+
+        found, shared = await self._session.call("look", lambda reply: reply(query()))
+        if found.live and shared:
+            raise Stale
+        self._was |= {row.job.id: row.job for row in found.due}
+        return found
+
+    async def write(self) -> None:
+        if not self._events:
+            return
+
+        def run(tx: Any) -> None:
+            locked = self._db.lock(tx, [job.id for job in self._changed])
+            for job in self._changed:
+                was, now = self._was[job.id], locked.get(job.id)
+                if now is None or (now.last_seq, now.lease_id) != (was.last_seq, was.lease_id):
+                    raise Stale
+            if self._db.insert_jobs(tx, self._made):
+                raise Stale
+            self._db.append(tx, self._events, self._changed)
+
+        await self._session.call("write", lambda reply: self._db.autocommit(self._session, self._lock_s, run, reply))
+        self.epoch = EPOCH
 
 
 def _due(job: Job, now: int) -> bool:

@@ -156,6 +156,17 @@ class Database(Server):
 
         loop.call_later(IDLE_S, look, context=OUTSIDE)
 
+    def autocommit(self, session: Session, lock_s: float, run: Callable[[Tx], Any], reply: Callable[..., None]) -> None:
+        """A statement that is a transaction of its own."""
+
+        def done(result: Any = None, *, error: PhaselineError | None = None) -> None:
+            if error is not None:
+                reply(error=error)
+            else:
+                self.commit(session, lambda _: reply(result))
+
+        self.statement(session, lock_s, run, done)
+
     def commit(self, session: Session, reply: Callable[..., None]) -> None:
         """Makes everything the transaction wrote true at once."""
         tx = self._txs.get(session)
@@ -355,14 +366,24 @@ class Database(Server):
             found += [
                 row
                 for row in sorted(rows, key=lambda row: row.job.rank)
-                if (row.job.status, (row.job.engine, row.job.engine_version)) == ("queued", declared)
-                and (row.job.not_before or 0) <= now
-                and (careful or row.job.losses < CAREFUL_LOSSES)
-                and self._holders.get(row.job.id, tx) is tx
+                if _is_due(row.job, declared, now, careful=careful) and self._holders.get(row.job.id, tx) is tx
             ][:limit]
         for row in found:
             self._take(tx, row.job.id)
         return sorted(found, key=by_rank)
+
+    def committed_due(self, wanted: Mapping[tuple[str, int], int], now: int, *, careful: bool) -> list[JobRow]:
+        """What `due` would find, as far as it is committed, and nothing taken."""
+        found: list[JobRow] = []
+        for declared, limit in wanted.items():
+            ranked = sorted(self.rows.values(), key=lambda row: row.job.rank)
+            found += [row for row in ranked if _is_due(row.job, declared, now, careful=careful)][:limit]
+        return sorted(found, key=by_rank)
+
+    def committed_shares(self) -> tuple[bool, bool]:
+        """What `shares` would find, as far as it is committed."""
+        queued = [row for row in self.rows.values() if row.job.status == "queued"]
+        return len({row.job.tenant for row in queued}) > 1, any(row.concurrency_key is not None for row in queued)
 
     def shares(self, tx: Tx) -> tuple[bool, bool]:
         """Whether several tenants wait, and whether a concurrency key does."""
@@ -498,6 +519,14 @@ class Database(Server):
             )
             for job in jobs
         )
+
+
+def _is_due(job: Job, declared: tuple[str, int], now: int, *, careful: bool) -> bool:
+    return (
+        (job.status, (job.engine, job.engine_version)) == ("queued", declared)
+        and (job.not_before or 0) <= now
+        and (careful or job.losses < CAREFUL_LOSSES)
+    )
 
 
 def _key(row: JobRow) -> tuple[str, str | None]:
