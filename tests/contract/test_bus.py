@@ -108,7 +108,7 @@ async def none_comes(tickets: Tickets) -> bool:
 
 
 @asynccontextmanager
-async def opened(url: str, **settings: int) -> AsyncIterator[RabbitBus]:
+async def opened(url: str, **settings: int | str) -> AsyncIterator[RabbitBus]:
     bus = RabbitBus(url, name="test", settings=RabbitSettings(**settings))  # type: ignore[arg-type]
     await bus.open()
     try:
