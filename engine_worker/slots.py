@@ -119,8 +119,7 @@ class Slots:
                 self._emptied.set()
 
     async def _run(self, attempt: Attempt, child: ChildProcess) -> Ending | None:
-        child.tell(op="lease", until=self._until())
-        child.attempts += 1
+        child.attempts += 1  # until when it may live it knows: every beat tells every child
         try:
             return await attempt.run(child)
         except Exception as problem:  # a boundary: our own mistake about one attempt must not end the others
