@@ -32,6 +32,7 @@ ROWS: tuple[Row, ...] = (
     dispatch.Start("start", "from an idle submit to running code"),
     dispatch.Noop("noop", "jobs that do nothing"),
     dispatch.FivePhase("fivephase", "jobs of five phases"),
+    dispatch.Tickets("tickets", "classic queues of tickets against quorum queues"),
     dispatch.Shares("shares", "where the processor time of a job goes"),
     streams.Live("live", "from a commit to a viewer"),
     streams.FanOut("fanout", "one job, a thousand viewers"),
