@@ -4,11 +4,13 @@ Three streams in id order, merged: memory holds one job's wrong events, not the 
 only seals that were there at the start count, and their events were committed before them.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from events.acts import Acts
+from events.acts_check import ActsTold, ArchivedCount
+from events.catalog import ACT
 from events.retention import Archived
 from events.seal import Range, Seal
 from events.seal_check import ChainCheck, Finding, JobCheck
@@ -38,7 +40,7 @@ class Report:
     untold: int = 0  # jobs with a record of an erasure that no act tells of: of before there were acts, or forged
     archived: int = 0  # jobs read from the archive
     discarded: int = 0  # jobs retention discarded: only their chains are left
-    unread: int = 0  # jobs in an archive nobody named
+    unread: int = 0  # jobs in an archive nobody named: only their chains were checked
     oldest_unsealed_ms: int | None = None
     anchors: int | None = None  # None: none were given
     anchored_seal: int | None = None  # the newest seal an anchor that holds has signed
@@ -85,11 +87,10 @@ class _Audit:
         self._oldest: int | None = None
         self._chain = ChainCheck()
         self._erased: set[str] = set()  # jobs, by the records that let data go, which are not sealed
-        self._told: set[str] = set()  # the same by their acts, which are
         self._ends: dict[str, int] = {}  # of the former: when the last event was, ms
-        self._first_act: int | None = None  # ms
         self._discarded: set[str] = set()  # jobs retention discarded, by their records
-        self._told_gone: set[str] = set()  # the same by its acts
+        self._archived = ArchivedCount()
+        self._told = ActsTold()  # the same by acts, which are
 
     async def run(self) -> Report:
         named = await self._log.newest_named()  # before the seals: what a seal is named by comes with it
@@ -103,15 +104,7 @@ class _Audit:
             await self._hold_chain(through)
         await self._hold_jobs(last)
         if self._job_id is None:
-            untold = self._erased - self._told
-            self.report.untold = len(untold)
-            for job_id in sorted(untold):
-                if self._first_act is not None and self._ends.get(job_id, 0) > self._first_act:
-                    detail = "a record says that it was erased, and no act tells of that"
-                    self.report.add(Finding("changed", detail, job_id, 1))
-            for job_id in sorted(self._discarded - self._told_gone):
-                detail = "its events are gone, and no act tells that retention discarded it"
-                self.report.add(Finding("missing", detail, job_id, 1))
+            await self._hold_records()
         if self._oldest is not None:
             self.report.oldest_unsealed_ms = max(await self._log.now() - self._oldest, 0)
         return self.report
@@ -122,6 +115,32 @@ class _Audit:
                 self.report.add(finding)
             if seal.no % 100 == 0:
                 self._progress(self.report)
+
+    async def _hold_records(self) -> None:
+        """What no seal covers, against the acts, which were passed at another moment: where they differ, all are read again."""
+        if next(self._untold(), None) is not None:
+            self._told = await self._acts()
+        self.report.untold = len(self._erased - self._told.erased)
+        for finding in self._untold():
+            self.report.add(finding)
+
+    def _untold(self) -> Iterator[Finding]:
+        first = self._told.first
+        for job_id in sorted(self._erased - self._told.erased):
+            if first is not None and self._ends.get(job_id, 0) > first:
+                yield Finding("changed", "a record says that it was erased, and no act tells of that", job_id, 1)
+        for job_id in sorted(self._discarded - self._told.discarded):
+            detail = "its events are gone, and no act tells that retention discarded it"
+            yield Finding("missing", detail, job_id, 1)
+        yield from self._told.more_archived(self._archived)
+
+    async def _acts(self) -> ActsTold:
+        told = ActsTold()
+        async for ending in self._log.endings():
+            if ending.status == ACT:
+                async for stored in self._log.stored(ending.job_id):
+                    told.take(stored)
+        return told
 
     async def _hold_jobs(self, last: Seal | None) -> None:
         ranges = await _Ahead.over(self._log.ranges(last.no if last else 0, self._job_id))
@@ -150,6 +169,8 @@ class _Audit:
                 await ranges.on()
             ending = await endings.of(job_id)
             gone = await archived.of(job_id)
+            if gone is not None:
+                self._archived.take(gone, read=check.seq > 0 or ending is not None)
             if gone is not None and check.seq == 0 and ending is None:
                 self._taken_out(check, gone)
             else:
@@ -167,9 +188,7 @@ class _Audit:
         if stored.envelope.job_id in self._erased:
             self._ends[stored.envelope.job_id] = stored.envelope.at
         if check.is_act:
-            self._first_act = min(stored.envelope.at, self._first_act or stored.envelope.at)
-            self._told |= _erased_by(stored)
-            self._told_gone |= _discarded_by(stored)
+            self._told.take(stored)
         self.report.events += 1
         if self.report.events % PROGRESS_EVENTS == 0:
             self._progress(self.report)
@@ -214,24 +233,6 @@ class _Audit:
         self.report.erased += check.erased
         if check.oldest_unsealed is not None:
             self._oldest = min(check.oldest_unsealed, self._oldest or check.oldest_unsealed)
-
-
-def _erased_by(stored: Stored) -> set[str]:
-    """The job whose payload an act says was erased."""
-    try:
-        act = stored.recorded().act()
-    except ValueError:  # it was edited, which is told by its check
-        return set()
-    return {act.target} if act.act == "payload_erased" else set()
-
-
-def _discarded_by(stored: Stored) -> set[str]:
-    """The jobs of which an act says that retention discarded them."""
-    try:
-        act = stored.recorded().act()
-    except ValueError:
-        return set()
-    return set(act.changed.get("job_ids", ())) if act.act == "jobs_discarded" else set()
 
 
 def _engine(first: Stored) -> str | None:

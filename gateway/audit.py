@@ -40,7 +40,7 @@ SECONDS_MAX = 20.0  # likewise
 PROGRESS_S = 0.5
 TURNS = web.AppKey("audit_turns", Turns)
 BUSY_S = 5
-_TOTALS = ("seals", "acts", "jobs", "events", "unsealed", "erased", "findings")
+_TOTALS = ("seals", "acts", "jobs", "events", "unsealed", "erased", "unread", "findings")
 _UUID = JOB_ID.pattern
 _CURSOR = re.compile(rf"(seal)\.(\d{{1,18}})|(act|job|archived)\.({_UUID})?")
 
@@ -246,7 +246,7 @@ class _Check:
     async def _stream(self, kind: str, stream_id: str) -> list[Finding]:
         report = await audit.verify(self.store, job_id=stream_id)
         self.totals["acts" if kind == "act" else "jobs"] += 1
-        for name in ("events", "unsealed", "erased"):
+        for name in ("events", "unsealed", "erased", "unread"):
             self.totals[name] += getattr(report, name)
         if report.oldest_unsealed_ms is not None:
             self.oldest_ms = max(self.oldest_ms or 0, report.oldest_unsealed_ms)

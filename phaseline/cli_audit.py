@@ -13,6 +13,7 @@ from phaseline.cli_options import (
     ERROR,
     OK,
     TIMEOUT,
+    UNREAD,
     both,
     closing,
     command,
@@ -44,7 +45,8 @@ def audit() -> None:
     epilog=closing(
         "phaseline audit verify",
         "phaseline audit verify --anchors /mnt/anchors --public-key BASE64 -o json | jq .findings",
-        codes=_CODES.format("nothing is wrong", "something is"),
+        codes="\b\nExit codes: 0 nothing is wrong, 1 something is or an error, 2 usage,\n"
+        "6 nothing is wrong in what was read, and archived jobs were not read.\n",
     )
 )
 @_job
@@ -75,7 +77,8 @@ def verify(
     """Holds every stored event against its seal, and names each that was changed, removed, cut off, added or moved.
 
     Reads only; servers may be up. What no seal covers yet is said, with its age. Without --anchors, somebody who owns the
-    database could have computed everything anew; with them, nothing before the newest anchor.
+    database could have computed everything anew; with them, nothing before the newest anchor. Archived jobs are read where
+    PHASELINE_ARCHIVE says; without it they are held against the acts that tell of them alone, and counted.
     """
     if (folder is None) != (public_key is None):
         raise click.UsageError("--anchors and --public-key go together")
@@ -92,7 +95,7 @@ def verify(
         for finding in report.findings:
             click.echo(finding)
         click.echo(_summary(report))
-    exit_with(ERROR if report.findings else OK)
+    exit_with(ERROR if report.findings else UNREAD if report.unread else OK)
 
 
 @audit.command(
@@ -244,11 +247,14 @@ def _summary(report: "Report") -> str:
         parts.append(f"{report.archived} jobs read from the archive")
     if report.discarded:
         parts.append(f"{report.discarded} jobs discarded by retention, of which only the chain is left")
-    if report.unread:
-        parts.append(f"{report.unread} jobs archived and not read: say where with PHASELINE_ARCHIVE")
     if report.anchors is not None:
         held = f"up to seal {report.anchored_seal}" if report.anchored_seal else "none"
         parts.append(f"{report.anchors} anchors hold, {held}")
     count = len(report.findings) + report.more
-    parts.append(f"{count} findings" if count else "nothing is wrong")
+    verdict = "nothing is wrong in what was read" if report.unread else "nothing is wrong"
+    parts.append(f"{count} findings" if count else verdict)
+    if report.unread:
+        parts.append(
+            f"{report.unread} jobs are in an archive and COULD NOT BE VERIFIED: PHASELINE_ARCHIVE says where it is"
+        )
     return "; ".join(parts)

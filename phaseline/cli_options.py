@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from phaseline.settings import Settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-OK, ERROR, FAILED, CANCELLED, TIMEOUT, INTERRUPTED = 0, 1, 3, 4, 5, 130  # 2, usage, is click's own
+OK, ERROR, FAILED, CANCELLED, TIMEOUT, UNREAD, INTERRUPTED = 0, 1, 3, 4, 5, 6, 130  # 2, usage, is click's own
 EXIT_CODES = """\b
 Exit codes:
   0    done; when following: the job completed

@@ -91,7 +91,7 @@ function check(signal) {
   const run = async () => {
     button.disabled = true;
     fill(found);
-    const sums = { seals: 0, acts: 0, jobs: 0, events: 0, unsealed: 0, erased: 0, findings: 0 };
+    const sums = { seals: 0, acts: 0, jobs: 0, events: 0, unsealed: 0, erased: 0, unread: 0, findings: 0 };
     let cursor = null, oldest = null;
     try {
       do {
@@ -101,8 +101,10 @@ function check(signal) {
         cursor = part.next_cursor;
       } while (cursor && sums.findings < FINDINGS_SHOWN);
       const waits = sums.unsealed ? ` ${number(sums.unsealed)} not sealed yet, the oldest ${span(oldest)} old.` : "";
-      const verdict = sums.findings ? `${number(sums.findings)} findings, the first: ${found.firstChild.textContent}` : "nothing is wrong";
-      fill(status, badge(sums.findings ? "failed" : "completed"), ` ${counted(sums)}: ${verdict}.${waits}`);
+      const unread = sums.unread ? ` ${number(sums.unread)} archived jobs could not be verified: this gateway knows no archive.` : "";
+      const verdict = sums.findings ? `${number(sums.findings)} findings, the first: ${found.firstChild.textContent}` : `nothing is wrong${unread && " in what was read"}`;
+      const whole = sums.findings ? badge("failed") : unread ? h("b", "not whole") : badge("completed");
+      fill(status, whole, ` ${counted(sums)}: ${verdict}.${unread}${waits}`);
     } catch (failure) {
       if (!signal.aborted) say(status, failure.message);
     } finally {

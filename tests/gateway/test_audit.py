@@ -139,6 +139,23 @@ async def test_the_first_wrong_event_is_named_of_jobs_and_of_acts(gateway: Gatew
     assert done["findings"] == len(findings) == 6
 
 
+async def test_what_could_not_be_read_is_counted(gateway: Gateway, driver: Driver, log: Any):
+    job_id = await finished(driver)
+    await sealed(log)
+    assert (await checked(gateway))[1]["unread"] == 0
+    columns = "job_id, tenant, engine, status, last_seq, finished_at, at, place, start, length"
+    await tampered(
+        log,
+        f"INSERT INTO archived ({columns}) SELECT id, tenant, engine, status, last_seq, finished_at, finished_at, "
+        "'somewhere', 0, 9 FROM jobs WHERE id = :job",
+        "DELETE FROM jobs WHERE id = :job",
+        "DELETE FROM events WHERE job_id = :job",
+        job=job_id,
+    )
+    findings, done = await checked(gateway)
+    assert (findings, done["unread"], done["jobs"]) == ([], 1, 1)
+
+
 async def test_of_a_foreign_job_only_the_seal_is_named(gateway: Gateway, driver: Driver, log: Any):
     mine = await finished(driver)
     await a_key(log, "other")

@@ -1,5 +1,6 @@
 """The audit reads archived jobs like any other: what was changed there is named, and what was discarded leaves its chain."""
 
+import asyncio
 import gzip
 import json
 from collections.abc import Callable
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 
 from events import audit
+from events.acts_check import ActsTold
 from events.archive import ArchiveBroken
+from events.seal_log import Stored
 from phaseline import database
 from phaseline.settings import Settings
-from tests.retention.scene import Scene
+from tests.cli.program import in_process
+from tests.retention.scene import Scene, settings_in
 
 
 async def audited(settings: Settings) -> audit.Report:
@@ -33,6 +37,65 @@ async def test_archived_jobs_are_audited_where_they_are(scene: Scene) -> None:
     report = await audited(unnamed)
     assert report.findings == []
     assert (report.archived, report.unread) == (0, 5)
+
+
+async def test_what_nobody_could_read_is_told_and_has_an_exit_code_of_its_own(scene: Scene) -> None:
+    await scene.completed(1)
+    await scene.sweep()
+    where = settings_in(scene.settings)
+    run = await asyncio.to_thread(in_process, "audit", "verify", **where)
+    assert (run.code, run.out.rpartition("; ")[2]) == (0, "nothing is wrong\n")
+    del where["PHASELINE_ARCHIVE"]
+    run = await asyncio.to_thread(in_process, "audit", "verify", **where)
+    assert run.code == 6
+    assert "1 jobs are in an archive and COULD NOT BE VERIFIED: PHASELINE_ARCHIVE" in run.out
+    run = await asyncio.to_thread(in_process, "audit", "verify", "-o", "json", **where)
+    assert (run.code, json.loads(run.out)["unread"]) == (6, 1)
+
+
+@pytest.mark.parametrize("beside", [0, 2])
+async def test_a_job_is_not_made_away_with_as_archived(scene: Scene, beside: int) -> None:
+    """Where no archive is set, only the acts tell how many jobs went there."""
+    for number in range(beside):
+        await scene.completed(number, weeks_ago=5)
+    await scene.sweep()
+    unnamed = scene.settings.model_copy(update={"archive": ""})
+    job_id = await scene.completed(7)
+    await scene.sealer.seal()
+    assert (await audited(unnamed)).findings == []
+    columns = "job_id, tenant, engine, status, last_seq, finished_at, at, place, start, length"
+    await scene.tamper(
+        f"INSERT INTO archived ({columns}) SELECT id, tenant, engine, status, last_seq, finished_at, finished_at, "
+        "'somewhere', 0, 9 FROM jobs WHERE id = :job",
+        "DELETE FROM jobs WHERE id = :job",
+        "DELETE FROM events WHERE job_id = :job",
+        job=job_id,
+    )
+    report = await audited(unnamed)
+    [finding] = report.findings
+    assert finding.what == "missing"
+    assert f"{beside + 1} jobs of tenant default" in finding.detail
+    assert report.unread == beside + 1
+
+
+async def test_acts_passed_before_a_record_was_written_are_read_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass beside an audit: the record of a job is seen, and the act that tells of it came behind the audit's page."""
+    await scene.completed(1)
+    await scene.sweep()
+    take = ActsTold.take
+    missed = list[Stored]()
+
+    def misses_the_first_time(told: ActsTold, stored: Stored) -> None:
+        if stored in missed:
+            take(told, stored)
+        missed.append(stored)
+
+    monkeypatch.setattr(ActsTold, "take", misses_the_first_time)
+    report = await audited(scene.settings.model_copy(update={"archive": ""}))
+    assert (report.findings, report.unread) == ([], 1)
+    assert missed
 
 
 async def test_what_is_discarded_leaves_its_chain(scene: Scene) -> None:
