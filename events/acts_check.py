@@ -5,8 +5,12 @@ tells of, and for nothing more.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from events.catalog import Administered
+from events.clock import rfc3339
+from events.keys import ApiKey
 from events.retention import Archived
 from events.seal_check import Finding
 from events.seal_log import Stored
@@ -19,6 +23,7 @@ class ActsTold:
         self.first: int | None = None  # when the first one was, ms
         self.erased: set[str] = set()  # jobs
         self.discarded: set[str] = set()  # jobs
+        self._keys: dict[str, dict[str, Any]] = {}
         self._archived: Counter[str] = Counter()  # jobs, by tenant
         self._archived_events: Counter[str] = Counter()
 
@@ -34,6 +39,8 @@ class ActsTold:
                 self.erased.add(act.target)
             case "jobs_discarded":
                 self.discarded.update(act.changed.get("job_ids", ()))
+            case "key_created" | "key_revoked" | "key_recorded":
+                self._take_key(act, stored.envelope.tenant)
             case "jobs_archived":
                 self._archived[stored.envelope.tenant] += act.changed.get("jobs", 0)
                 self._archived_events[stored.envelope.tenant] += act.changed.get("events", 0)
@@ -52,6 +59,48 @@ class ActsTold:
                     f"{told[0]} with {told[1]}: jobs were made away with as archived"
                 )
                 yield Finding("missing", detail)
+
+    def keys_unlike(self, keys: Sequence[ApiKey]) -> Iterator[Finding]:
+        """Each key whose row is not what acts tell of it. The digest of its secret is held where an act tells that too."""
+        there = {key.id: _of_row(key) for key in keys}
+        for key_id, row in there.items():
+            told = self._keys.get(key_id)
+            if told is None or "scopes" not in told:
+                yield Finding("added", "no act tells that it was made", key_id=key_id)
+            else:
+                for name in told:
+                    if row[name] != told[name]:
+                        yield Finding("changed", _differing(name, row[name], told[name]), key_id=key_id)
+        for key_id in self._keys.keys() - there.keys():
+            yield Finding("missing", "acts tell of it, and its row is gone", key_id=key_id)
+
+    def _take_key(self, act: Administered, tenant: str) -> None:
+        """What was told first counts; that it is revoked, for ever."""
+        known = self._keys.setdefault(act.target, {"tenant": tenant, "revoked": False})
+        known["revoked"] |= act.act == "key_revoked" or bool(act.changed.get("revoked"))
+        for name in ("name", "scopes", "expires_at", "sha256") if act.act != "key_revoked" else ():
+            if name in act.changed:
+                known.setdefault(name, act.changed[name])
+
+
+def _of_row(key: ApiKey) -> dict[str, Any]:
+    expires = None if key.expires_at is None else rfc3339(key.expires_at)
+    said = {"tenant": key.tenant, "name": key.name, "scopes": list(key.scopes), "expires_at": expires}
+    return said | {"sha256": key.sha256.hex(), "revoked": key.revoked_at is not None}
+
+
+def _differing(name: str, row: Any, told: Any) -> str:
+    match name:
+        case "sha256":
+            return "its secret is another than the one it was made with"
+        case "revoked":
+            return (
+                "its row is revoked, and no act tells of that" if row else "it was revoked, and its row says it is not"
+            )
+        case "scopes":
+            return f"its scopes are {' '.join(row) or 'none'}, and acts tell of {' '.join(told)}"
+        case _:
+            return f"its {name} is {row or 'none'}, and acts tell of {told or 'none'}"
 
 
 class ArchivedCount:

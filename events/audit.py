@@ -4,13 +4,14 @@ Three streams in id order, merged: memory holds one job's wrong events, not the 
 only seals that were there at the start count, and their events were committed before them.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from events.acts import Acts
 from events.acts_check import ActsTold, ArchivedCount
 from events.catalog import ACT
+from events.keys import ApiKey
 from events.retention import Archived
 from events.seal import Range, Seal
 from events.seal_check import ChainCheck, Finding, JobCheck
@@ -35,6 +36,7 @@ class Report:
     acts: int = 0  # administrative ones
     events: int = 0
     seals: int = 0
+    keys: int = 0  # API keys, held against acts
     unsealed: int = 0
     erased: int = 0  # events whose payload was erased, as recorded
     untold: int = 0  # jobs with a record of an erasure that no act tells of: of before there were acts, or forged
@@ -118,13 +120,19 @@ class _Audit:
 
     async def _hold_records(self) -> None:
         """What no seal covers, against the acts, which were passed at another moment: where they differ, all are read again."""
-        if next(self._untold(), None) is not None:
+        keys = await self._log.keys()
+        if next(self._untold(keys), None) is not None:
             self._told = await self._acts()
         self.report.untold = len(self._erased - self._told.erased)
-        for finding in self._untold():
+        self.report.keys = len(keys)
+        found = list(self._untold(keys))
+        if any(finding.key_id for finding in found):  # not those of keys that were changed while acts were read
+            later = set(self._told.keys_unlike(await self._log.keys()))
+            found = [finding for finding in found if finding.key_id is None or finding in later]
+        for finding in found:
             self.report.add(finding)
 
-    def _untold(self) -> Iterator[Finding]:
+    def _untold(self, keys: Sequence[ApiKey]) -> Iterator[Finding]:
         first = self._told.first
         for job_id in sorted(self._erased - self._told.erased):
             if first is not None and self._ends.get(job_id, 0) > first:
@@ -133,6 +141,7 @@ class _Audit:
             detail = "its events are gone, and no act tells that retention discarded it"
             yield Finding("missing", detail, job_id, 1)
         yield from self._told.more_archived(self._archived)
+        yield from self._told.keys_unlike(keys)
 
     async def _acts(self) -> ActsTold:
         told = ActsTold()

@@ -22,7 +22,8 @@ class SqlKeys(SqlActs):
     async def add_key(self, key: ApiKey, by: By) -> None:
         values = {name: getattr(key, name) for name in ApiKey.__slots__} | {"scopes": " ".join(key.scopes)}
         expires = None if key.expires_at is None else rfc3339(key.expires_at)
-        made = by.did("key_created", key.id, name=key.name, scopes=list(key.scopes), expires_at=expires)
+        made = by.did("key_created", key.id, name=key.name, scopes=list(key.scopes), expires_at=expires,
+                      sha256=key.sha256.hex())  # fmt: skip
         async with self._acting() as acting:
             await acting.connection.execute(insert(t.api_keys).values(**values))
             await acting.record(key.tenant, made)

@@ -27,16 +27,19 @@ Lost = Mapping[
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something is not as it was sealed. `seq` is the first event it is about; `seal` the seal it was found by."""
+    """Something is not as it was sealed. `seq` is the first event it is about; `seal` the seal it was found by; `key_id` the
+    API key whose row differs from what acts tell."""
 
     what: What
     detail: str
     job_id: str | None = None
     seq: int | None = None
     seal: int | None = None
+    key_id: str | None = None
 
     def __str__(self) -> str:
         where = f"job {self.job_id}" if self.job_id else f"seal {self.seal}" if self.seal else "the log"
+        where = f"key {self.key_id}" if self.key_id else where
         at = f" event {self.seq}" if self.seq is not None else ""
         return f"{where}{at}: {self.what}: {self.detail}"
 

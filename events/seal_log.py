@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from events.keys import ApiKey
 from events.record import Recorded
 from events.retention import Archived
 from events.seal import Envelope, Range, Seal
@@ -103,6 +104,9 @@ class SealLog(Protocol):
 
     def erasures(self, job_id: str | None = None) -> AsyncIterator[Erasure]:
         """What was erased, by job id and sequence."""
+
+    async def keys(self) -> list[ApiKey]:
+        """All API keys, oldest first."""
 
     def stored(self, job_id: str | None = None) -> AsyncIterator[Stored]:
         """Every event by job id and sequence, in bounded pages."""

@@ -74,7 +74,8 @@ def verify(
     shape: Literal["text", "json"],
     **given: Any,
 ) -> None:
-    """Holds every stored event against its seal, and names each that was changed, removed, cut off, added or moved.
+    """Holds every stored event against its seal, and names each that was changed, removed, cut off, added or moved; and every
+    API key against the acts that tell of it.
 
     Reads only; servers may be up. What no seal covers yet is said, with its age. Without --anchors, somebody who owns the
     database could have computed everything anew; with them, nothing before the newest anchor. Archived jobs are read where
@@ -234,7 +235,9 @@ def _exported(events: int) -> None:
 
 
 def _summary(report: "Report") -> str:
-    parts = [f"{report.jobs} jobs, {report.acts} acts, {report.events} events, {report.seals} seals"]
+    parts = [
+        f"{report.jobs} jobs, {report.acts} acts, {report.events} events, {report.seals} seals, {report.keys} keys"
+    ]
     if report.oldest_unsealed_ms is not None:
         parts.append(
             f"{report.unsealed} events not sealed yet, the oldest {report.oldest_unsealed_ms / 1000:.1f} s old"

@@ -170,7 +170,9 @@ def _words(event: Event) -> str:
 
 def deed(event: Mapping[str, Any]) -> str:
     """What an administrative act did: its name, to what, and what it made of it."""
-    made = brief({name: value for name, value in event["changed"].items() if value not in (None, "")})
+    made = brief(
+        {name: value for name, value in event["changed"].items() if value not in (None, "") and name != "sha256"}
+    )
     return f"{event['act']} {event['target']}" + (f" ({made})" if made else "")
 
 

@@ -72,7 +72,7 @@ function actsTable(acts) {
 const target = (name) => (UUID.test(name) ? h("a.mono", { href: jobHref(name), title: name }, short(name)) : h("span.mono", name));
 
 function changes(changed) {
-  const said = Object.entries(changed ?? {}).filter(([, value]) => value !== null && value !== "");
+  const said = Object.entries(changed ?? {}).filter(([name, value]) => value !== null && value !== "" && name !== "sha256");
   return said.map(([name, value]) => `${words(name)} ${Array.isArray(value) ? value.join(" ") : typeof value === "object" ? JSON.stringify(value) : value}`).join(", ") || "–";
 }
 

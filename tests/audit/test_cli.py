@@ -34,7 +34,7 @@ async def test_verify_exits_0_when_nothing_is_wrong_and_says_what_is_not_sealed_
     await scene.sealer.seal()
     run = await audit("verify", *options)
     assert run.code == 0
-    assert run.out.endswith("1 seals; nothing is wrong\n")
+    assert run.out.endswith("1 seals, 0 keys; nothing is wrong\n")
 
 
 async def test_verify_exits_1_and_names_the_event(scene: Scene, options: list[str]) -> None:

@@ -48,10 +48,11 @@ async def test_a_key_made_and_revoked_is_two_events_with_actor_address_and_reaso
     revoked, created = await log.acts("acme", None, 10)
     assert (created.seq, created.type, created.attempt, created.tenant) == (1, "administered", 0, "acme")
     assert (created.actor, revoked.actor) == ("user:ada", "user:bob")
+    digest = (await log.find_keys([key_id]))[key_id].sha256.hex()
     assert created.act() == Administered(
         act="key_created",
         target=key_id,
-        changed={"name": "CI", "scopes": ["read"], "expires_at": "2030-03-17T17:46:40.000Z"},
+        changed={"name": "CI", "scopes": ["read"], "expires_at": "2030-03-17T17:46:40.000Z", "sha256": digest},
         address="203.0.113.9",
         reason="a new colleague",
     )
