@@ -12,7 +12,8 @@ import click
 from events.acts import ACTOR_CHARS_MAX, REASON_CHARS_MAX, By
 from events.clock import rfc3339
 from events.keys import DEFAULT_TENANT, NAME_CHARS_MAX, SCOPES, TENANT, ApiKey
-from phaseline.cli_options import Failure, both, closing, settings_of
+from events.webhooks import origin_of
+from phaseline.cli_options import Failure, both, closing, command, settings_of
 from phaseline.cli_server import ON_DATABASE, data_dir_option, database_url_option
 from phaseline.plain import plain
 
@@ -145,13 +146,21 @@ def list_(tenant: str | None, as_json: bool, **given: Any) -> None:
 @_database
 def revoke(key_id: str, actor: str, reason: str | None, **given: Any) -> None:
     """Makes a key good for nothing, for ever. Requests are refused and open streams closed within ten seconds. An
-    administrative act."""
+    administrative act. Schedules it made are the tenant's and go on: each is named, with what pauses it."""
     settings = settings_of(given)
     from phaseline import database
 
-    if not asyncio.run(database.revoke_key(settings, key_id, By(actor, None, reason))):
+    schedules = asyncio.run(database.revoke_key(settings, key_id, By(actor, None, reason)))
+    if schedules is None:
         raise Failure(f"there is no key {key_id}; `phaseline keys list` shows those there are")
     click.echo(f"key {key_id} is revoked")
+    if schedules:
+        click.echo(f"{len(schedules)} schedules it made in tenant {schedules[0].tenant} go on; each is paused by")
+    for it in schedules:
+        hook = it.job.get("webhook")
+        click.echo(
+            f"  {command('schedules', 'pause', it.name)}" + (plain(f"  # webhook to {origin_of(hook)}") if hook else "")
+        )
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:

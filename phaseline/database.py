@@ -29,6 +29,7 @@ from events.log_sqlite import SqliteLog, sqlite_engine
 from events.postgres_line import DRIVER_FAILURES, asyncpg_url, unreachable
 from events.postgres_sql import BEGIN_EPOCH
 from events.record import Recorded
+from events.schedules import Schedule
 from events.webhooks import Endpoint, new_secret
 from phaseline import archives
 from phaseline.settings import Settings
@@ -162,10 +163,14 @@ async def list_keys(settings: Settings, tenant: str | None) -> list[ApiKey]:
         return await log.keys(tenant)
 
 
-async def revoke_key(settings: Settings, key_id: str, by: By) -> bool:
-    """Makes a key good for nothing; False when there is none of this id."""
+async def revoke_key(settings: Settings, key_id: str, by: By) -> list[Schedule] | None:
+    """Makes a key good for nothing; None when there is none of this id. Returns the schedules it made that go on: they are
+    the tenant's."""
     async with opened(settings) as log:
-        return await log.revoke_key(key_id, by)
+        if not await log.revoke_key(key_id, by):
+            return None
+        key = (await log.find_keys([key_id]))[key_id]
+        return [it for it in await log.schedules(key.tenant) if it.created_by == f"key:{key_id}" and not it.paused]
 
 
 async def hold(settings: Settings, job_id: str, *, held: bool, actor: str, reason: str) -> None:

@@ -1,11 +1,15 @@
 """API keys from the command line, and what a server that has one asks of everybody."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+from events.schedules import Schedule, ScheduleAct
+from phaseline import database
+from phaseline.settings import Settings
 from tests.cli.program import in_process, phaseline
 from tests.ports import free_port
 
@@ -34,6 +38,30 @@ def test_a_key_is_shown_once_listed_without_its_secret_and_revoked(data_dir: str
     assert "revoked 20" in phaseline("keys", "list", "--data-dir", data_dir).out
     missing = phaseline("keys", "revoke", "0" * 16, "--data-dir", data_dir)
     assert (missing.code, "there is no key" in missing.err) == (1, True)
+
+
+def test_revoking_a_key_names_the_schedules_it_made_which_go_on(data_dir: str):
+    keys = [create(data_dir, "--tenant", "acme", "--scope", "admin").split("_")[1] for _ in range(2)]
+    mine, others = (f"key:{key}" for key in keys)
+    made = {"nightly": (mine, 1), "hourly": (mine, 2), "asleep": (mine, None), "theirs": (others, 1)}
+
+    async def make() -> None:
+        async with database.opened(Settings(data_dir=Path(data_dir), database_url=None)) as log:
+            for name, (actor, next_at) in made.items():
+                job = {"engine": "countdown", "params": {}} | (
+                    {"webhook": "https://a.example/x"} if name == "hourly" else {}
+                )
+                it = Schedule(name, "acme", name, "0 6 * * *", "UTC", "last", 10, job, 1, actor, next_at)
+                assert await log.add_schedule(it, ScheduleAct("created", 1, actor)) == "made"
+
+    asyncio.run(make())
+    for _ in range(2):  # also when it was revoked before
+        first, told, *pauses = phaseline("keys", "revoke", keys[0], "--data-dir", data_dir).out.splitlines()
+        assert (first, told.startswith("2 schedules")) == (f"key {keys[0]} is revoked", True)
+        assert [line.partition("schedules ")[2] for line in pauses] == [
+            "pause hourly  # webhook to https://a.example", "pause nightly",
+        ]  # fmt: skip
+    assert len(phaseline("keys", "revoke", keys[1], "--data-dir", data_dir).out.splitlines()) == 3
 
 
 @pytest.mark.parametrize(
