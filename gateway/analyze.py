@@ -4,23 +4,27 @@ from aiohttp import web
 
 from events.log import JobRow
 from events.values import encode
-from gateway.bodies import asked, read_object
+from gateway.bodies import asked, checked, read_object
 from gateway.deps import ENGINES
 from gateway.jobs import answer, row_of, show_document
 from gateway.queries import Query
+from gateway.schemas import Hooked
 from gateway.submissions import Draft, How, accept, replayed
+from gateway.webhooks import allowed_webhook
 
 ENGINE = "fpl"
 
 
 async def create(request: web.Request) -> web.Response:
-    """`POST /api/v1/analyze`: the body is the engine's params."""
+    """`POST /api/v1/analyze`: the body is the engine's params, which have no `webhook`, and may say `webhook`."""
     plain = await read_object(request)
     ask = asked(request, plain)
     if row := await replayed(request, ask):
         return _made(row, "replayed")
+    beside = checked(Hooked, {name: plain.pop(name) for name in Hooked.model_fields if name in plain})
+    webhook = await allowed_webhook(request, beside.webhook)
     engine = await request.app[ENGINES].get(ENGINE)
-    return _made(*await accept(request, engine, Draft(params=plain, params_root=""), ask))
+    return _made(*await accept(request, engine, Draft(params=plain, params_root="", webhook=webhook), ask))
 
 
 async def show(request: web.Request) -> web.StreamResponse:

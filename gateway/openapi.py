@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from events.acts import REASON_CHARS_MAX
+from events.webhook_url import URL_CHARS_MAX
 from gateway import answers as a
 from gateway.access import EVENT_STREAM
 from gateway.bodies import KEY_CHARS_MAX
@@ -233,7 +234,7 @@ ROUTES = (
     Route("GET /api/v1/stream", "WebSocket, many jobs and the feed on one.", SOCKET, fails=(403, 426)),
     Route(
         "POST /api/v1/analyze",
-        "Makes a job of the engine `fpl`; the body is its params.",
+        "Makes a job of the engine `fpl`; the body is its params, and may have a `webhook`.",
         _ok("Accepted.", model(a.AnalysisMade), 202),
         (KEY,),
         "AnalysisParams",
@@ -421,7 +422,10 @@ class Description:
                 "type": "object",
                 "description": "The params of the engine `fpl`: see `GET /api/v1/engines`.",
                 "required": ["team_id"],
-                "properties": {"team_id": {"type": "integer", "minimum": 1}},
+                "properties": {
+                    "team_id": {"type": "integer", "minimum": 1},
+                    "webhook": {"type": ["string", "null"], "minLength": 1, "maxLength": URL_CHARS_MAX},
+                },
             },
         }
 

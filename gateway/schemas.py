@@ -18,6 +18,7 @@ Seconds = Annotated[float, Field(gt=0, le=SECONDS_MAX)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 UniqueKey = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+WebhookUrl = Annotated[str, StringConstraints(min_length=1, max_length=URL_CHARS_MAX)]
 
 
 def _when(text: Any) -> int:
@@ -61,7 +62,7 @@ class JobTemplate(Body):
     tags: Annotated[list[Tag], Field(max_length=20)] = []
     unique_key: UniqueKey | None = None
     unique_mode: UniqueMode | None = None
-    webhook: Annotated[str, StringConstraints(min_length=1, max_length=URL_CHARS_MAX)] | None = None
+    webhook: WebhookUrl | None = None
     concurrency: ConcurrencyLimit | None = None
 
 
@@ -69,6 +70,12 @@ class NewJob(JobTemplate):
     """`POST /api/v1/jobs`."""
 
     not_before: When | None = None
+
+
+class Hooked(Body):
+    """What `POST /api/v1/analyze` takes beside the engine's params."""
+
+    webhook: WebhookUrl | None = None
 
 
 class CancelBody(Body):

@@ -34,15 +34,35 @@ def a_job(webhook: Any) -> dict[str, Any]:
 )
 async def test_a_url_no_webhook_may_go_to_is_refused_by_name_and_makes_no_job(gateway: Gateway, url: Any):
     await sign(gateway)
-    refused = await gateway.post("/api/v1/jobs", a_job(url))
-    assert (refused.status, [one["field"] for one in refused.json["errors"]]) == (422, ["webhook"])
+    for path, body in (("jobs", a_job(url)), ("analyze", {"team_id": 7, "webhook": url})):
+        refused = await gateway.post(f"/api/v1/{path}", body)
+        assert (refused.status, [one["field"] for one in refused.json["errors"]]) == (422, ["webhook"])
     assert (await gateway.get("/api/v1/jobs")).json["jobs"] == []
 
 
 async def test_without_a_secret_to_sign_with_no_job_may_name_one(gateway: Gateway):
-    refused = await gateway.post("/api/v1/jobs", a_job(URL))
-    assert (refused.status, refused.json["errors"][0]["field"]) == (422, "webhook")
-    assert "phaseline webhooks set" in refused.json["detail"]
+    for path, body in (("jobs", a_job(URL)), ("analyze", {"team_id": 7, "webhook": URL})):
+        refused = await gateway.post(f"/api/v1/{path}", body)
+        assert (refused.status, refused.json["errors"][0]["field"]) == (422, "webhook")
+        assert "phaseline webhooks set" in refused.json["detail"]
+
+
+async def test_an_analysis_owes_a_webhook_as_any_job(gateway: Gateway):
+    await sign(gateway)
+    body, key = {"team_id": 7, "webhook": "HTTPS://Example.com"}, {"Idempotency-Key": "weekly"}
+    made = await gateway.post("/api/v1/analyze", body, headers=key)
+    job_id = made.json["analysis_id"]
+    assert made.json == {"analysis_id": job_id, "status": "queued", "stream_url": f"/api/v1/analyze/{job_id}/stream"}
+    job = (await gateway.get(f"/api/v1/jobs/{job_id}")).json
+    assert (job["webhook"], "webhook" in job["params"]) == ("https://example.com/", False)
+    assert (await gateway.post("/api/v1/analyze", body, headers=key)).json["analysis_id"] == job_id
+    other = await gateway.post("/api/v1/analyze", {"team_id": 7}, headers=key)  # the webhook is of what was asked
+    assert other.status == 422
+    await gateway.post(f"/api/v1/jobs/{job_id}/cancel", {})
+    [owed] = (await gateway.get(f"/api/v1/jobs/{job_id}/deliveries")).json["deliveries"]
+    assert owed["state"] == "pending"
+    plain = (await gateway.post("/api/v1/analyze", {"team_id": 7, "webhook": None})).json["analysis_id"]
+    assert "webhook" not in (await gateway.get(f"/api/v1/jobs/{plain}")).json
 
 
 async def test_what_a_job_owes_is_shown_as_described(gateway: Gateway):
