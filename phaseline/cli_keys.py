@@ -1,18 +1,17 @@
 """Commands for API keys. They work on the database itself, as `phaseline db` does: who may reach that may make keys."""
 
 import asyncio
-import getpass
 import json
-import os
 from dataclasses import fields
 from typing import Any
 
 import click
 
-from events.acts import ACTOR_CHARS_MAX, REASON_CHARS_MAX, By
+from events.acts import By
 from events.clock import rfc3339
 from events.keys import DEFAULT_TENANT, NAME_CHARS_MAX, SCOPES, TENANT, ApiKey
 from events.webhooks import origin_of
+from phaseline.cli_acts import who_and_why
 from phaseline.cli_options import Failure, both, closing, command, settings_of
 from phaseline.cli_server import ON_DATABASE, data_dir_option, database_url_option
 from phaseline.plain import plain
@@ -21,35 +20,6 @@ _CODES = "\b\nExit codes: 0 done, 1 error, 2 usage.\n"
 _database = both(database_url_option, data_dir_option)
 
 
-def _said(value: str | None, most: int) -> str | None:
-    if value is not None and not (0 < len(value) <= most and value.isprintable()):
-        raise click.BadParameter(f"1 to {most} printable characters")
-    return value
-
-
-def _system_user() -> str:
-    try:
-        return f"user:{getpass.getuser()}"
-    except (OSError, KeyError):  # no name is known here for whoever runs this
-        return f"user:{os.getuid()}"
-
-
-# Who does it and why, for the act that tells of it.
-who_and_why = both(
-    click.option(
-        "--by",
-        "actor",
-        default=_system_user,
-        callback=lambda _, __, value: _said(value, ACTOR_CHARS_MAX),
-        show_default="user:, and who runs this",
-        help="Who, as in events.",
-    ),
-    click.option(
-        "--reason",
-        callback=lambda _, __, value: _said(value, REASON_CHARS_MAX),
-        help="Why, for whoever reads the audit.",
-    ),
-)
 _as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
 
 

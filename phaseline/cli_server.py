@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from phaseline import cli_acts
 from phaseline.cli_options import ERROR, OK, Failure, both, closing, exit_with, settings_of, styled
 
 data_dir_option = click.option(
@@ -104,19 +105,21 @@ def migrate(**given: Any) -> None:
     click.echo("the schema is up to date")
 
 
-@db.command(epilog=closing(f"phaseline db restored {_ON_SERVERS}"))
+@db.command(epilog=closing(f"phaseline db restored --reason 'the backup of 03:00' {_ON_SERVERS}"))
+@cli_acts.who_and_why
 @both(database_url_option, _rabbitmq_url, data_dir_option)
-def restored(**given: Any) -> None:
+def restored(actor: str, reason: str | None, **given: Any) -> None:
     """Says that the log was restored from a backup, or failed over to a replica that lagged behind.
 
     What came after the backup is gone, and its sequences will be used again: the log gets a new epoch, viewers are sent
     away and told with `reset` to drop what they have, and the RabbitMQ stream is made anew from the log. Gateways and
-    workers may be running; `phaseline up` may not.
+    workers may be running; `phaseline up` may not. An administrative act, in every tenant's audit.
     """
     settings = settings_of(given)
+    from events.acts import By
     from phaseline import compose
 
-    click.echo(f"the log's epoch is {compose.db_restored(settings)} now")
+    click.echo(f"the log's epoch is {compose.db_restored(settings, By(actor, None, reason))} now")
 
 
 @db.command(

@@ -9,7 +9,8 @@ import click
 from events.acts import By
 from events.clock import rfc3339
 from events.keys import DEFAULT_TENANT
-from phaseline.cli_keys import tenant_name, who_and_why
+from phaseline.cli_acts import who_and_why
+from phaseline.cli_keys import tenant_name
 from phaseline.cli_options import Failure, both, closing, settings_of
 from phaseline.cli_server import ON_DATABASE, data_dir_option, database_url_option
 

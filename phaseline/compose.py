@@ -54,16 +54,16 @@ def db_migrate(settings: Settings) -> None:
     asyncio.run(waiting_for_database(lambda: database.migrate(settings)))
 
 
-def db_restored(settings: Settings) -> str:
+def db_restored(settings: Settings, by: By) -> str:
     """Begins a new epoch of a log that was restored from a backup and has it copied again; returns the epoch. Processes
     on it may be running, but for `phaseline up`."""
     arm(settings)
     with _only_one(settings):
-        return asyncio.run(_restored(settings))
+        return asyncio.run(_restored(settings, by))
 
 
-async def _restored(settings: Settings) -> str:
-    epoch = await database.begin_epoch(settings)
+async def _restored(settings: Settings, by: By) -> str:
+    epoch = await database.begin_epoch(settings, by)
     if settings.rabbitmq_url:
         # It holds what the log has lost. Whoever leads finds it missing and makes it anew, from the start.
         bus = make_rabbit(settings, settings.rabbitmq_url)

@@ -4,16 +4,17 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from sqlalchemy import Connection, case, text, update
+from sqlalchemy import Connection, case, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from events import crash_points, tables
-from events.acts import By
+from events.acts import By, act_id, recorded_act
 from events.archive import Archive
 from events.batch import job_row
 from events.catalog import Submitted
@@ -21,7 +22,7 @@ from events.clock import Clock
 from events.errors import LogUnavailable, PhaselineError, UnknownJob
 from events.holds import HoldAct
 from events.job import fold
-from events.keys import ApiKey, Scope, draw
+from events.keys import DEFAULT_TENANT, ApiKey, Scope, draw
 from events.log import JobRow, Log, differing
 from events.log_archived import WithArchive
 from events.log_postgres import PostgresLog
@@ -32,6 +33,7 @@ from events.record import Recorded
 from events.schedules import Schedule
 from events.webhooks import Endpoint, new_secret
 from phaseline import archives
+from phaseline.records import tell
 from phaseline.settings import Settings
 
 EPOCH_WAIT_S = 10  # a restore's command waits this long for the transactions under way
@@ -104,14 +106,16 @@ async def on_connection(settings: Settings, work: Callable[[Connection], T]) -> 
         await engine.dispose()
 
 
-async def begin_epoch(settings: Settings) -> str:
-    """Begins another lineage of the log and returns its epoch. Waits for appends under way; none is of both.
+async def begin_epoch(settings: Settings, by: By | None = None) -> str:
+    """Begins another lineage of the log and returns its epoch. Waits for appends under way; none is of both. The audit of each
+    tenant tells that `by` did it, in the same transaction.
 
     Raises `WrongRevision`, `LogUnavailable`."""
     log = make_log(settings)
     try:
         await log.open()
-        await on_connection(settings, _raise_epoch)
+        _, at = await log.act_place()
+        await on_connection(settings, partial(_raise_epoch, by, at))
         await log.open()
     except DBAPIError as failure:
         raise LogUnavailable(f"the epoch could not be raised, try again: {failure.orig}") from failure
@@ -121,17 +125,30 @@ async def begin_epoch(settings: Settings) -> str:
         await log.close()
 
 
-def _raise_epoch(connection: Connection) -> None:
+def _raise_epoch(by: By | None, at: int, connection: Connection) -> None:
     # Above any epoch of a younger log this one replaces, so that cursors into that one go on here.
     minute = Clock().now_ms() // 60_000
     higher = case((tables.log.c.epoch < minute, minute), else_=tables.log.c.epoch + 1)
     with connection.begin():
+        tenants = _tenants(connection) if by else ()  # before anybody has to wait
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"SET LOCAL lock_timeout = '{EPOCH_WAIT_S}s'"))
             connection.execute(text(BEGIN_EPOCH))
-        connection.execute(update(tables.log).values(epoch=higher, lineage=secrets.token_hex(4)))
+        began = update(tables.log).values(epoch=higher, lineage=secrets.token_hex(4))
+        epoch, lineage = connection.execute(began.returning(tables.log.c.epoch, tables.log.c.lineage)).one()
+        told = (
+            [(tenant, by.did("log_restored", tenant, epoch=f"{epoch}-{lineage}")) for tenant in tenants] if by else []
+        )
+        for tenant, deed in told:
+            tell(connection, recorded_act(act_id(at), at, tenant, deed))
         crash_points.reached("epoch.before_commit")
     crash_points.reached("epoch.committed")
+
+
+def _tenants(connection: Connection) -> list[str]:
+    """Everybody with a job, a key or an act, and the one there always is."""
+    named = (select(table.c.tenant) for table in (tables.api_keys, tables.acts, tables.archived))
+    return sorted({DEFAULT_TENANT, *connection.scalars(select(tables.jobs.c.tenant).union(*named))})
 
 
 @asynccontextmanager

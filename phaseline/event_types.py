@@ -246,6 +246,7 @@ ActName = Literal[
     "job_unpinned",
     "jobs_archived",
     "jobs_discarded",
+    "log_restored",
 ]
 
 
