@@ -33,7 +33,14 @@ from events.seal_log import Stored
 from events.values import decode, encode
 
 FORMAT = "phaseline job 1"
+# What is read comes from outside: each of these holds whatever somebody put there. The archiver writes nothing beyond them.
+JOB_BYTES_MAX = 4 * 1024**3  # unpacked
+EVENT_BYTES_MAX = 4 * 1024 * 1024  # of a line: an event's data are at most 1 MiB, and twice that as text within text
 LINE_BYTES_MAX = 256 * 1024 * 1024  # a value of the largest result there may be, in base64, is less
+VALUES_MAX = JOB_BYTES_MAX // (256 * 1024)  # no smaller value is stored apart
+EVENTS_BEYOND = 1000  # more than there should be: so that an audit names what was added
+KEPT_BYTES_MAX = 8 * 1024**3  # of all jobs kept unpacked, but for one
+PIECE_BYTES = 1024 * 1024
 FETCHES_MAX = 4  # at once
 FETCH_S = 60.0
 OPEN_MAX = 16  # jobs kept unpacked in files of this machine
@@ -71,15 +78,21 @@ class ArchiveStore(Protocol):
         """Writes a part of an object, or all from `start` on, into a file."""
 
 
+class JobTooLarge(Exception):
+    """A job over `JOB_BYTES_MAX`: nobody would read it back."""
+
+
 # ---- writing ----------------------------------------------------------------------------------------------------
 
 
 class MemberWriter:
-    """One job's member at the end of a file. Used from one thread at a time; `close` ends it."""
+    """One job's member at the end of a file. Used from one thread at a time; `close` ends it, `undo` leaves nothing of it. All
+    but those raise `JobTooLarge`."""
 
     def __init__(self, file: IO[bytes], due: Due, events: int) -> None:
         self.start = file.tell()
         self._file = file
+        self._left = JOB_BYTES_MAX
         # No time and no name in its header: the same job is the same bytes.
         self._gzip = gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0)
         self._write({"format": FORMAT, **asdict(due), "events": events})
@@ -100,8 +113,18 @@ class MemberWriter:
         self._gzip.close()
         return self._file.tell() - self.start
 
+    def undo(self) -> None:
+        """The file is as it was before."""
+        self._gzip.close()
+        self._file.seek(self.start)
+        self._file.truncate()
+
     def _write(self, line: dict[str, Any]) -> None:
-        self._gzip.write(encode(line) + b"\n")
+        text = encode(line) + b"\n"
+        self._left -= len(text)
+        if self._left < 0:
+            raise JobTooLarge
+        self._gzip.write(text)
 
 
 def week_of(job_id: str) -> int:
@@ -161,6 +184,7 @@ class Unpacked:
         self._descriptor = descriptor
         self._ends = ends  # of the head line and of each event's
         self._values = values  # first byte and end
+        self.bytes = os.fstat(descriptor).st_size
         weakref.finalize(self, os.close, descriptor)
 
     @property
@@ -233,26 +257,45 @@ class Unpacked:
             self.value(sha256)
 
 
-def unpack(member: IO[bytes]) -> Unpacked:
-    """Reads a member through. Raises `ArchiveBroken`."""
+def unpack(member: IO[bytes], events: int) -> Unpacked:
+    """Reads a member through, of a job with so many events. Raises `ArchiveBroken`, and stops there, when it holds more than any
+    job may: a few KiB of gzip can be as many GiB."""
     ends, values = array("q"), dict[str, tuple[int, int]]()
     with tempfile.TemporaryFile() as file:
-        end = 0
         try:
             with gzip.GzipFile(fileobj=member) as lines:
-                while line := lines.readline(LINE_BYTES_MAX):
-                    file.write(line)
-                    start, end = end, end + len(line)
-                    if line.startswith(_VALUE):
-                        values[decode(line[:96].partition(b',"body"')[0] + b"}")["sha256"]] = start, end
+                for head, start, end in _copied(lines, file):
+                    if head.startswith(_VALUE):
+                        values[decode(head.partition(b',"body"')[0] + b"}")["sha256"]] = start, end
                     else:
                         ends.append(end)
+                    if len(ends) > 1 + events + EVENTS_BEYOND or len(values) > VALUES_MAX:
+                        raise ValueError("it has more lines than a job")
         except (OSError, EOFError, ValueError, zlib.error) as broken:
             raise ArchiveBroken(f"an archived job cannot be read: {broken}") from broken
         if not ends:
             raise ArchiveBroken("an archived job cannot be read: it is empty")
         file.flush()
         return Unpacked(os.dup(file.fileno()), ends, values)
+
+
+def _copied(lines: gzip.GzipFile, file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """Each line, once it is copied: how it begins, its first byte and its end. What is held in memory is one piece of it."""
+    end = 0
+    while piece := lines.readline(PIECE_BYTES):
+        head, start = piece[:96], end
+        most = LINE_BYTES_MAX if head.startswith(_VALUE) else EVENT_BYTES_MAX
+        while True:
+            end += len(piece)
+            if end > JOB_BYTES_MAX or end - start > most:
+                raise ValueError("it is larger unpacked than a job may be")
+            file.write(piece)
+            if piece.endswith(b"\n"):
+                break
+            piece = lines.readline(PIECE_BYTES)
+            if not piece:
+                raise EOFError("a line breaks off")
+        yield head, start, end
 
 
 class _Kept:
@@ -276,12 +319,20 @@ class Archive:
         key = one.job_id, one.place, one.start
         kept = self._kept.setdefault(key, _Kept())
         self._kept.move_to_end(key)
-        while len(self._kept) > OPEN_MAX:
-            self._kept.popitem(last=False)
+        self._drop_old()
         async with kept.turn:
             if kept.unpacked is None:
                 kept.unpacked = await self._fetch(one)
+            self._drop_old()
             return kept.unpacked
+
+    def _drop_old(self) -> None:
+        while len(self._kept) > OPEN_MAX or (len(self._kept) > 1 and self._bytes > KEPT_BYTES_MAX):
+            self._kept.popitem(last=False)
+
+    @property
+    def _bytes(self) -> int:
+        return sum(kept.unpacked.bytes for kept in self._kept.values() if kept.unpacked is not None)
 
     async def _fetch(self, one: Archived) -> Unpacked:
         if one.place is None:
@@ -291,7 +342,7 @@ class Archive:
                 with tempfile.TemporaryFile() as member:
                     await self._store.fetch(one.place, one.start, one.length, member)
                     member.seek(0)
-                    unpacked = await asyncio.to_thread(unpack, member)
+                    unpacked = await asyncio.to_thread(unpack, member, one.last_seq)
         except TimeoutError:
             raise ArchiveUnavailable from None
         unpacked.hold(one)

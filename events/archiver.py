@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from events import crash_points
-from events.archive import PART, ArchiveStore, ArchiveUnavailable, MemberWriter, is_ours, object_of, put_object, week_of
+from events.archive import (
+    JOB_BYTES_MAX,
+    PART,
+    ArchiveStore,
+    ArchiveUnavailable,
+    JobTooLarge,
+    MemberWriter,
+    is_ours,
+    object_of,
+    put_object,
+    week_of,
+)  # fmt: skip
 from events.clock import Clock, monotonic, rfc3339
 from events.errors import Unavailable
 from events.log import FEED_BYTES_MAX, Log
@@ -129,19 +140,23 @@ class Archiver:
 
     async def _take_out(self, jobs: list[Due], heads: Mapping[str, bytes], done: Pass) -> None:
         """A few jobs at a time, until all of them went."""
+        erased = {one.job_id for one in jobs if one.erased}
         while jobs:
             if self._store is None:
-                went = [gone_to(one, None, 0, 0) for one in jobs]
+                went, looked = [gone_to(one, None, 0, 0) for one in jobs], len(jobs)
             else:
                 begun = monotonic()
                 with tempfile.TemporaryDirectory(prefix="phaseline-archive-") as folder:
-                    went = await self._write(self._store, Path(folder), jobs, heads, done)
+                    went, looked = await self._write(self._store, Path(folder), jobs, heads, done)
                 crash_points.reached("retention.written")
                 if monotonic() - begun > LEFT_S / 2:
                     raise ArchiveUnavailable(
                         "the archive took too long: what was put there may be removed as left over"
                     )
-            gone = await self._source.put_archived(went, {one.job_id for one in jobs if one.erased})
+            jobs = jobs[looked:]
+            if not went:
+                continue
+            gone = await self._source.put_archived(went, erased)
             crash_points.reached("retention.taken_out")
             done.jobs += len(gone)
             done.events += sum(one.last_seq for one in went if one.job_id in gone)
@@ -150,19 +165,27 @@ class Archiver:
                 if one.job_id in gone:
                     _log.info("job %s: retention %s it", one.job_id, "archived" if one.place else "discarded",
                               extra={"job_id": one.job_id})  # fmt: skip
-            jobs = jobs[len(went) :]
 
     async def _write(
         self, store: ArchiveStore, folder: Path, jobs: Sequence[Due], heads: Mapping[str, bytes], done: Pass
-    ) -> list[Archived]:
-        """Makes an object of the first of these jobs, as many as fit, and reads it back."""
-        path, members = folder / "object", list[tuple[Due, int, int]]()
+    ) -> tuple[list[Archived], int]:
+        """Makes an object of the first of these jobs, as many as fit, and reads it back. Returns those in it, and how many were
+        looked at: one that is too large for any archive stays."""
+        path, members, looked = folder / "object", list[tuple[Due, int, int]](), 0
         with path.open("w+b") as file:
             for one in jobs:
-                start, length = await self._member(file, one)
+                looked += 1
+                try:
+                    start, length = await self._member(file, one)
+                except JobTooLarge:
+                    _log.warning("job %s is too large for an archive and stays: over %d GiB", one.job_id,
+                                 JOB_BYTES_MAX >> 30, extra={"job_id": one.job_id})  # fmt: skip
+                    continue
                 members.append((one, start, length))
                 if file.tell() >= OBJECT_BYTES:
                     break
+        if not members:
+            return [], looked
         jobs_in_it = [
             {**asdict(one), "finished_at": rfc3339(one.finished_at), "head": heads[one.job_id].hex(), "start": start,
              "length": length}
@@ -171,10 +194,18 @@ class Archiver:
         name = await put_object(store, self._source.epoch, path, jobs_in_it)
         done.objects += 1
         done.bytes += path.stat().st_size
-        return [gone_to(one, name, start, length) for one, start, length in members]
+        return [gone_to(one, name, start, length) for one, start, length in members], looked
 
     async def _member(self, file: IO[bytes], one: Due) -> tuple[int, int]:
         member = MemberWriter(file, one, one.last_seq)
+        try:
+            await self._fill(member, one)
+        except JobTooLarge:
+            await asyncio.to_thread(member.undo)
+            raise
+        return member.start, await asyncio.to_thread(member.close)
+
+    async def _fill(self, member: MemberWriter, one: Due) -> None:
         page: list[Stored] = []
         size = 0
         async for stored in self._source.stored(one.job_id):
@@ -188,4 +219,3 @@ class Archiver:
             body = await self._source.artifact(one.job_id, sha256)
             if body is not None:
                 await asyncio.to_thread(member.value, sha256, body)
-        return member.start, await asyncio.to_thread(member.close)

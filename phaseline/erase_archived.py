@@ -136,7 +136,7 @@ def _copy(source: IO[bytes], target: IO[bytes], one: Archived) -> None:
     with tempfile.TemporaryFile() as member:
         member.write(source.read(one.length))
         member.seek(0)
-        unpack(member)  # a member that is broken is not carried over as if it were whole
+        unpack(member, one.last_seq)  # a member that is broken is not carried over as if it were whole
         member.seek(0)
         shutil.copyfileobj(member, target)
 

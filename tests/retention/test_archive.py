@@ -3,17 +3,20 @@
 import asyncio
 import gzip
 import hashlib
+import io
 import json
 import os
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
 import pytest
 
+from events import archive, audit
 from events.acts import By
-from events.archive import ArchiveBroken, ArchiveUnavailable
+from events.archive import ArchiveBroken, ArchiveUnavailable, unpack
 from events.errors import JobArchived, PhaselineError
 from events.holds import HoldAct, is_held
 from events.log import Head
@@ -256,6 +259,69 @@ async def refusal_of(call: Awaitable[None]) -> PhaselineError | None:
     except PhaselineError as refusal:
         return refusal
     return None
+
+
+class Endless(io.RawIOBase):
+    """Gzip that never ends: who reads it through never comes back, and has no room left."""
+
+    def __init__(self, line: bytes, first: bytes = b"") -> None:
+        self._packer = zlib.compressobj(1, wbits=31)
+        self._ready = self._packer.compress(first)
+        self._line = line
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            self._ready = self._packer.compress(self._line)
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [
+        (b"\n" * 65536, b""),
+        (b"x" * 65536, b""),
+        (b'{"seq":1,"data":"' + b"x" * 65536 + b'"}\n', b""),
+        (b"A" * 65536, b'{"sha256":"00","body":"'),
+        (b'{"sha256":"00","body":"' + b"A" * 65536 + b'"}\n', b'{"format":"phaseline job 1"}\n'),
+    ],
+)
+def test_a_member_that_never_ends_is_read_up_to_a_bound(
+    monkeypatch: pytest.MonkeyPatch, line: bytes, first: bytes
+) -> None:
+    monkeypatch.setattr(archive, "LINE_BYTES_MAX", 8 << 20)
+    monkeypatch.setattr(archive, "JOB_BYTES_MAX", 16 << 20)
+    with pytest.raises(ArchiveBroken):
+        unpack(io.BufferedReader(Endless(line, first)), 5)
+
+
+async def test_a_bomb_in_the_archive_is_no_job_and_the_audit_names_it(scene: Scene) -> None:
+    job_id = await scene.completed(1, weeks_ago=5)
+    await scene.sweep()
+    [path] = scene.folder.glob("*/w*/*.ndjson.gz")
+    path.write_bytes(gzip.compress(b"\n" * (64 << 20)))
+    await scene.tamper("UPDATE archived SET length = :length", length=path.stat().st_size)
+    async with database.opened(scene.settings) as log, asyncio.timeout(30):
+        with pytest.raises(ArchiveBroken, match="more lines than a job"):
+            await log.read(job_id, 0)
+        assert [finding.job_id for finding in (await audit.verify(log)).findings] == [job_id]
+
+
+async def test_a_job_too_large_to_be_read_back_stays_and_holds_up_no_other(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, large, last = [await scene.completed(n, large=LARGE if n == 1 else b"") for n in range(3)]
+    monkeypatch.setattr(archive, "JOB_BYTES_MAX", len(LARGE))
+    before = await scene.streams(first, large, last)
+    assert (await scene.sweep()).jobs == 2
+    assert (await scene.sweep()).jobs == 0  # alone it is no object
+    assert set(await scene.log.archived([first, large, last])) == {first, last}
+    assert await scene.streams(first, large, last) == before
+    assert await scene.findings() == []
 
 
 async def test_of_a_cut_or_foreign_member_nothing_is_told(scene: Scene) -> None:
