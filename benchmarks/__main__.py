@@ -18,7 +18,7 @@ from pathlib import Path
 import aiormq
 import asyncpg
 
-from benchmarks import costs, dispatch, guards, streams
+from benchmarks import costs, dispatch, guards, streams, webhooks
 from benchmarks.bench import Bench, Row
 from benchmarks.measure import Results
 from benchmarks.report import Report, machine
@@ -43,6 +43,7 @@ ROWS: tuple[Row, ...] = (
     streams.Crowded("viewers", "idle viewers of one gateway"),
     costs.Quiet("quiet", "an idle system"),
     guards.Guards("guards", "what access, walls, limits and seals cost"),
+    webhooks.Webhooks("webhooks", "what webhooks cost"),
     dispatch.Embedded("embedded", "`phaseline up` on SQLite"),
     costs.EventsCurve("events", "cost curves: the length of a stream"),
     costs.JobsCurve("jobs", "cost curves: the jobs in the log"),

@@ -137,13 +137,13 @@ class Shares(Row):
             seconds["engine processes"] += ended.children_user + ended.children_system
             return seconds
 
-        async def burst(engine: str) -> dict[str, float]:
+        async def cost(engine: str) -> dict[str, float]:
             before = spent()
-            await _burst(system.http, engine, jobs)
+            await burst(system.http, engine, jobs)
             return {name: 1000 * (seconds - before[name]) / jobs for name, seconds in spent().items()}
 
         for engine, named in (("noop", "no-op job"), ("fivephase", "five-phase job")):
-            turns = [await burst(engine) for _ in range(bench.repeats)]
+            turns = [await cost(engine) for _ in range(bench.repeats)]
             for part in turns[0]:
                 results.add(Figure(f"a {named}: {part}", "ms of a core", [[turn[part]] for turn in turns]))
             whole = [[sum(turn.values())] for turn in turns]
@@ -202,15 +202,16 @@ async def start(http: Api) -> float:
 
 async def rate(bench: Bench, http: Api, engine: str) -> Callable[[], Awaitable[Sequence[float]]]:
     """What measures how many jobs end a second, with enough of them for this machine."""
-    jobs = await enough_jobs(bench, lambda count: _burst(http, engine, count))
+    jobs = await enough_jobs(bench, lambda count: burst(http, engine, count))
 
     async def measure() -> Sequence[float]:
-        return [jobs / await _burst(http, engine, jobs)]
+        return [jobs / await burst(http, engine, jobs)]
 
     return measure
 
 
-async def _burst(http: Api, engine: str, jobs: int) -> float:
+async def burst(http: Api, engine: str, jobs: int) -> float:
+    """Seconds from the first submit of so many jobs to the last one's end."""
     left = iter(range(jobs))
 
     async def some() -> None:
