@@ -1,4 +1,5 @@
-"""Serves what describes the API: `/openapi.json`, `/asyncapi.json`, `/docs`. Made once, at the first request."""
+"""Serves what describes the API: `/openapi.json`, `/asyncapi.json`, `/docs`. Made once, at the first
+request, and until then not even what makes them is in memory."""
 
 from functools import lru_cache
 from typing import Any
@@ -6,16 +7,16 @@ from typing import Any
 from aiohttp import web
 
 from events.values import encode
-from gateway.asyncapi import asyncapi
 from gateway.deps import DEPS
-from gateway.docs_page import POLICY, docs_page
-from gateway.openapi import Description
 
 CACHED = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
 
 
 @lru_cache(maxsize=2)
 def _documents(version: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    from gateway.asyncapi import asyncapi
+    from gateway.openapi import Description
+
     return Description(version).document(), asyncapi(version)
 
 
@@ -33,5 +34,7 @@ async def serve_asyncapi(request: web.Request) -> web.Response:
 
 async def serve_page(request: web.Request) -> web.Response:
     """`GET /docs`."""
+    from gateway.docs_page import POLICY, docs_page
+
     page = docs_page(*_documents(request.app[DEPS].version))
     return web.Response(text=page, content_type="text/html", headers=CACHED | {"Content-Security-Policy": POLICY})

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, case, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -26,7 +26,6 @@ from events.keys import DEFAULT_TENANT, ApiKey, Scope, draw
 from events.log import JobRow, Log, differing
 from events.log_archived import WithArchive
 from events.log_postgres import PostgresLog
-from events.log_sqlite import SqliteLog, sqlite_engine
 from events.postgres_line import DRIVER_FAILURES, asyncpg_url, unreachable
 from events.postgres_sql import BEGIN_EPOCH
 from events.record import Recorded
@@ -36,11 +35,14 @@ from phaseline import archives
 from phaseline.records import tell
 from phaseline.settings import Settings
 
+if TYPE_CHECKING:
+    from events.log_sqlite import SqliteLog
+
 EPOCH_WAIT_S = 10  # a restore's command waits this long for the transactions under way
 SQLITE_FILE = "phaseline.db"
 DAY_MS = 24 * 3600 * 1000
 T = TypeVar("T")
-OpenLog: TypeAlias = PostgresLog | SqliteLog
+OpenLog: TypeAlias = "PostgresLog | SqliteLog"
 
 
 def sqlite_path(settings: Settings) -> Path:
@@ -58,20 +60,20 @@ def make_log(settings: Settings) -> OpenLog:
     """The log these settings name, not yet open. Raises `Misconfigured`."""
     store = archives.make_store(settings)
     log: OpenLog
-    if store is None:
-        log = PostgresLog(settings.database_url) if settings.database_url else SqliteLog(sqlite_path(settings))
+    if settings.database_url:
+        log = PostgresLog(settings.database_url) if store is None else _Postgres(settings.database_url)
     else:
-        log = _Postgres(settings.database_url) if settings.database_url else _Sqlite(sqlite_path(settings))
+        from phaseline import embedded
+
+        path = sqlite_path(settings)
+        log = embedded.SqliteLog(path) if store is None else embedded.ArchivedSqliteLog(path)
+    if store is not None and isinstance(log, WithArchive):
         log.archive = Archive(store)
     log.running_jobs_max = settings.running_jobs_max
     return log
 
 
 class _Postgres(WithArchive, PostgresLog):
-    pass
-
-
-class _Sqlite(WithArchive, SqliteLog):
     pass
 
 
@@ -94,6 +96,8 @@ async def on_connection(settings: Settings, work: Callable[[Connection], T]) -> 
     if settings.database_url:
         engine = create_async_engine(asyncpg_url(settings.database_url), poolclass=NullPool)
     else:
+        from phaseline.embedded import sqlite_engine
+
         engine = sqlite_engine(sqlite_path(settings), begin="BEGIN IMMEDIATE", poolclass=NullPool)
     try:
         async with AsyncExitStack() as stack:

@@ -24,8 +24,6 @@ from events.deliverer import Deliverer, DelivererOptions
 from events.errors import LogUnavailable, Unavailable
 from events.holds import Holds
 from events.log import Log
-from events.log_postgres import PostgresLog
-from events.log_sqlite import SqliteLog
 from events.passes import Doors
 from events.retention import RetentionLog
 from events.schedules import Schedules
@@ -126,7 +124,7 @@ async def _spine(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Spin
 
 @contextlib.asynccontextmanager
 async def _delivering(
-    settings: Settings, log: PostgresLog | SqliteLog, told: list[Callable[[Committed], None]], telemetry: Telemetry
+    settings: Settings, log: database.OpenLog, told: list[Callable[[Committed], None]], telemetry: Telemetry
 ) -> AsyncIterator[None]:
     """Webhooks go out while the block lasts, where this process sends any."""
     if not settings.webhook_places:
@@ -145,7 +143,7 @@ async def _delivering(
 
 @contextlib.asynccontextmanager
 async def _archiving(
-    settings: Settings, log: PostgresLog | SqliteLog, holder: str, telemetry: Telemetry
+    settings: Settings, log: database.OpenLog, holder: str, telemetry: Telemetry
 ) -> AsyncIterator[None]:
     """Retention goes on while the block lasts, where there are rules."""
     rules = archives.rules(settings)
