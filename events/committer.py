@@ -15,6 +15,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 import uuid_utils
 
@@ -40,6 +41,7 @@ KNOWN_MAX = 2000  # jobs; of one that was forgotten the row is locked and read
 LOCKED_S = 1.0  # after somebody else claimed what a claim without locks had seen
 ANSWER_S = 10.0  # how long a caller waits before it hears `LogUnavailable`
 
+Tx = TypeVar("Tx", bound=Transaction)
 Claims = Sequence[tuple[Claim, "asyncio.Future[list[Claimed]]"]]
 
 _log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class Committer:
         self._store = log
         self._on_committed = on_committed
         self._clock = clock or Clock()
-        self._offset_ms = 0  # the database's clock minus ours, for ids made before queueing
+        self._offset_ms = 0  # the database's clock minus ours, as the last statement found it
         self._queue: deque[_Waiting] = deque()
         self._held: list[_Waiting] = []  # of jobs whose rows somebody else holds, each job's in order
         self._held_at = 0.0  # when they are tried again
@@ -135,8 +137,11 @@ class Committer:
 
     def new_job_id(self) -> str:
         """A UUIDv7 by the database's clock."""
-        now_ms = self._clock.now_ms() + self._offset_ms
-        return str(uuid_utils.uuid7(nanoseconds=now_ms * 1_000_000))
+        return str(uuid_utils.uuid7(nanoseconds=self._now_ms() * 1_000_000))
+
+    def _now_ms(self) -> int:
+        """The database's clock, as far as this process knows it."""
+        return self._clock.now_ms() + self._offset_ms
 
     @property
     def waiting(self) -> int:
@@ -287,9 +292,11 @@ class Committer:
         began = monotonic()
         done = await self._unlocked(items, claims) if patient else None
         if done is None:
-            done = await self._written(self._store.transaction(patient=patient), items, claims)
+            before_ms = self._clock.now_ms()
+            done, _ = await self._written(self._store.transaction(patient=patient), items, claims)
+            least, most = done.now - self._clock.now_ms(), done.now - before_ms  # its clock was read in between
+            self._offset_ms = min(max(self._offset_ms, least), most)
         self._learn(done)
-        self._offset_ms = done.now - self._clock.now_ms()
         _reached("committed", items, claims)
         self._metrics.commit_s.observe(monotonic() - began)
         self._metrics.batch.observe(len(items) + len(claims))
@@ -304,7 +311,7 @@ class Committer:
         if claims and self._locked_until > monotonic():
             return None
         try:
-            return await self._written(self._store.unlocked(self._known), items, claims, alone=True)
+            done, tx = await self._written(self._store.unlocked(self._known, self._now_ms), items, claims, alone=True)
         except Stale:
             self._metrics.stale.inc()
             for item in items:
@@ -312,15 +319,17 @@ class Committer:
             if claims:
                 self._locked_until = monotonic() + LOCKED_S
             return None
+        self._offset_ms += tx.drift_ms
+        return done
 
     async def _written(
         self,
-        transaction: AbstractAsyncContextManager[Transaction],
+        transaction: AbstractAsyncContextManager[Tx],
         items: Sequence[Item],
         claims: Sequence[Claim],
         *,
         alone: bool = False,
-    ) -> Committed:
+    ) -> tuple[Committed, Tx]:
         for item in items:
             item.rows, item.error, item.row, item.replayed, item.found = [], None, None, False, False
         for claim in claims:
@@ -340,7 +349,7 @@ class Committer:
                 raise LogUnavailable("the transaction had no answer in time; its outcome is unknown") from lost
             raise
         done.epoch = tx.epoch
-        return done
+        return done, tx
 
     def _learn(self, done: Committed) -> None:
         """Keeps what this process will write to next: jobs somebody runs."""

@@ -9,7 +9,7 @@ Promises, held by every adapter and tested once in `tests/contract/test_log.py`:
 Only the committer writes, through `transaction`; everything else reads.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from events.record import Line, Recorded
 from events.retention import Archived
 
 PAGE_BYTES_MAX = 256 * 1024
+CLOCK_MS = 250  # so far the clock may be off by which a batch without locks is decided
 PAGE_EVENTS_MAX = 500
 FEED_BYTES_MAX = 1024 * 1024
 ROOM_AFTER_LEASES = 5  # so long a job that must run alone waits for an idle worker, before one makes room for it
@@ -262,6 +263,12 @@ class Transaction(Protocol):
         back."""
 
 
+class UnlockedTransaction(Transaction, Protocol):
+    """See `Log.unlocked`."""
+
+    drift_ms: int  # the database's clock minus the one given, as the writing found it
+
+
 class Log(Protocol):
     """The durable store of events. See the module's docstring for what it promises."""
 
@@ -281,10 +288,13 @@ class Log(Protocol):
 
     unlocks: bool  # whether `unlocked` is there: where a statement costs a round trip
 
-    def unlocked(self, known: Mapping[str, Job]) -> AbstractAsyncContextManager[Transaction]:
-        """As `transaction`, for a batch that needs no lock (`events/batch.py`): jobs are taken to be as `known`, claims look
-        without taking, and all of it is written in one statement at the end of the block. Raises `Stale`, having written
-        nothing, when a job is not as it was taken to be, or when only locks can tell."""
+    def unlocked(
+        self, known: Mapping[str, Job], clock: Callable[[], int]
+    ) -> AbstractAsyncContextManager[UnlockedTransaction]:
+        """As `transaction`, for a batch that needs no lock (`events/batch.py`): jobs are taken to be as `known`, the database's
+        time to be what `clock` says, claims look without taking, and all of it is written in one statement at the end of the
+        block. Raises `Stale`, having written nothing, when a job is not as it was taken to be, when the clock is off by more
+        than `CLOCK_MS`, or when only locks can tell."""
 
     async def accepts(self, job_id: str) -> bool:
         """False when no partition can take this job's events: refuse before anything is queued."""

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -115,10 +115,10 @@ class PostgresLog(SqlSealLog):
             raise self._told(error) from error
 
     @contextlib.asynccontextmanager
-    async def unlocked(self, known: Mapping[str, Job]) -> "AsyncIterator[PostgresUnlocked]":
+    async def unlocked(self, known: Mapping[str, Job], clock: Callable[[], int]) -> "AsyncIterator[PostgresUnlocked]":
         try:
             async with self._line.statements() as connection:
-                batch = PostgresUnlocked(connection, self, known)
+                batch = PostgresUnlocked(connection, self, known, clock)
                 yield batch
                 await batch.write()
         except self.failures as error:

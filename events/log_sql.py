@@ -42,7 +42,7 @@ from events.log import (
     FeedPage,
     Head,
     Look,
-    Transaction,
+    UnlockedTransaction,
 )
 from events.record import Line, Recorded
 from events.retention_sql import SqlRetention, in_database
@@ -93,7 +93,9 @@ class SqlLog(SqlJobs, SqlFleet, SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, Sq
         task = asyncio.current_task()
         return asyncio.CancelledError() if task and task.cancelling() else self._translate(error)
 
-    def unlocked(self, known: Mapping[str, Job]) -> AbstractAsyncContextManager[Transaction]:
+    def unlocked(
+        self, known: Mapping[str, Job], clock: Callable[[], int]
+    ) -> AbstractAsyncContextManager[UnlockedTransaction]:
         """As the port says."""
         raise NotImplementedError
 

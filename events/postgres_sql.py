@@ -7,6 +7,7 @@ from typing import Any
 from events import tables as t
 from events.catalog import ACT
 from events.job import CAREFUL_LOSSES
+from events.log import CLOCK_MS
 from events.log_seals import ENVELOPE
 from events.record import Recorded
 from events.rows_sql import (
@@ -235,12 +236,18 @@ INSERT_JOBS = (
     f"INSERT INTO jobs ({', '.join(JOB_TYPES)}) SELECT * FROM {_unnest(JOB_TYPES)} "
     "ON CONFLICT (tenant, key_sha256) WHERE key_sha256 IS NOT NULL DO NOTHING RETURNING id::text"
 )
+
+
 # The epoch is the log's own at this moment, and stays so until the commit: who raises it first locks `events` against
 # appends (see `BEGIN_EPOCH`), and a statement reads only once it has its locks.
-APPENDED = (
-    f"WITH lineage AS (SELECT epoch, lineage FROM log), appended AS (INSERT INTO events ({', '.join(EVENT_TYPES)}, epoch) "
-    f"SELECT v.*, lineage.epoch FROM {_unnest(EVENT_TYPES)} AS v, lineage)"
-)
+def _appended(*, after: int = 0) -> str:
+    return (
+        f"WITH lineage AS (SELECT epoch, lineage FROM log), appended AS (INSERT INTO events ({', '.join(EVENT_TYPES)}, epoch) "
+        f"SELECT v.*, lineage.epoch FROM {_unnest(EVENT_TYPES, after=after)} AS v, lineage)"
+    )
+
+
+APPENDED = _appended()
 _LINEAGE = "SELECT epoch || '-' || lineage FROM lineage"
 APPEND = f"{APPENDED} {_LINEAGE}"
 BEGIN_EPOCH = "LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE"  # waits for every append under way; readers go on
@@ -252,20 +259,27 @@ SAVE_AND_APPEND = (
 WAS_TYPES = {"was_seq": "bigint", "was_lease": "text"}
 
 
-# Everything a batch writes that locked nothing. A job that others changed since does not match, and dividing by zero is how
-# a statement takes back what it has written.
+# Everything a batch writes that locked nothing. What it was decided on is held against what is there: dividing by zero is how
+# a statement takes back what it has written. The clock is that of the statement's arrival, whatever it waits for then.
 def _unlocked(*, makes: bool, saves: bool) -> str:
-    made = f", made AS (INSERT INTO jobs ({', '.join(JOB_TYPES)}) SELECT * FROM {_unnest(JOB_TYPES, after=len(EVENT_TYPES))})"
-    place = len(EVENT_TYPES) + makes * len(JOB_TYPES)
-    types = SAVE_TYPES | WAS_TYPES
-    saved = (
-        f", saved AS (UPDATE jobs AS j SET {_SETS} FROM {_unnest(types, after=place)} AS v ({', '.join(types)}) "
-        "WHERE j.id = v.id AND j.last_seq = v.was_seq AND j.lease_id IS NOT DISTINCT FROM v.was_lease RETURNING j.id)"
-    )
-    unchanged = f", 1 / ((SELECT count(*) FROM saved) = cardinality(${place + 1}))::int"
+    place = 1 + len(EVENT_TYPES)
+    parts, holds = [_appended(after=1)], [f"coalesce(abs(clock - $1::bigint) <= {CLOCK_MS}, true)"]
+    if makes:
+        parts.append(
+            f"made AS (INSERT INTO jobs ({', '.join(JOB_TYPES)}) SELECT * FROM {_unnest(JOB_TYPES, after=place)})"
+        )
+        place += len(JOB_TYPES)
+    if saves:
+        types = SAVE_TYPES | WAS_TYPES
+        parts.append(
+            f"saved AS (UPDATE jobs AS j SET {_SETS} FROM {_unnest(types, after=place)} AS v ({', '.join(types)}) "
+            "WHERE j.id = v.id AND j.last_seq = v.was_seq AND j.lease_id IS NOT DISTINCT FROM v.was_lease RETURNING j.id)"
+        )
+        holds.append(f"(SELECT count(*) FROM saved) = cardinality(${place + 1})")
+    arrived = "(extract(epoch FROM statement_timestamp()) * 1000)::bigint"
     return (
-        f"{APPENDED}{made if makes else ''}{saved if saves else ''} "
-        f"SELECT epoch || '-' || lineage{unchanged if saves else ''} FROM lineage"
+        f"{', '.join(parts)} SELECT epoch || '-' || lineage, clock, 1 / ({' AND '.join(holds)})::int "
+        f"FROM lineage, (SELECT {arrived} AS clock) AS arrival"
     )
 
 

@@ -35,9 +35,9 @@ class Peers:
         self._client = client
         self._refused = metrics.limited.labels("tcp_connections")
 
-    def site(self, runner: web.BaseRunner, host: str, port: int, **handling: Any) -> web.BaseSite:
+    def site(self, runner: web.BaseRunner, host: str, port: int, **handling: Any) -> "PeersSite":
         """What listens for a runner that is set up. `handling` are aiohttp's settings of a connection."""
-        return _Site(self, runner, host, port, handling)
+        return PeersSite(self, runner, host, port, handling)
 
     def enter(self, transport: asyncio.BaseTransport) -> str | None:
         """Counts a connection; as whose is to be given to `leave`. Raises `TooMany`."""
@@ -90,7 +90,7 @@ class _Peer(web.RequestHandler):
             super().connection_lost(exc)
 
 
-class _Site(web.BaseSite):
+class PeersSite(web.BaseSite):
     """`web.TCPSite`, whose connections are counted."""
 
     __slots__ = ("_handling", "_host", "_peers", "_port")
@@ -106,14 +106,14 @@ class _Site(web.BaseSite):
     def name(self) -> str:
         return f"tcp {self._host}:{self._port}"
 
-    async def start(self) -> None:
-        await super().start()
+    def peer(self) -> web.RequestHandler:
+        """What serves one connection."""
         server = self._runner.server
         assert server is not None, "the runner is set up first"
+        return _Peer(self._peers, server, **self._handling)
 
-        def peer() -> asyncio.Protocol:
-            return _Peer(self._peers, server, **self._handling)
-
+    async def start(self) -> None:
+        await super().start()
         self._server = await asyncio.get_running_loop().create_server(
-            peer, self._host, self._port, backlog=self._backlog
+            self.peer, self._host, self._port, backlog=self._backlog
         )

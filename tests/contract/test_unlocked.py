@@ -1,6 +1,7 @@
 """Batches without locks: all of what they decided is written, or nothing when somebody else was first."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from events.batch import Claim, Item, commit_batch
+from events.clock import Clock
 from events.errors import LeaseLost, Stale, UnknownJob, WrongStatus
 from events.job import Job
 from events.log import Log
@@ -31,8 +33,12 @@ pytestmark = pytest.mark.parametrize("store", ["postgres", "postgres_18", "simul
 STALE = "phaseline_stale_batches_total"
 
 
-async def written(log: Log, known: Mapping[str, Job], *items: Item) -> None:
-    async with log.unlocked(known) as tx:
+def clock() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def written(log: Log, known: Mapping[str, Job], *items: Item, clock: Callable[[], int] = clock) -> None:
+    async with log.unlocked(known, clock) as tx:
         await commit_batch(tx, items, [])
 
 
@@ -88,6 +94,26 @@ async def test_a_state_at_the_same_sequence_under_another_lease_is_another(log: 
     assert await kinds(log, claimed.job.id) == ["submitted", "started"]
 
 
+@pytest.mark.parametrize("off_ms", [-1000, 1000])
+async def test_nothing_is_written_by_a_clock_that_is_off(log: Log, running: Committing, off_ms: int) -> None:
+    claimed = await running.started()
+    item = Item(claimed.job.id, None, a_report(claimed, progress(20.0)))
+    with pytest.raises(Stale):
+        await written(log, {claimed.job.id: claimed.job}, item, clock=lambda: clock() + off_ms)
+    assert await kinds(log, claimed.job.id) == ["submitted", "started"]
+
+
+async def test_a_process_whose_clock_is_off_writes_the_time_of_the_database(
+    log: Log, make_log: Callable[[], Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Clock, "now_ms", lambda _: clock() - 3_600_000)
+    async with elsewhere(make_log) as other:
+        jobs = [await other.submit() for _ in range(3)]
+        told = [await whole_stream(log, job_id) for job_id in jobs]
+        assert all(abs(clock() - event.at) < 30_000 for events in told for event in events)
+        assert other.telemetry.value(STALE) == 1  # the first learns how far it is off
+
+
 async def test_a_new_job_whose_key_is_taken_writes_nothing(log: Log, running: Committing) -> None:
     claimed = await running.started()
     first = await running.submit(key="k")
@@ -104,7 +130,7 @@ async def test_what_a_claim_saw_and_somebody_else_took_is_not_taken(log: Log, ru
     await log.beat(a_worker("w2"), 60.0)
     claim = Claim("w2", a_worker().engines, 1, idle=True)
     with pytest.raises(Stale):  # noqa: PT012 the end of the block is what raises
-        async with log.unlocked({}) as tx:
+        async with log.unlocked({}, clock) as tx:
             await commit_batch(tx, [], [claim])
             assert [taken.job.id for taken in claim.taken] == [job_id]
             assert [taken.job.id for taken in await running.claim("w1")] == [job_id]

@@ -13,6 +13,7 @@ from events.catalog import FINAL
 from events.errors import LogUnavailable, Stale
 from events.job import CAREFUL_LOSSES, Job
 from events.log import (
+    CLOCK_MS,
     FEED_BYTES_MAX,
     PAGE_BYTES_MAX,
     PAGE_EVENTS_MAX,
@@ -29,6 +30,7 @@ from events.log import (
     Overdue,
     Stats,
     Transaction,
+    UnlockedTransaction,
     WorkerRow,
     makes_room,
 )
@@ -136,9 +138,9 @@ class SimLog:
             self._checked("writer", session)
 
     @contextlib.asynccontextmanager
-    async def unlocked(self, known: Mapping[str, Job]) -> AsyncIterator[Transaction]:
+    async def unlocked(self, known: Mapping[str, Job], clock: Callable[[], int]) -> AsyncIterator[UnlockedTransaction]:
         session = self._session("writer")
-        batch = SimUnlocked(self._db, session, self.running_jobs_max, known)
+        batch = SimUnlocked(self._db, session, self.running_jobs_max, known, clock)
         try:
             try:
                 yield batch
@@ -579,8 +581,18 @@ class SimTransaction:
 class SimUnlocked(SimTransaction):
     """What a batch without locks writes, in one statement."""
 
-    def __init__(self, database: Database, session: Session, running_jobs_max: int, known: Mapping[str, Job]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        session: Session,
+        running_jobs_max: int,
+        known: Mapping[str, Job],
+        clock: Callable[[], int],
+    ) -> None:
         super().__init__(database, session, PATIENT_S, running_jobs_max)
+        self._clock = clock
+        self._at: int | None = None
+        self.drift_ms = 0
         self._known = known
         self._was: dict[str, Job] = {}
         self._made: list[JobRow] = []
@@ -592,8 +604,9 @@ class SimUnlocked(SimTransaction):
         return dict(self._was)
 
     async def now(self) -> int:
-        now: int = await self._session.call("now", lambda reply: reply(self._db.now_ms()))
-        return now
+        if self._at is None:
+            self._at = self._clock()
+        return self._at
 
     async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
         self._made += rows
@@ -623,7 +636,13 @@ class SimUnlocked(SimTransaction):
         if not self._events:
             return
 
+        sent = self._clock()
+        arrived: list[int] = []
+
         def run(tx: Any) -> None:
+            arrived.append(self._db.now_ms())
+            if self._at is not None and abs(arrived[0] - self._at) > CLOCK_MS:
+                raise Stale
             locked = self._db.lock(tx, [job.id for job in self._changed])
             for job in self._changed:
                 was, now = self._was[job.id], locked.get(job.id)
@@ -634,7 +653,7 @@ class SimUnlocked(SimTransaction):
             self._db.append(tx, self._events, self._changed)
 
         await self._session.call("write", lambda reply: self._db.autocommit(self._session, self._lock_s, run, reply))
-        self.epoch = EPOCH
+        self.epoch, self.drift_ms = EPOCH, arrived[0] - sent
 
 
 def _due(job: Job, now: int) -> bool:

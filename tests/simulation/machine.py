@@ -16,6 +16,7 @@ from engine_worker.supervisor import Supervisor
 from events.bus import Bus
 from events.clock import Clock
 from events.log import Log
+from gateway.peers import PeersSite
 from phaseline import compose, database, listen, ports, spine
 from tests.simulation.loop import PROCESS
 
@@ -49,7 +50,7 @@ def simulate(
     now_ms: Callable[[], int],
     make_log: Callable[[], Log],
     make_bus: Callable[[], Bus],
-    bind: Callable[[web.AppRunner], None],
+    bind: Callable[[PeersSite], None],
     unbind: Callable[[], None],
     start_child: Callable[[dict[str, Any]], Any],
     engines: dict[str, Any],
@@ -66,8 +67,8 @@ def simulate(
         low = dice.getrandbits(74)
         return uuid.UUID(int=millis << 80 | 7 << 76 | (low >> 62) << 64 | 2 << 62 | low & ((1 << 62) - 1))
 
-    async def sim_bind(runner: web.AppRunner, *_: Any) -> None:
-        bind(runner)
+    async def sim_bind(site: PeersSite, *_: Any) -> None:
+        bind(site)
 
     NamedRunner.on_cleanup = unbind
     replaced: list[tuple[Any, str, Any]] = [

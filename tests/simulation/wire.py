@@ -36,7 +36,7 @@ class Port:
     """Where a gateway's process listens."""
 
     process: Process
-    server: web.Server
+    server: Callable[[], web.RequestHandler]
     context: contextvars.Context
     open: bool = True
 

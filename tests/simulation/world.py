@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from aiohttp import web
 from pydantic import BaseModel
 
 from engine_worker.process import ChildProcess
@@ -20,6 +19,7 @@ from events import crash_points
 from events.bus import Bus
 from events.declaration import engine
 from events.log import Log
+from gateway.peers import PeersSite
 from phaseline import compose, signals
 from phaseline.settings import Settings
 from tests.simulation import machine
@@ -191,10 +191,9 @@ class World:
     def _node(self) -> Node:
         return self._by_process[PROCESS.get()]
 
-    def _bind(self, runner: web.AppRunner) -> None:
+    def _bind(self, site: PeersSite) -> None:
         node = self._node()
-        assert runner.server
-        self.ports[node.name] = Port(node.process, runner.server, contextvars.copy_context())
+        self.ports[node.name] = Port(node.process, site.peer, contextvars.copy_context())
 
     def _unbind(self) -> None:
         self.ports[self._node().name].open = False
