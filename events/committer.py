@@ -345,6 +345,7 @@ class Committer:
             self._metrics.unknown.inc(sum(not item.doubtful for item in items))
             for item in items:
                 item.doubtful = True
+                self._known.pop(item.job_id, None)  # it may be written, and then the job is another
             if isinstance(lost, TimeoutError):
                 raise LogUnavailable("the transaction had no answer in time; its outcome is unknown") from lost
             raise

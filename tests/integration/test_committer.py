@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import asyncpg
@@ -12,8 +12,11 @@ from events.batch import Committed
 from events.catalog import Expire, Release
 from events.committer import Committer
 from events.errors import LeaseLost, LogUnavailable, PhaselineError
+from events.job import Job
 from events.log import Transaction
+from events.log_postgres import PostgresLog
 from events.log_sqlite import SqliteLog
+from events.postgres_unlocked import PostgresUnlocked
 from events.sweeper import SweeperOptions
 from phaseline import database
 from tests.builders import a_finish, a_report, a_submit, a_worker, committing, fence, progress, story, whole_stream
@@ -29,6 +32,20 @@ class AnswersLost(SqliteLog):
     @contextlib.asynccontextmanager
     async def transaction(self, *, patient: bool = True) -> AsyncIterator[Transaction]:
         async with super().transaction(patient=patient) as tx:
+            yield tx
+        if self.lost:
+            self.lost -= 1
+            raise LogUnavailable
+
+
+class UnlockedAnswersLost(PostgresLog):
+    """As `AnswersLost`, of batches without locks."""
+
+    lost = 0
+
+    @contextlib.asynccontextmanager
+    async def unlocked(self, known: Mapping[str, Job], clock: Callable[[], int]) -> AsyncIterator[PostgresUnlocked]:
+        async with super().unlocked(known, clock) as tx:
             yield tx
         if self.lost:
             self.lost -= 1
@@ -70,6 +87,33 @@ async def test_commits_whose_answer_was_lost_are_answered_and_never_doubled(loss
             "submitted", "started", "progress", "progress", "progress", "complete",
         ]  # fmt: skip
         assert story(await whole_stream(lossy, results[2][0].job.id)) == [(1, "submitted")]
+
+
+async def test_batches_without_locks_whose_answer_was_lost_are_never_doubled(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    settings = await postgres_settings(postgres, tmp_path)
+    await database.migrate(settings)
+    log = UnlockedAnswersLost(str(settings.database_url))
+    await log.open()
+    try:
+        async with committing(log) as running:
+            claimed = await running.started()
+            log.lost = 1
+            results = await asyncio.gather(
+                running.committer.execute(claimed.job.id, a_report(claimed, progress(5.0))),
+                running.committer.execute(claimed.job.id, a_report(claimed, progress(6.0))),
+                running.committer.submit(a_submit(key="k"), tenant="default"),
+            )
+            assert (log.lost, running.telemetry.value("phaseline_unknown_outcomes_total")) == (0, 3)
+            assert [row.seq for rows in results[:2] for row in rows] == [3, 4]
+            await running.committer.execute(claimed.job.id, a_report(claimed, progress(7.0)))
+            await running.committer.execute(claimed.job.id, a_finish(claimed))
+            assert running.telemetry.value("phaseline_stale_batches_total") == 0
+            assert [seq for seq, _ in story(await whole_stream(log, claimed.job.id))] == list(range(1, 8))
+            assert story(await whole_stream(log, results[2][0].job.id)) == [(1, "submitted")]
+    finally:
+        await log.close()
 
 
 async def test_what_was_found_out_about_lost_answers_is_counted(lossy: AnswersLost) -> None:
