@@ -38,7 +38,7 @@ TRANSACTION_S = 5.0  # at it the connection is dropped and the outcome is unknow
 HELD_AGAIN_S = 0.5  # between two tries of commands whose rows somebody else holds
 ONE_BY_ONE_S = 0.5  # then the next batch has its turn
 KNOWN_MAX = 2000  # jobs; of one that was forgotten the row is locked and read
-LOCKED_S = 1.0  # after somebody else claimed what a claim without locks had seen
+LOCKED_S = 1.0  # so long all batches lock after one that was stale: others write the same, or the clock is off
 ANSWER_S = 10.0  # how long a caller waits before it hears `LogUnavailable`
 
 Tx = TypeVar("Tx", bound=Transaction)
@@ -68,7 +68,7 @@ class Committer:
         self._claims: list[tuple[Claim, asyncio.Future[list[Claimed]]]] = []
         self._bytes = 0
         self._known: dict[str, Job] = {}  # running jobs as this process left them, those written last at the end
-        self._locked_until = 0.0  # monotonic: so long claims lock, since others claim too
+        self._locked_until = 0.0  # monotonic: so long every batch locks
         self._work = asyncio.Event()
         self._room = asyncio.Condition()
         self._closed = False
@@ -306,9 +306,7 @@ class Committer:
 
     async def _unlocked(self, items: Sequence[Item], claims: Sequence[Claim]) -> Committed | None:
         """Tries to write a batch without locks; None when it needs them."""
-        if not self._store.unlocks or not needs_no_lock(items, self._known):
-            return None
-        if claims and self._locked_until > monotonic():
+        if not self._store.unlocks or self._locked_until > monotonic() or not needs_no_lock(items, self._known):
             return None
         try:
             done, tx = await self._written(self._store.unlocked(self._known, self._now_ms), items, claims, alone=True)
@@ -316,10 +314,10 @@ class Committer:
             self._metrics.stale.inc()
             for item in items:
                 self._known.pop(item.job_id, None)
-            if claims:
-                self._locked_until = monotonic() + LOCKED_S
+            self._locked_until = monotonic() + LOCKED_S
             return None
-        self._offset_ms += tx.drift_ms
+        # Both clocks are read as whole milliseconds, and the statement took a while to arrive: what is one ahead is in step.
+        self._offset_ms += min(tx.drift_ms, 0) or max(tx.drift_ms - 1, 0)
         return done
 
     async def _written(

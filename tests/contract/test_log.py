@@ -740,10 +740,12 @@ async def test_of_many_tenants_those_have_a_turn_who_run_least_and_have_waited_l
     log: Log, running: Committing
 ) -> None:
     log.running_jobs_max = 2
-    waiting = [await running.submit(tenant=f"t{number:02}") for number in range(40)]
+    for number in range(40):
+        await running.submit(tenant=f"t{number:02}")
+    waiting = sorted([row.job.created_at async for row in log.all_jobs()])  # some were made in one millisecond
     await asyncio.gather(*(running.submit(tenant=f"t{number:02}") for number in range(40)))
-    assert sorted(claimed.job.id for claimed in await running.claim(slots=5)) == sorted(waiting[:5])
-    assert sorted(claimed.job.id for claimed in await running.claim(slots=35)) == sorted(waiting[5:])
+    assert sorted(claimed.job.created_at for claimed in await running.claim(slots=5)) == waiting[:5]
+    assert sorted(claimed.job.created_at for claimed in await running.claim(slots=35)) == waiting[5:]
     assert len({claimed.job.tenant for claimed in await running.claim(slots=40)}) == 40
     assert await running.claim(slots=9) == []
 

@@ -172,7 +172,7 @@ async def test_a_slow_log_holds_engines_back_and_their_worker_small(
         made.configure("worker", PHASELINE_DATABASE_URL=line.url, PHASELINE_LEASE_S="6")
         async with running(made), api(made.url) as http:
             await Viewer(made.url, await http.submit("chatty", {"events": 200})).follow()  # what it imports is there
-            line.delay(0.03)
+            line.delay(0.12)
             jobs = [await http.submit("chatty", {"events": EVENTS, "size": EVENT_BYTES}) for _ in range(2)]
             viewers = [Viewer(made.url, job_id, bound_s=110.0) for job_id in jobs]
             before = _memory(made)
@@ -194,7 +194,7 @@ async def test_a_slow_log_holds_engines_back_and_their_worker_small(
     grown = [(now - then) / MIB for then, now in zip(before, most, strict=True)]
     with capsys.disabled():
         sys.stdout.write(
-            f"\ntwo engines that would say {2 * EVENTS * EVENT_BYTES / MIB:.0f} MiB at once, a log with 30 ms to it each "
+            f"\ntwo engines that would say {2 * EVENTS * EVENT_BYTES / MIB:.0f} MiB at once, a log with 120 ms to it each "
             f"way: worker {before[0] / MIB:.0f} MiB {grown[0]:+.1f} MiB, its children {grown[1]:+.1f} MiB\n"
         )
     assert grown[0] < 32

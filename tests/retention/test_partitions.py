@@ -78,7 +78,9 @@ async def test_a_reader_of_the_log_delays_the_drop_and_nobody_else(scene: Scene)
 async def test_acts_stay_when_the_jobs_of_their_week_have_gone(scene: Scene) -> None:
     job_id = await scene.completed(1, weeks_ago=5)
     now = await scene.log.now()
-    act = recorded_act(act_id(now - 5 * WEEK_MS), now - 5 * WEEK_MS, "default", By("user:ada").did("key_created", "k"))
+    act = recorded_act(
+        act_id(now - 5 * WEEK_MS), now - 5 * WEEK_MS, "default", By("user:ada").did("webhooks_removed", "default")
+    )
     async with scene.log._writer.begin() as connection:
         for statement in act_statements(act):
             await connection.execute(statement)
