@@ -43,7 +43,7 @@ class PostgresUnlocked(PostgresTransaction):
     async def lock(self, job_ids: Sequence[str]) -> dict[str, Job]:
         jobs = {job_id: self._known[job_id] for job_id in job_ids}
         self._was |= jobs
-        return dict(jobs)
+        return jobs
 
     async def insert_jobs(self, rows: Sequence[JobRow]) -> dict[str, JobRow]:
         self._made += rows
