@@ -87,10 +87,10 @@ benchmarks/peers/node_modules: benchmarks/peers/package.json
 	@umask 077 && $(PYTHON) -c "import secrets; \
 		print(*(f'{name}_PASSWORD={secrets.token_hex(16)}' for name in ('POSTGRES', 'POSTGRES_APP', 'RABBITMQ')), sep='\n')" > $@
 
-# --strict: what could not be looked up is an error, not a line among others.
-advisories: $(VENV)-advisories/.installed ## Hold every locked package against known vulnerabilities (asks PyPI)
-	@for lock in requirements.lock requirements-dev.lock requirements-advisories.lock; do \
-		echo "$$lock:"; $(VENV)-advisories/bin/pip-audit --strict --disable-pip --require-hashes --requirement $$lock || exit 1; \
+# --strict: what could not be looked up is an error, not a line among others. A DATABASE is a clone of pypa/advisory-database.
+advisories: $(VENV)-advisories/.installed $(if $(DATABASE),$(VENV)/.dev) ## Hold every locked package against known vulnerabilities: asks PyPI, or DATABASE=folder
+	@for lock in requirements.lock requirements-dev.lock requirements-advisories.lock; do echo "$$lock:"; \
+		$(if $(DATABASE),$(BIN)/python -m tests.advisories "$(DATABASE)") $(VENV)-advisories/bin/pip-audit --strict --disable-pip --require-hashes --requirement $$lock || exit 1; \
 	done
 
 $(VENV)-advisories/.installed: requirements-advisories.lock
