@@ -17,7 +17,6 @@ from standardwebhooks import Webhook
 
 from events.acts import By
 from events.clock import rfc3339
-from events.log import JobRow
 from events.record import Recorded
 from events.values import encode
 
@@ -74,7 +73,17 @@ class Delivery:
     @property
     def id(self) -> str:
         """What receivers recognise a repetition by."""
-        return f"{self.job_id}.{self.seq}"
+        return delivery_id(self.job_id, self.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a delivery tells: its job, and the terminal event."""
+
+    engine: str
+    tags: tuple[str, ...]
+    rerun_of: str | None
+    event: Recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,16 @@ class Answer:
     def good(self) -> bool:
         """Whether the receiver has it."""
         return self.status is not None and 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of an attempt, and what follows: tried again after so long, if it is still pending."""
+
+    delivery: Delivery
+    answer: Answer
+    state: State
+    next_in_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +165,21 @@ class Webhooks(Protocol):
         each lane so many deliveries are told, the longest waiting first."""
 
     async def claim_deliveries(self, wanted: Sequence[tuple[str, int]], lease_s: float) -> list[Delivery]:
-        """Takes those of them nobody else took meanwhile. Each comes up again after the lease, unless it is settled."""
+        """Takes those of them that nobody else took or is taking. Each comes up again after the lease, unless it is settled."""
 
-    async def settle_delivery(self, delivery: Delivery, answer: Answer, state: State, next_in_s: float) -> None:
-        """Keeps what became of an attempt. One that was claimed again meanwhile keeps its state."""
+    async def contents(self, deliveries: Sequence[Delivery]) -> tuple[int, Mapping[str, Content]]:
+        """The database's time in ms, and by id what each is to tell; one whose job was erased is missing."""
+
+    async def settle_deliveries(self, settled: Sequence[Settled]) -> None:
+        """Keeps what became of attempts, all or none. A delivery that was claimed again meanwhile keeps its state."""
 
     async def deliveries(self, job_id: str) -> list[Owed]:
         """All of a job's, with every attempt, the oldest first."""
+
+
+def delivery_id(job_id: str, seq: int) -> str:
+    """Of the delivery of a terminal event."""
+    return f"{job_id}.{seq}"
 
 
 def origin_of(url: str) -> str:
@@ -174,9 +201,10 @@ def backoff_s(attempt: int, base_s: float, draw: float) -> float:
 _TYPES = {"complete": "job.completed", "error": "job.failed", "cancelled": "job.cancelled"}
 
 
-def body_of(row: JobRow, event: Recorded) -> str:
+def body_of(content: Content) -> str:
     """What is sent: the job, and its terminal event exactly as streams have it."""
-    job = {"id": row.job.id, "engine": row.job.engine, "tags": list(row.tags), "rerun_of": row.rerun_of}
+    event = content.event
+    job = {"id": event.job_id, "engine": content.engine, "tags": list(content.tags), "rerun_of": content.rerun_of}
     head = {"type": _TYPES[event.type], "timestamp": rfc3339(event.at)}
     return f'{encode(head).decode()[:-1]},"data":{{"job":{encode(job).decode()},"event":{event.line().decode()}}}}}'
 

@@ -2,17 +2,43 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import BigInteger, Text, and_, bindparam, delete, insert, select, text, tuple_, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from events import tables as t
 from events.acts import By
 from events.acts_sql import SqlActs
+from events.rows_sql import RECORDED, to_recorded
 from events.sql_part import WRITE_S
-from events.values import encode
-from events.webhooks import Answer, Attempt, Delivery, DueDeliveries, Endpoint, Owed, State, origin_of
+from events.values import decode, encode
+from events.webhooks import (
+    Attempt,
+    Content,
+    Delivery,
+    DueDeliveries,
+    Endpoint,
+    Owed,
+    Settled,
+    delivery_id,
+    origin_of,
+)
 
 _ENDPOINT = tuple(t.webhooks.c[name] for name in Endpoint.__slots__)
 _ATTEMPT = tuple(t.delivery_attempts.c[name] for name in Attempt.__slots__)
@@ -84,8 +110,8 @@ class SqlWebhooks(SqlActs):
     async def drop_endpoint(self, tenant: str, by: By) -> bool:
         async with self._acting() as acting:
             found = await acting.connection.execute(delete(t.webhooks).where(t.webhooks.c.tenant == tenant))
-            owed = and_(t.deliveries.c.tenant == tenant, t.deliveries.c.state == "pending")
-            await acting.connection.execute(update(t.deliveries).where(owed).values(state="abandoned"))
+            owed = _locked(None, t.deliveries.c.tenant == tenant, t.deliveries.c.state == "pending")
+            await acting.connection.execute(_of(owed).values(state="abandoned"))
             if found.rowcount:
                 await acting.record(tenant, by.did("webhooks_removed", tenant))
             return bool(found.rowcount)
@@ -107,38 +133,60 @@ class SqlWebhooks(SqlActs):
 
     async def claim_deliveries(self, wanted: Sequence[tuple[str, int]], lease_s: float) -> list[Delivery]:
         d = t.deliveries
-        # The condition is judged again under each row's lock: who comes second finds it claimed.
+        # What another process is taking is passed over: who waited for it would find it taken.
+        free = _locked(wanted, d.c.state == "pending", d.c.next_at <= self._now_sql(), skip_locked=True)
         claimed = (
-            update(d)
-            .where(
-                tuple_(d.c.job_id, d.c.seq).in_(list(wanted)), d.c.state == "pending", d.c.next_at <= self._now_sql()
-            )
+            _of(free)
             .values(attempts=d.c.attempts + 1, next_at=self._now_sql() + int(lease_s * 1000))
             .returning(d.c.job_id, d.c.seq, d.c.tenant, d.c.lane, d.c.url, d.c.attempts, d.c.created_at)
         )
         async with self._writing(WRITE_S) as connection:
             return [Delivery(str(row[0]), *row[1:]) for row in await connection.execute(claimed)]
 
-    async def settle_delivery(self, delivery: Delivery, answer: Answer, state: State, next_in_s: float) -> None:
-        d = t.deliveries
-        this = and_(d.c.job_id == delivery.job_id, d.c.seq == delivery.seq)
-        mine = and_(this, d.c.attempts == delivery.attempt, d.c.state == "pending")
-        async with self._writing(WRITE_S) as connection:
-            now = int((await connection.execute(select(self._now_sql()))).scalar_one())
-            kept = {
-                "job_id": delivery.job_id,
-                "seq": delivery.seq,
-                "tenant": delivery.tenant,
-                "attempt": delivery.attempt,
+    async def contents(self, deliveries: Sequence[Delivery]) -> tuple[int, Mapping[str, Content]]:
+        d, e, j = t.deliveries.c, t.events.c, t.jobs.c
+        wanted = tuple_(d.job_id, d.seq).in_([(one.job_id, one.seq) for one in deliveries])
+        owed = t.deliveries.join(t.events, and_(e.job_id == d.job_id, e.seq == d.seq)).join(t.jobs, j.id == d.job_id)
+        found = select(self._now_sql(), j.engine, j.tags, j.rerun_of, *RECORDED).select_from(owed).where(wanted)
+        rows = await self._rows(found)
+        contents: dict[str, Content] = {}
+        for row in rows:
+            rerun_of = None if row.rerun_of is None else str(row.rerun_of)
+            recorded = to_recorded(row[4:])
+            content = Content(row.engine, tuple(decode(row.tags)), rerun_of, recorded)
+            contents[delivery_id(recorded.job_id, recorded.seq)] = content
+        return (rows[0][0] if rows else await self.now()), contents
+
+    async def settle_deliveries(self, settled: Sequence[Settled]) -> None:
+        d = t.deliveries.c
+        now = self._now_sql()
+        kept = [
+            {
+                "job_id": one.delivery.job_id,
+                "seq": one.delivery.seq,
+                "tenant": one.delivery.tenant,
+                "attempt": one.delivery.attempt,
                 "at": now,
-                "status": answer.status,
-                "failure": answer.failure,
-                "duration_ms": answer.duration_ms,
+                "status": one.answer.status,
+                "failure": one.answer.failure,
+                "duration_ms": one.answer.duration_ms,
             }
-            await connection.execute(insert(t.delivery_attempts).values(**kept))
-            # Good news of an attempt that was given up for lost is news all the same.
-            whose = and_(this, d.c.state == "pending") if state == "delivered" else mine
-            await connection.execute(update(d).where(whose).values(state=state, next_at=now + int(next_in_s * 1000)))
+            for one in settled
+        ]
+        # Good news of an attempt that was given up for lost is news all the same.
+        good = [(one.delivery.job_id, one.delivery.seq) for one in settled if one.state == "delivered"]
+        changes = []
+        if good:
+            changes.append(_of(_locked(good, d.state == "pending")).values(state="delivered", next_at=now))
+        for one in sorted(settled, key=lambda one: (one.delivery.job_id, one.delivery.seq)):
+            if one.state != "delivered":
+                this = [(one.delivery.job_id, one.delivery.seq)]
+                mine = _locked(this, d.attempts == one.delivery.attempt, d.state == "pending")
+                changes.append(_of(mine).values(state=one.state, next_at=now + int(one.next_in_s * 1000)))
+        async with self._writing(WRITE_S) as connection:
+            await connection.execute(insert(t.delivery_attempts).values(kept))
+            for change in changes:
+                await connection.execute(change)
 
     async def deliveries(self, job_id: str) -> list[Owed]:
         d, a = t.deliveries.c, t.delivery_attempts.c
@@ -152,3 +200,18 @@ class SqlWebhooks(SqlActs):
             if tried[0] is not None:
                 owed[one.seq] = replace(one, tried=(*one.tried, Attempt(*tried)))
         return list(owed.values())
+
+
+def _locked(
+    wanted: Sequence[tuple[str, int]] | None, *conditions: ColumnElement[bool], skip_locked: bool = False
+) -> Select[Any]:
+    """The keys of deliveries, locked in their order, so that no two transactions wait for each other. The conditions are
+    judged again under each row's lock: who comes second finds what the first one did."""
+    d = t.deliveries.c
+    key = tuple_(d.job_id, d.seq)
+    found = select(d.job_id, d.seq).where(*conditions).order_by(d.job_id, d.seq)
+    return (found if wanted is None else found.where(key.in_(list(wanted)))).with_for_update(skip_locked=skip_locked)
+
+
+def _of(keys: Select[Any]) -> Update:
+    return update(t.deliveries).where(tuple_(t.deliveries.c.job_id, t.deliveries.c.seq).in_(keys))

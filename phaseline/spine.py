@@ -135,7 +135,7 @@ async def _delivering(
     )
     rules, agent = webhook_rules(settings), f"phaseline/{VERSION}"
     async with sender(rules, settings.webhook_timeout_s, settings.webhook_places, agent) as sends:
-        deliverer = Deliverer(log, log, sends, options, telemetry)
+        deliverer = Deliverer(log, sends, options, telemetry)
         told.append(deliverer.committed)
         async with background(deliverer.run()):
             yield

@@ -46,7 +46,7 @@ class Scene:
     async def delivering(self, rules: Rules = LOOPBACK, **options: Any) -> AsyncIterator[Deliverer]:
         made = DelivererOptions(**{"backoff_s": 0.01, "timeout_s": 20.0} | options)
         async with sender(rules, made.timeout_s, made.places, "phaseline/test") as sends:
-            deliverer = Deliverer(self.log, self.log, sends, made, self.telemetry)
+            deliverer = Deliverer(self.log, sends, made, self.telemetry)
             self.deliverers.append(deliverer)
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(deliverer.run())

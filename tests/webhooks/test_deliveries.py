@@ -18,7 +18,7 @@ from events.acts import By
 from events.log import Log
 from events.values import decode
 from events.webhook_url import Rules, networks
-from events.webhooks import Endpoint
+from events.webhooks import Answer, Endpoint, Settled
 from phaseline import database
 from phaseline.erase import erase
 from tests.builders import a_cancel, a_failure, a_reopen
@@ -157,6 +157,93 @@ async def test_a_tenant_with_many_slow_receivers_leaves_places_to_others(scene: 
             await scene.completed(slow.url)
         await scene.settled(await scene.completed(quick.url, tenant="other"))
         assert len(a.got) + len(b.got) + len(c.got) <= 2  # a quarter
+
+
+async def test_a_quick_receiver_earns_places_and_leaves_half_to_others_when_it_hangs(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("events.deliverer.QUICK_MS", 60_000)  # however slow this machine is
+    quick = 12
+
+    async def at_first(receiver: Receiver, request: web.Request) -> web.Response:
+        return await (well if len(receiver.got) <= quick else never)(receiver, request)
+
+    await scene.sign()
+    await scene.sign(tenant="other")
+    async with receiving(at_first) as hangs, receiving() as well_too:
+        for _ in range(quick + 12):
+            await scene.completed(hangs.url)
+        async with scene.delivering(places=8, timeout_s=600.0):
+            await hangs.came(quick + 4)  # four at once: more than the two it began with
+            for _ in range(3):
+                await scene.settled(await scene.completed(well_too.url, tenant="other"))
+            assert len(hangs.got) == quick + 4
+
+
+async def test_a_receiver_that_gets_bad_has_its_first_places_again(scene: Scene, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("events.deliverer.QUICK_MS", 60_000)
+    jobs, bad = 24, 12
+    waits: list[asyncio.Event] = []
+
+    async def then_badly(receiver: Receiver, request: web.Request) -> web.Response:
+        if len(receiver.got) <= bad:
+            return await well(receiver, request)
+        waits.append(asyncio.Event())
+        await waits[-1].wait()
+        return web.Response(status=500)
+
+    await scene.sign()
+    async with receiving(then_badly) as receiver, receiving() as another:
+        for _ in range(jobs):
+            await scene.completed(receiver.url)
+        async with scene.delivering(places=16, timeout_s=600.0, backoff_s=3600.0):
+            await receiver.came(bad + 8)
+            for one in waits[:7]:
+                one.set()
+            await receiver.came(bad + 9)
+            await scene.settled(await scene.completed(another.url))  # and a look later
+            assert len(receiver.got) == bad + 9  # one that hung before, and one more: two
+
+
+async def test_what_is_claimed_together_is_read_and_settled_together(scene: Scene):
+    await scene.sign()
+    jobs = [await scene.completed("http://127.0.0.1:1/hook", tags=(f"n{n}",)) for n in range(4)]
+    await erase(scene.settings, jobs.pop(), actor="user:officer", reason="asked")
+    found = await scene.log.due_deliveries({}, 10, 10)
+    [due] = found.due["default"].values()
+    claimed = sorted(await scene.log.claim_deliveries(due, 60.0), key=lambda one: jobs.index(one.job_id))
+    assert await scene.log.claim_deliveries(due, 60.0) == []
+    now, contents = await scene.log.contents(claimed)
+    assert [contents[one.id].tags for one in claimed] == [("n0",), ("n1",), ("n2",)]
+    assert [contents[one.id].event.seq for one in claimed] == [one.seq for one in claimed]
+    good, later, over = claimed
+    await scene.log.settle_deliveries(
+        [
+            Settled(over, Answer(410, duration_ms=3), "abandoned", 0.0),
+            Settled(later, Answer(failure="timeout", duration_ms=2), "pending", 50.0),
+            Settled(good, Answer(204, duration_ms=1), "delivered", 0.0),
+        ]
+    )
+    owed = [(await scene.log.deliveries(job_id))[0] for job_id in jobs]
+    assert [one.state for one in owed] == ["delivered", "pending", "abandoned"]
+    assert [(one.tried[0].status, one.tried[0].failure, one.tried[0].duration_ms) for one in owed] == [
+        (204, None, 1), (None, "timeout", 2), (410, None, 3),
+    ]  # fmt: skip
+    assert owed[1].next_at - owed[1].tried[0].at == pytest.approx(50_000, abs=2000)
+    assert abs(owed[0].tried[0].at - now) < 60_000
+
+
+@pytest.mark.parametrize("settings", ["postgres"], indirect=True)
+async def test_what_another_process_is_claiming_is_passed_over_and_not_waited_for(scene: Scene):
+    await scene.sign()
+    jobs = [await scene.completed("http://127.0.0.1:1/hook") for _ in range(2)]
+    found = await scene.log.due_deliveries({}, 10, 10)
+    [due] = found.due["default"].values()
+    async with scene.log._writer.begin() as other:
+        held = "SELECT 1 FROM deliveries WHERE job_id = $1 FOR UPDATE"
+        await other.exec_driver_sql(held, (jobs[0],))
+        assert [one.job_id for one in await scene.log.claim_deliveries(due, 60.0)] == [jobs[1]]
+    assert [one.job_id for one in await scene.log.claim_deliveries(due, 60.0)] == [jobs[0]]
 
 
 async def test_receivers_that_are_away_hide_no_other_of_any_tenant(scene: Scene, monkeypatch: pytest.MonkeyPatch):
