@@ -121,6 +121,56 @@ def test_the_squad_before_a_free_hit_comes_back_after_it():
     assert "comes back" in told
 
 
+def last_made(chip: str, **params: object) -> DecisionOutput:
+    """A decision after three transfers in the gameweek after which the chip is lost: it is played."""
+    return three_made(gameweek=19, horizon=1, available_chips=[chip], **params)
+
+
+def test_a_wildcard_the_engine_finds_gives_back_what_transfers_have_cost():
+    found = last_made("wildcard")
+    asked = last_made("wildcard", chip_plan=[{"gameweek": 19, "chip": "wildcard"}])
+    squad, (week,) = found.squad_state, found.transfer_plan.gameweeks
+    assert (squad.booked_hit_cost_pts, squad.given_back_pts, squad.free_transfers) == (0, 8, 1)
+    assert (week.chip, week.hit_cost_pts, week.free_transfers_before) == ("wildcard", 0, 1)
+    # The plan asked for, told from before the decision to play the chip.
+    assert found.lineup == asked.lineup
+    assert found.transfer_plan.objective_pts == pytest.approx(asked.transfer_plan.objective_pts + 8, abs=0.01)
+    assert found.transfer_plan.objective_terms.hits == 8
+    assert found.decision.gain_this_gameweek_pts == pytest.approx(
+        found.lineup.xp_total - found.hold_plan.xp_this_gameweek + 8, abs=0.02
+    )
+    (card,) = found.chips
+    assert card.value_now_pts == pytest.approx(found.decision.expected_gain_pts, abs=0.3)
+    assert "wildcard gives back the 8 points of transfers already made." in [one.text for one in found.explanations]
+    (told,) = [warning.message for warning in found.warnings if warning.code == "booked"]
+    assert "gives their 8 points back" in told
+
+
+def test_a_free_hit_the_engine_finds_hands_back_the_squad_before_the_transfers():
+    found = last_made("freehit")
+    asked = last_made("freehit", chip_plan=[{"gameweek": 19, "chip": "freehit"}])
+    squad, (week,) = found.squad_state, found.transfer_plan.gameweeks
+    assert {player.element for player in squad.players} == {h.element for h in collected(1, 1).squad.holdings}
+    assert (squad.booked_hit_cost_pts, squad.given_back_pts, squad.free_transfers) == (0, 8, 1)
+    assert week.chip == "freehit"
+    assert found.lineup == asked.lineup
+    assert found.decision.expected_gain_pts > 8
+
+
+def test_the_chips_that_are_not_played_leave_transfers_as_dear_as_they_were():
+    decision = three_made(available_chips=["bboost", "3xc"])
+    assert (decision.squad_state.booked_hit_cost_pts, decision.squad_state.given_back_pts) == (8, 0)
+    assert decision.transfer_plan.objective_terms.hits == 0
+
+
+def test_a_free_hit_is_not_played_when_it_would_undo_a_transfer_that_must_stay():
+    bought = {player.element for player in three_made().squad_state.players}
+    bought -= {holding.element for holding in collected(1, 1).squad.holdings}
+    kept = last_made("freehit", locked=[min(bought)])
+    assert kept.transfer_plan.gameweeks[0].chip is None
+    assert min(bought) in {player.element for player in (*kept.lineup.starters, *kept.lineup.bench)}
+
+
 # ---- copies
 
 

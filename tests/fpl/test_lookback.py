@@ -131,6 +131,19 @@ def test_the_result_of_the_job_before_is_scored_when_its_gameweek_is_over(before
     assert told_in(13, held.model_dump()).advised_pts == review.hold_pts
 
 
+@pytest.mark.parametrize("chip, cost", [("wildcard", 8), ("freehit", 0)])
+def test_holding_would_have_cost_what_only_the_chip_gave_back(before, monkeypatch, chip, cost):
+    """Transfers made before a wildcard stay without it and cost their points; those of a free hit are not in its squad."""
+    first = before.transfer_plan.gameweeks[0].model_copy(update={"chip": chip, "hit_cost_pts": 0})
+    plan = before.transfer_plan.model_copy(update={"gameweeks": [first]})
+    squad = before.squad_state.model_copy(update={"given_back_pts": 8})
+    played = before.model_copy(update={"transfer_plan": plan, "squad_state": squad})
+    review = asked(monkeypatch, 13, as_previous(played, "job-12")).review
+    assert review is not None
+    assert review.decided.held is not None
+    assert (review.decided.advice.hit_cost_pts, review.decided.held.hit_cost_pts) == (0, cost)
+
+
 def test_the_command_line_shows_the_look_back(before, monkeypatch):
     decision = asked(monkeypatch, 13, as_previous(before, "job-12"))
     console = Console(width=200, record=True, file=io.StringIO())

@@ -120,6 +120,76 @@ def test_all_chips_at_once_are_the_best_of_all_combinations():
         assert solved.plan.objective == pytest.approx(best, abs=1e-6)
 
 
+# ---- transfers already made, and what a chip makes of them
+
+
+KEPT = {"wildcard": 9.0, "freehit": 7.0, "bboost": 1.0}
+
+
+def two_made(before: Problem) -> Problem:
+    """After the first two transfers that can be paid and keep the clubs; one was free, so they have cost 4 points."""
+    for first, second in combinations(single_swaps(before, before.owned), 2):
+        if len({*first, *second}) == 4:
+            sold, bought = {first[0], second[0]}, {first[1], second[1]}
+            selling = {e: price for e, price in before.selling.items() if e not in sold}
+            selling |= {element: before.cost[element] for element in bought}
+            bank = before.bank + sum(before.selling[e] for e in sold) - sum(before.cost[e] for e in bought)
+            after = replace(before, selling=selling, bank=bank, free_transfers=0)
+            if legal(after, hold_plan(after)):
+                return after
+    raise AssertionError("no two transfers are possible")
+
+
+def begun_in_every_way(seed: int) -> tuple[Problem, dict[str | None, float]]:
+    """A league with two transfers made, and the best of all plans that begin without, with a wildcard, with a free hit."""
+    spare = (0, 1, 1, 2)
+    before = unrisen(toy(seed, 2, spare, free_transfers=1, bank=30))
+    after = two_made(before)
+    chips = tuple(ChipCopy(name, (0, 1), kept) for name, kept in KEPT.items())
+    problem = replace(after, chips=chips)
+    undone = {"selling": before.selling, "bank": before.bank}
+    instead = {
+        "wildcard": problem.beginning_with("wildcard", free_transfers=1, given_back=4.0),
+        "freehit": problem.beginning_with("freehit", free_transfers=1, given_back=4.0, **undone),
+    }
+
+    def copies(first: str | None) -> tuple[ChipCopy, ...]:
+        late = tuple(
+            ChipCopy(n, (0, 1) if n == "bboost" and not first else (1,), k) for n, k in KEPT.items() if n != first
+        )
+        return late if first is None else (ChipCopy(first, (0,), KEPT[first]), *late)
+
+    best: dict[str | None, float] = {None: Search(replace(after, chips=copies(None)), 1).best()}
+    for chip, start in (("wildcard", replace(after, free_transfers=1)), ("freehit", before)):
+        best[chip] = 4.0 + Search(replace(start, chips=copies(chip), played={0: chip}), 1).best()
+    return with_free_hits(replace(problem, instead=instead), EXACT), best
+
+
+def test_a_chip_that_gives_back_what_transfers_have_cost_is_weighed_with_it():
+    """Their points, their free transfer, and with a free hit the squad before them: against every plan of toy leagues."""
+    ways = set()
+    for seed in (70, 71, 78, 79):
+        problem, best = begun_in_every_way(seed)
+        bounds: list[float | None] = []
+
+        def watch(sight: Sight, bounds: list[float | None] = bounds) -> bool:
+            bounds.append(sight.bound)
+            return True
+
+        solved = solve_with_chips(problem, EXACT, start=hold_plan(problem), watch=watch)
+        assert solved.plan is not None
+        assert solved.status == "optimal"
+        chip = solved.plan.weeks[0].chip
+        chip = chip if chip in problem.instead else None
+        ways.add(chip)
+        assert solved.plan.objective == pytest.approx(max(best.values()), abs=1e-6)
+        assert best[chip] == pytest.approx(max(best.values()), abs=1e-6)
+        assert solved.bound == pytest.approx(max(best.values()), rel=1e-5)
+        assert all(bound is None or bound >= solved.plan.objective - 1e-6 for bound in bounds)
+        assert make_plan(problem, solved.plan.moves) == solved.plan
+    assert ways == {None, "wildcard", "freehit"}
+
+
 def chips_of_three_gameweeks(seed: int = 32) -> Problem:
     copies = (
         ChipCopy("wildcard", (0, 1, 2), 3.0),

@@ -94,9 +94,11 @@ class Search:
 
     def _moves(self, state: _State, index: int) -> Iterator[tuple[_State, float]]:
         few = self._swapped(state.squad, min(self.transfers, state.free + self.problem.max_hits))
-        yield from self._played(state, index, None, few)
+        fixed = self.problem.played.get(index)
+        if fixed is None:
+            yield from self._played(state, index, None, few)
         for copy in state.chips:
-            if index in copy.weeks:
+            if index in copy.weeks and fixed in (None, copy.name):
                 anything = copy.name in ("wildcard", "freehit")
                 yield from self._played(state, index, copy, self._squads() if anything else few)
 

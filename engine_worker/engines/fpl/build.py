@@ -1,6 +1,7 @@
 """From what was collected and projected to the `Problem` a request asks about. PURE."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engine_worker.engines.fpl.collecting import Collected
 from engine_worker.engines.fpl.params import FplParams
@@ -30,7 +31,7 @@ def build_problem(collected: Collected, rows: Sequence[ProjectionRow], params: F
     projected = xp[collected.gameweeks[0]]
     pool = sorted((player for player in collected.players if player.element in projected), key=lambda p: p.element)
     planned = _planned(params)
-    return Problem(
+    problem = Problem(
         rules=collected.rules,
         gameweeks=tuple(collected.gameweeks),
         elements=tuple(player.element for player in pool),
@@ -48,6 +49,25 @@ def build_problem(collected: Collected, rows: Sequence[ProjectionRow], params: F
         played={i: planned[week] for i, week in enumerate(collected.gameweeks) if week in planned},
         worth=POSTURES[params.risk_posture],
     )
+    return _with_other_beginnings(problem, collected)
+
+
+def _with_other_beginnings(problem: Problem, collected: Collected) -> Problem:
+    """The problem, with those of the plans that begin with a chip which makes something else of booked transfers."""
+    instead: dict[str, Problem] = {}
+    for chip, squad in collected.instead.items():
+        selling = {holding.element: holding.selling_price for holding in squad.holdings}
+        # Who must stay and was bought by a transfer that the chip undoes: it cannot be played now.
+        if problem.locked <= selling.keys() and problem.first_copy(chip) is not None:
+            instead[chip] = problem.beginning_with(
+                chip,
+                selling=selling,
+                bank=squad.bank,
+                free_transfers=squad.free_transfers,
+                given_back=float(squad.given_back),
+            )
+    shut = collected.instead.keys() - instead.keys()
+    return replace(problem.keeping(lambda copy, week: week > 0 or copy.name not in shut), instead=instead)
 
 
 def kept_worth(window: ChipWindow, last_gameweek: int) -> float:

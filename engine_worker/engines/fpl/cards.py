@@ -71,6 +71,7 @@ class Cards:
             selling_value=squad.selling_value,
             free_transfers=squad.free_transfers,
             booked_hit_cost_pts=squad.booked_hit_cost,
+            given_back_pts=squad.given_back,
             chips_available=squad.chips,
             issues=self._issues(),
             replay=out.ReplayCard(

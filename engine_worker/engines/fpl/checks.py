@@ -105,9 +105,8 @@ def _state(
 ) -> tuple[list[Problem], SquadState | None]:
     """Where the plan would start, before booked transfers. More than three of a club are no problem if the game has
     it so: after a real transfer the squad stands until its next transfer."""
-    before_booking = params.model_copy(update={"booked_transfers": []})
     try:
-        return [], starting_state(before_booking, rules, elements, reading, coming)
+        return [], starting_state(params, rules, elements, reading, coming)
     except NotThere:
         return [(("team_id",), f"this source has no team {params.team_id}")], None
     except NoSquadYet as none:

@@ -33,11 +33,20 @@ _WHOLE = 1e-6
 Case = Mapping[int, int | None]
 
 
+class _Root(NamedTuple):
+    """The plans that begin in one way (see `Problem.instead`): their problem, the copies left to decide by index."""
+
+    problem: Problem
+    free: Mapping[int, ChipCopy]
+    relaxed: Relaxed
+
+
 class _Open(NamedTuple):
     """A case not decided yet, ordered by what it may be worth, the best first."""
 
     negated_bound: float
     number: int
+    root: _Root
     case: Case
     relaxed: Relaxation
     tries: int = 0
@@ -56,16 +65,10 @@ def solve_with_chips(
 class _ChipSearch:
     def __init__(self, problem: Problem, limits: Limits, start: Plan, watch: Callable[[Sight], bool]) -> None:
         self._began = time.monotonic()
-        self._problem = problem
         self._limits = limits
         self._best = start
         self._watch = watch
-        self._free = {
-            index: copy
-            for index, copy in enumerate(problem.chips)
-            if not any(problem.played.get(week) == copy.name for week in copy.weeks)
-        }
-        self._relaxed = Relaxed(problem)
+        self._roots = [_root(of) for of in (problem.begun_otherwise(), *problem.instead.values())]
         self._open: list[_Open] = []
         self._number = count()
         self._nodes = 0
@@ -75,17 +78,19 @@ class _ChipSearch:
         self._status = ""
 
     def run(self) -> Solved:
-        root = self._relax({}, None)
+        for root in self._roots:
+            if not self._status:
+                self._relax(root, {}, None)
         if not self._status:
             self._current = _NOTHING
-            if root is not None:
-                self._dive(root)
+            if self._open:
+                self._dive(self._open[0])
         while self._open and not self._status:
             node = heapq.heappop(self._open)
             self._current = -node.negated_bound
             if not self._promising(self._current):
                 break  # nor is any other; it is no more than the gap above the best
-            if len(node.case) == len(self._free):
+            if len(node.case) == len(node.root.free):
                 self._decide(node)
             else:
                 self._branch(node)
@@ -98,11 +103,11 @@ class _ChipSearch:
     def _dive(self, node: _Open) -> None:
         """A good plan at once: the chips where the relaxation has most of them, one after the other."""
         found: _Open | None = node
-        while found is not None and not self._status and len(found.case) < len(self._free):
+        while found is not None and not self._status and len(found.case) < len(found.root.free):
             node, chosen = found, self._surest(found)
-            found = self._relax({**node.case, chosen[0]: chosen[1]}, node, keep=False)
+            found = self._relax(node.root, {**node.case, chosen[0]: chosen[1]}, node, keep=False)
         if found is not None and not self._status:
-            solved = self._solve(found.case, _FIRST_NODES)
+            solved = self._solve(found, _FIRST_NODES)
             if solved.status not in ("optimal", "infeasible", "node_limit"):
                 self._stop(solved.status)
             self._count()
@@ -110,7 +115,7 @@ class _ChipSearch:
     def _surest(self, node: _Open) -> tuple[int, int | None]:
         """The chip and the gameweek, None for not played, that the relaxation is surest of."""
         choices: list[tuple[float, int, int | None]] = []
-        for index, copy in self._free.items():
+        for index, copy in node.root.free.items():
             if index not in node.case:
                 shares = {week: node.relaxed.shares[copy.name, week] for week in copy.weeks}
                 choices.append((1 - sum(shares.values()), -index, None))
@@ -120,30 +125,31 @@ class _ChipSearch:
 
     def _branch(self, node: _Open) -> None:
         """Every gameweek for the chip that decides most of those the relaxation is unsure of."""
-        undecided = [index for index in self._free if index not in node.case]
-        unsure = [index for index in undecided if _unsure(self._free[index], node.relaxed.shares)]
-        index = min(unsure or undecided, key=lambda index: (_DECIDES.index(self._free[index].name), index))
-        name = self._free[index].name
-        for week in (*self._free[index].weeks, None):
-            if week is None or (week not in node.case.values() and week not in self._problem.played):
+        free = node.root.free
+        undecided = [index for index in free if index not in node.case]
+        unsure = [index for index in undecided if _unsure(free[index], node.relaxed.shares)]
+        index = min(unsure or undecided, key=lambda index: (_DECIDES.index(free[index].name), index))
+        name = free[index].name
+        for week in (*free[index].weeks, None):
+            if week is None or (week not in node.case.values() and week not in node.root.problem.played):
                 most = node.relaxed.bound + (0.0 if week is None else node.relaxed.reduced[name, week])
                 if self._promising(most):
-                    self._relax({**node.case, index: week}, node)
+                    self._relax(node.root, {**node.case, index: week}, node)
                 else:
                     self._left_open = max(self._left_open, most)
             if self._status:
                 return
 
-    def _relax(self, case: Case, parent: _Open | None, *, keep: bool = True) -> _Open | None:
+    def _relax(self, root: _Root, case: Case, parent: _Open | None, *, keep: bool = True) -> _Open | None:
         """The case if it may hold a better plan than the best; with `keep` it is one of the open ones."""
         self._nodes += 1
-        played = {(self._free[index].name, week) for index, week in case.items() if week is not None}
-        decided = {(copy.name, week) for index in case for copy in [self._free[index]] for week in copy.weeks}
+        played = {(root.free[index].name, week) for index, week in case.items() if week is not None}
+        decided = {(copy.name, week) for index in case for copy in [root.free[index]] for week in copy.weeks}
         fixed = {**dict.fromkeys(decided, 0.0), **dict.fromkeys(played, 1.0)}
-        relaxed = self._relaxed.solve(fixed, self._floor(), parent and parent.relaxed.basis, self._left_s(), self._look)
+        relaxed = root.relaxed.solve(fixed, self._floor(), parent and parent.relaxed.basis, self._left_s(), self._look)
         node = None
         if relaxed.status == "optimal" and self._promising(relaxed.bound):
-            node = _Open(-relaxed.bound, next(self._number), case, relaxed)
+            node = _Open(-relaxed.bound, next(self._number), root, case, relaxed)
             if keep:
                 heapq.heappush(self._open, node)
         elif relaxed.status in ("optimal", "infeasible"):
@@ -159,7 +165,7 @@ class _ChipSearch:
 
     def _decide(self, node: _Open) -> None:
         """The best plan of a case whose chips are all decided, if it is better than the best."""
-        solved = self._solve(node.case, next(iter(_NODES[node.tries :]), None))
+        solved = self._solve(node, next(iter(_NODES[node.tries :]), None))
         if solved.bound is not None:
             self._current = min(self._current, solved.bound)
         if solved.status == "node_limit" and node.tries < len(_NODES):
@@ -171,10 +177,11 @@ class _ChipSearch:
                 self._stop(solved.status)
         self._count()
 
-    def _solve(self, case: Case, at_most: int | None) -> Solved:
+    def _solve(self, node: _Open, at_most: int | None) -> Solved:
         """A case whose chips are all decided, with that many nodes; keeps its plan if it is the best."""
-        weeks = {week: self._free[index].name for index, week in case.items() if week is not None}
-        fixed = replace(self._problem, played={**self._problem.played, **weeks}).without_chips()
+        problem, free = node.root.problem, node.root.free
+        weeks = {week: free[index].name for index, week in node.case.items() if week is not None}
+        fixed = replace(problem, played={**problem.played, **weeks}).without_chips()
         left = [] if self._limits.nodes is None else [self._limits.nodes - self._nodes]
         nodes = min([*left, *([] if at_most is None else [at_most])], default=None)
         limits = replace(self._limits, seconds=self._left_s(), nodes=nodes)
@@ -216,6 +223,11 @@ class _ChipSearch:
 
     def _stop(self, status: str) -> None:
         self._status = self._status or status
+
+
+def _root(problem: Problem) -> _Root:
+    left = problem.free_copies()
+    return _Root(problem, {i: copy for i, copy in enumerate(problem.chips) if copy in left}, Relaxed(problem))
 
 
 def _unsure(copy: ChipCopy, shares: Mapping[tuple[str, int], float]) -> bool:

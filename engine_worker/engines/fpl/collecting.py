@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from engine_worker.engines.fpl.entries import planned_chip, starting_state
+from engine_worker.engines.fpl.entries import booked_states, planned_chip, starting_state
 from engine_worker.engines.fpl.lookback import LookedBack, look_back
 from engine_worker.engines.fpl.params import AvailabilityOverride, FplParams
 from engine_worker.engines.fpl.rules import costs_nothing
@@ -143,8 +143,19 @@ class Collected(BaseModel):
     # Players each club fielded in a match, on average of the last ten.
     fielded: dict[int, float] = {}
     squad: SquadState
+    # The same if one of these chips is played in the first gameweek, which changes what booked transfers come to.
+    instead: dict[str, SquadState] = {}
     looked_back: LookedBack | None = None
     warnings: list[Warned] = []
+
+    def begun_with(self, chip: str | None) -> "Collected":
+        """What a plan rests on that plays `chip` in the first gameweek."""
+        if chip is None or chip not in self.instead:
+            return self
+        squad = self.instead[chip]
+        others = [warning for warning in self.warnings if warning.code != "booked"]
+        told = Warned(code="booked", message=_booked_told(chip, squad))
+        return self.model_copy(update={"squad": squad, "instead": {}, "warnings": [*others, told]})
 
 
 def next_gameweek(bootstrap: Mapping[str, Any]) -> int | None:
@@ -163,8 +174,9 @@ def collect(params: FplParams, source_name: str, reading: Reading, previous: Pre
     gameweek = params.gameweek or coming or LAST_GAMEWEEK
     gameweeks = list(range(gameweek, min(gameweek + params.horizon - 1, LAST_GAMEWEEK) + 1))
     elements = {element["id"]: element for element in bootstrap["elements"]}
-    squad = starting_state(params, rules, elements, reading, coming or gameweek)
-    owned = {holding.element for holding in squad.holdings}
+    before = starting_state(params, rules, elements, reading, coming or gameweek)
+    squad, instead = booked_states(params, rules, elements, before, gameweek)
+    owned = {holding.element for state in (squad, *instead.values()) for holding in state.holdings}
     deadlines = {event["id"]: event["deadline_time"] for event in bootstrap["events"]}
     minutes = _minutes(reading, gameweeks_lately(fixtures))
     return Collected(
@@ -182,6 +194,7 @@ def collect(params: FplParams, source_name: str, reading: Reading, previous: Pre
         scores=scores_of(fixtures),
         fielded=fielded_of(fixtures),
         squad=squad,
+        instead=instead,
         looked_back=look_back(params, rules, reading, coming or LAST_GAMEWEEK + 1, source_name, previous),
         warnings=_warnings(params, rules, squad, gameweeks, elements, coming) + _source_warnings(bootstrap, reading),
     )
@@ -426,13 +439,18 @@ def _warnings(
         )
         found.append(Warned(code="new_entry", message=text))
     if params.booked_transfers:
-        text = f"{len(params.booked_transfers)} transfers already made are "
-        if planned_chip(params, gameweeks[0]) == "freehit":
-            text += "of the free hit: its squad is chosen anew, the one before them comes back after it"
-        else:
-            text += f"in the squad, their {squad.booked_hit_cost} points are spent"
-        found.append(Warned(code="booked", message=text))
+        found.append(Warned(code="booked", message=_booked_told(planned_chip(params, gameweeks[0]), squad)))
     return found
+
+
+def _booked_told(chip: str | None, squad: SquadState) -> str:
+    """What became of the transfers already made."""
+    if chip == "freehit":
+        return "transfers already made are of the free hit: its squad is chosen anew, the one before them comes back"
+    told = f"transfers already made are in the squad, their {squad.booked_hit_cost} points are spent"
+    if squad.given_back:
+        told = f"transfers already made are in the squad, the {chip} gives their {squad.given_back} points back"
+    return told
 
 
 def _source_warnings(bootstrap: Mapping[str, Any], reading: Reading) -> list[Warned]:

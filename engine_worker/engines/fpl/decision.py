@@ -98,6 +98,9 @@ class SquadCard(_Part):
     booked_hit_cost_pts: int = Field(
         ge=0, description="points that `booked_transfers` have cost, beside the plan's hits"
     )
+    given_back_pts: int = Field(
+        default=0, ge=0, description="what they would have cost without the chip that the plan plays now"
+    )
     chips_available: list[str]
     issues: list[Issue]
     replay: ReplayCard
@@ -188,7 +191,7 @@ class ObjectiveTerms(_Part):
 
     xp: float
     bench: float
-    hits: float
+    hits: float = Field(description="minus what hits cost, plus `squad_state.given_back_pts`")
     hit_margin: float
     free_transfers: float
     bank: float

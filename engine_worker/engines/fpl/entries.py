@@ -6,6 +6,7 @@ from typing import Any
 from engine_worker.engines.fpl.params import BookedTransfer, FplParams
 from engine_worker.engines.fpl.replay import replayed
 from engine_worker.engines.fpl.rules import (
+    UNLIMITED_CHIPS,
     chips_left,
     club_violations,
     costs_nothing,
@@ -56,20 +57,19 @@ def entry_pages(reading: Reading, team_id: int, coming: int) -> EntryPages:
 
 
 def starting_state(params: FplParams, rules: Ruleset, elements: Elements, reading: Reading, coming: int) -> SquadState:
-    """The state before `params.gameweek`; gameweeks between `coming`, the next, and it are taken as rolled.
+    """The state before `params.gameweek` and before booked transfers; gameweeks from `coming`, the next, to it are rolled.
 
     Raises as `entry_pages`, but `NoSquadYet` only where no squad can be built from the whole budget: after the first gameweek.
     """
     gameweek = params.gameweek or coming
     if params.squad is not None:
         bought = {player.element: player.purchase_price for player in params.squad}
-        state = SquadState(
+        return SquadState(
             holdings=holdings(rules, elements, bought),
             bank=params.bank or 0,
             free_transfers=params.free_transfers or 0,
             chips=list(params.available_chips or []),
         )
-        return booked(rules, elements, state, params.booked_transfers, gameweek, planned_chip(params, gameweek))
     assert params.team_id is not None
     try:
         pages = entry_pages(reading, params.team_id, coming)
@@ -88,8 +88,27 @@ def starting_state(params: FplParams, rules: Ruleset, elements: Elements, readin
         "free_transfers": free if params.free_transfers is None else params.free_transfers,
         "chips": chips if asked is None else list(asked),
     }
-    chip = planned_chip(params, gameweek)
-    return booked(rules, elements, state.model_copy(update=changes), params.booked_transfers, gameweek, chip)
+    return state.model_copy(update=changes)
+
+
+def booked_states(
+    params: FplParams, rules: Ruleset, elements: Elements, state: SquadState, gameweek: int
+) -> tuple[SquadState, dict[str, SquadState]]:
+    """The state after booked transfers, and what it is instead if one of these chips is played in `gameweek`.
+
+    Source of the rule: the game's help, "Chips". A wildcard makes what was transferred earlier in its gameweek free as
+    well; a free hit hands back the squad from the start of its gameweek.
+    """
+    asked, made = planned_chip(params, gameweek), params.booked_transfers
+    after = booked(rules, elements, state, made, gameweek, asked)
+    if not made or asked is not None:
+        return after, {}
+    instead = {}
+    for chip in UNLIMITED_CHIPS:
+        if chip in state.chips:
+            other = booked(rules, elements, state, made, gameweek, chip)
+            instead[chip] = other.model_copy(update={"given_back": after.booked_hit_cost})
+    return after, instead
 
 
 def planned_chip(params: FplParams, gameweek: int) -> str | None:

@@ -27,6 +27,12 @@ def explanations(
     ]
 
 
+def given_back(chip: str | None, points: int) -> Iterator[out.Explanation]:
+    """What a chip gives back of the points that transfers already made have cost."""
+    if points:
+        yield out.Explanation(topic="chip", text=f"{chip} gives back the {points} points of transfers already made.")
+
+
 def _less(points: float, proven: bool) -> str:
     """What another choice costs: without a proof a better plan with it may have been missed."""
     return f"{'' if proven else 'at most '}{points:.2f}"

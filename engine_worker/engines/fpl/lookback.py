@@ -148,6 +148,7 @@ class _Projection(_Lenient):
 class _Squad(_Lenient):
     players: list[_Player]
     booked_hit_cost_pts: int = 0
+    given_back_pts: int = 0
 
 
 class _Review(_Lenient):
@@ -215,13 +216,16 @@ def _held(result: _Result, rules: Ruleset) -> PreviousDecision | None:
     if not places.keys() <= forecasts.keys():
         return None
     lineup = best_lineup(rules, list(places), places, forecasts)
+    # Without its wildcard transfers made before would have cost what they cost; a free hit's squad is the one before them.
+    undone = result.transfer_plan.gameweeks[0].chip == "freehit"
+    kept = 0 if undone else result.squad_state.given_back_pts
     return PreviousDecision(
         gameweek=gameweek,
         starters=list(lineup.starters),
         bench=list(lineup.bench),
         captain=lineup.captain,
         vice=lineup.vice,
-        hit_cost_pts=result.squad_state.booked_hit_cost_pts,
+        hit_cost_pts=result.squad_state.booked_hit_cost_pts + kept,
     )
 
 

@@ -195,6 +195,8 @@ class Model:
         problem, chips = self.problem, self._chips(week)
         for name in chips:
             points = problem.weight(week) * problem.free_hits[week].points if name == "freehit" else 0.0
+            if week == 0 and problem.played.get(0) == name:
+                points += problem.given_back
             self._new(
                 name, week, 0, points - problem.chip_cost(name, week), float(problem.played.get(week) == name), 1, True
             )

@@ -76,7 +76,7 @@ class Ladder:
         self._climb_to("this_gameweek", self._this_gameweek)
         if len(self.problem.gameweeks) > 1:
             self._climb_to("horizon", self._horizon)
-        if self._free_copies():
+        if self.problem.free_copies():
             plain = self._best
             self._climb_to("chips", self._with_chips)
             self._climb_to("chip_values", lambda: self._chip_values(plain))
@@ -125,7 +125,7 @@ class Ladder:
     def _improve(self, problem: Problem, open_weeks: Collection[int] | None, *, chips: bool = False) -> None:
         """Looks for a better plan; a solve stopped before its first one leaves the rung below standing."""
         # A bound on plans with transfers in the first gameweek only, or without chips, says nothing of the others.
-        whole = (open_weeks is None or len(problem.gameweeks) == 1) and (chips or not self._free_copies())
+        whole = (open_weeks is None or len(problem.gameweeks) == 1) and (chips or not self.problem.free_copies())
         solved = self._solve(problem, open_weeks=open_weeks, start=self._best, shown=True, chips=chips, whole=whole)
         if solved.plan is not None:
             self._take(solved.plan)
@@ -140,23 +140,19 @@ class Ladder:
             self._best = plan
             self.analysis.moves, self.analysis.stage = list(plan.moves), self._rung
 
-    def _free_copies(self) -> list[ChipCopy]:
-        """The copies that are not fixed to a gameweek already."""
-        played = self.problem.played
-        return [copy for copy in self.problem.chips if not any(played.get(i) == copy.name for i in copy.weeks)]
-
     def _chip_values(self, base: Plan) -> None:
-        began = self.problem.without_chips()
         self._find_free_hits()
-        copies = self._free_copies()
+        copies = self.problem.free_copies()
         for done, copy in enumerate(copies):
             free = [index for index in copy.weeks if index not in self.problem.played]
             value = (
-                self._wildcard(copy, free, base, began)
+                self._wildcard(copy, free, base)
                 if copy.name == "wildcard"
                 else ChipValue(
                     name=copy.name,
-                    gains={self.problem.gameweeks[i]: _read_off(self.problem, base, copy.name, i) for i in free},
+                    gains={
+                        self.problem.gameweeks[i]: gain for i in free if (gain := self._read(copy, i, base)) is not None
+                    },
                     solved=False,
                 )
             )
@@ -169,21 +165,38 @@ class Ladder:
             if self._stopping():
                 return
 
-    def _wildcard(self, copy: ChipCopy, free: Sequence[int], base: Plan, began: Problem) -> ChipValue:
+    def _wildcard(self, copy: ChipCopy, free: Sequence[int], base: Plan) -> ChipValue:
         """What it adds in each gameweek, solved again with the chip fixed there."""
         gains = {}
         for index in free:
-            chips, played = (*began.chips, copy._replace(weeks=(index,))), {**began.played, index: "wildcard"}
-            fixed = replace(began, chips=chips, played=played)
-            solved = self._solve(fixed, gap=_VALUE_GAP, start=_with_chip(fixed, base, index, "wildcard"))
-            if solved.plan is None or solved.status not in ("optimal", "node_limit"):
+            if (gain := self._solved_value(copy, index, base)) is None:
                 break
-            gains[self.problem.gameweeks[index]] = (
-                solved.plan.objective + fixed.chip_cost("wildcard", index) - base.objective
-            )
-            if solved.plan.objective > self._best.objective:
-                self._take(solved.plan)
+            gains[self.problem.gameweeks[index]] = gain
         return ChipValue(name=copy.name, gains=gains, solved=True)
+
+    def _read(self, copy: ChipCopy, index: int, base: Plan) -> float | None:
+        """What it adds to the lineups of the plan; solved where the plan begins otherwise with it."""
+        if index == 0 and copy.name in self.problem.instead:
+            return self._solved_value(copy, index, base)
+        return _read_off(self.problem, base, copy.name, index)
+
+    def _solved_value(self, copy: ChipCopy, index: int, base: Plan) -> float | None:
+        """What the best plan with the chip there and no other is worth more than `base`; None for want of time."""
+        name = copy.name
+        if index == 0 and name in self.problem.instead:
+            fixed = self.problem.instead[name].without_chips()
+            start = hold_plan(fixed)
+        else:
+            began = self.problem.without_chips()
+            chips, played = (*began.chips, copy._replace(weeks=(index,))), {**began.played, index: name}
+            fixed = replace(began, chips=chips, played=played)
+            start = _with_chip(fixed, base, index, name)
+        solved = self._solve(fixed, gap=_VALUE_GAP, start=start)
+        if solved.plan is None or solved.status not in ("optimal", "node_limit"):
+            return None
+        if solved.plan.objective > self._best.objective:
+            self._take(solved.plan)
+        return solved.plan.objective + fixed.chip_cost(name, index) - base.objective
 
     def _price_choices(self) -> None:
         """What is given up by each other choice, at the chips of the plan: a chip is its own question."""
@@ -191,7 +204,7 @@ class Ladder:
         first = plan.weeks[0].moves
         if first.bought or first.chip not in (None, self.problem.played.get(0)):
             later = {index: chip for index, chip in problem.played.items() if index or 0 in self.problem.played}
-            rolled = replace(problem, played=later).without_chips()
+            rolled = replace(self.problem, played=later).without_chips()
             found.roll = self._price(rolled, open_weeks=range(1, len(problem.gameweeks)))
         if plan.weeks[0].hits:
             found.no_hit = self._price(replace(problem, max_hits=0))
@@ -214,7 +227,7 @@ class Ladder:
     def _settled(self) -> Problem:
         """The problem with its chips fixed where the plan plays them."""
         played = {index: week.chip for index, week in enumerate(self._best.weeks) if week.chip}
-        return replace(self.problem, played=played).without_chips()
+        return replace(self.problem.begun_with(self._best.weeks[0].chip), played=played).without_chips()
 
     def _price(
         self, problem: Problem, *, open_weeks: Collection[int] | None = None, excluded: Sequence[Moves] = ()
@@ -333,8 +346,11 @@ def _read_off(problem: Problem, plan: Plan, chip: str, index: int) -> float:
             return problem.free_hits[index].points - week.xp_lineup - week.xp_bench
 
 
-def _free_hit_weeks(problem: Problem) -> set[int]:
-    return {week for copy in problem.chips if copy.name == "freehit" for week in copy.weeks}
+def _free_hit_weeks(problem: Problem) -> set[tuple[str, int]]:
+    """The gameweeks a free hit may be played in, by how the plan begins."""
+    ways = {"": problem, **problem.instead}
+    copies = [(way, copy) for way, of in ways.items() for copy in of.chips if copy.name == "freehit"]
+    return {(way, week) for way, copy in copies for week in copy.weeks}
 
 
 def _with_chip(problem: Problem, plan: Plan, index: int, chip: str) -> Plan:

@@ -20,7 +20,8 @@ def project_pool(collected: Collected) -> Projected:
     xp: dict[int, dict[int, float]] = {gameweek: {} for gameweek in collected.gameweeks}
     for row in projected.rows:
         xp[row.gameweek][row.element] = row.xp
-    owned = {holding.element for holding in collected.squad.holdings}
+    states = (collected.squad, *collected.instead.values())
+    owned = {holding.element for state in states for holding in state.holdings}
     kept = {player.element for player in cut_pool(collected.players, list(xp.values()), owned)}
     return projected.model_copy(update={"rows": [row for row in projected.rows if row.element in kept]})
 

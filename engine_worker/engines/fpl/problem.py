@@ -1,9 +1,9 @@
 """The decision as an optimisation problem, before any solver: what is known, what is wanted, what a plan is. PURE."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine_worker.engines.fpl.lineup import Lineup, best_lineup, formations
 from engine_worker.engines.fpl.rules import costs_nothing, hits, next_free_transfers
@@ -61,6 +61,8 @@ class Problem:
 
     `played` are chips fixed to a gameweek, by its index; each is one of `chips`.
     `free_hits` has a squad for each gameweek a free hit may be played in; see `solver.with_free_hits`.
+    `instead` has the problem of the plans that begin with a chip, where that makes something else of transfers already
+    made; the chip is fixed there. `given_back` are the points of theirs that it gives back.
     """
 
     rules: Ruleset
@@ -80,6 +82,8 @@ class Problem:
     played: Mapping[int, str] = field(default_factory=dict)
     free_hits: Mapping[int, FreeHit] = field(default_factory=dict)
     worth: Worth = Worth()
+    instead: Mapping[str, "Problem"] = field(default_factory=dict)
+    given_back: float = 0.0
 
     @property
     def owned(self) -> frozenset[int]:
@@ -99,9 +103,33 @@ class Problem:
 
     def without_chips(self) -> "Problem":
         """The same with no chip but those fixed."""
-        copies = [
-            copy._replace(weeks=tuple(w for w in copy.weeks if self.played.get(w) == copy.name)) for copy in self.chips
-        ]
+        return replace(self.keeping(lambda copy, week: self.played.get(week) == copy.name), instead={})
+
+    def begun_with(self, chip: str | None) -> "Problem":
+        """The problem that a plan solves which plays `chip` in the first gameweek."""
+        return self if chip is None else self.instead.get(chip, self)
+
+    def begun_otherwise(self) -> "Problem":
+        """The same without the plans of `instead`."""
+        return replace(self.keeping(lambda copy, week: week > 0 or copy.name not in self.instead), instead={})
+
+    def first_copy(self, chip: str) -> ChipCopy | None:
+        """The copy that may be played in the first gameweek and is fixed to no gameweek."""
+        return next((copy for copy in self.free_copies() if copy.name == chip and 0 in copy.weeks), None)
+
+    def free_copies(self) -> list[ChipCopy]:
+        """The copies that are not fixed to a gameweek already."""
+        return [copy for copy in self.chips if not any(self.played.get(week) == copy.name for week in copy.weeks)]
+
+    def beginning_with(self, chip: str, **changes: Any) -> "Problem":
+        """The same with `chip`, of which there must be a `first_copy`, fixed to the first gameweek, and with `changes`."""
+        played = self.first_copy(chip)
+        fixed = self.keeping(lambda copy, week: (week == 0) == (copy is played))
+        return replace(fixed, played={**self.played, 0: chip}, **changes)
+
+    def keeping(self, may: Callable[[ChipCopy, int], bool]) -> "Problem":
+        """The same with each copy of a chip only in the gameweeks, by index, that `may` allows."""
+        copies = [copy._replace(weeks=tuple(week for week in copy.weeks if may(copy, week))) for copy in self.chips]
         return replace(self, chips=tuple(copy for copy in copies if copy.weeks))
 
 
@@ -189,6 +217,7 @@ def make_plan(problem: Problem, moves: Sequence[Moves]) -> Plan:
 
     The points are added up here from the moves alone, so that a plan never rests on a solver's arithmetic.
     """
+    problem = problem.begun_with(moves[0].chip)
     walk = _Walk(set(problem.owned), problem.bank, problem.free_transfers)
     legal = formations(problem.rules)
     seen: set[int] = set()
@@ -196,7 +225,7 @@ def make_plan(problem: Problem, moves: Sequence[Moves]) -> Plan:
     terms = Terms(
         xp=walk.sums["xp"],
         bench=walk.sums["bench"],
-        hits=-problem.rules.hit_cost * walk.sums["hits"],
+        hits=problem.given_back - problem.rules.hit_cost * walk.sums["hits"],
         hit_margin=-problem.worth.hit_margin * walk.sums["hits"],
         free_transfers=problem.worth.free_transfer * walk.free,
         bank=problem.worth.bank * walk.bank,

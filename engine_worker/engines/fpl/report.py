@@ -10,7 +10,7 @@ from engine_worker.engines.fpl.autosubs import chance_of_playing, expected_from_
 from engine_worker.engines.fpl.cards import Cards, points
 from engine_worker.engines.fpl.choices import Choices
 from engine_worker.engines.fpl.collecting import Collected
-from engine_worker.engines.fpl.explain import explanations
+from engine_worker.engines.fpl.explain import explanations, given_back
 from engine_worker.engines.fpl.fitted import shipped
 from engine_worker.engines.fpl.params import FplParams
 from engine_worker.engines.fpl.prices import price_watch
@@ -37,6 +37,7 @@ class Report:
     ) -> None:
         self._collected = collected
         self._cards = Cards(collected, rows)
+        self._rows = rows
         self._params = params
         self._engine_version = engine_version
         self._solver = solver
@@ -45,6 +46,10 @@ class Report:
         self, analysis: Analysis, problem: Problem, now: str, timings: dict[str, float], *, draws: bool
     ) -> out.DecisionOutput:
         """The decision of an analysis. `draws` adds what only simulation knows; without it those fields are null."""
+        begun = self._collected.begun_with(analysis.moves[0].chip)
+        if begun is not self._collected:
+            other = Report(begun, self._rows, self._params, self._engine_version, self._solver)
+            return other.written(analysis, problem, now, timings, draws=draws)
         plan, hold = analysis.plan(problem), hold_plan(problem)
         sampled = Draws(self._cards.rows, [plan, hold], self._params.seed) if draws else None
         choices = Choices(self._cards, problem, analysis, plan)
@@ -74,7 +79,10 @@ class Report:
             horizon=self._cards.horizon(),
             review=self._review(),
             calibration=self._calibration(),
-            explanations=explanations(transfers, captaincy, chips, shown, alternatives),
+            explanations=[
+                *explanations(transfers, captaincy, chips, shown, alternatives),
+                *given_back(plan.weeks[0].chip, self._collected.squad.given_back),
+            ],
             warnings=[
                 *(out.Warned(code=w.code, message=w.message) for w in self._collected.warnings),
                 *_limits(analysis, problem, chips),
@@ -131,7 +139,7 @@ class Report:
             action="CHIP" if week.chip else "TRANSFER" if week.bought else "ROLL",
             summary=self._summary(week, gain),
             expected_gain_pts=points(gain),
-            gain_this_gameweek_pts=points(week.xp_counted - held.xp_counted - cost),
+            gain_this_gameweek_pts=points(week.xp_counted - held.xp_counted - cost + self._collected.squad.given_back),
             hit_cost_pts=cost,
             confidence=confidence,
         )

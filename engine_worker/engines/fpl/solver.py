@@ -78,13 +78,13 @@ def solve(
     floor: float | None = None,
     watch: Callable[[Sight], bool] = go_on,
 ) -> Solved:
-    """The best plan with transfers in the gameweeks of `open_weeks` (indices, default all).
+    """The best plan with transfers in the gameweeks of `open_weeks` (indices, default all), none of `problem.instead`.
 
     What is done before the first gameweek differs from each of `excluded`. `start` gives the solver a plan to improve
     on. Plans worth `floor` or less are no plans: the problem is infeasible when there is no better one. `watch` is called in this thread, some twenty times a second, and ends the solve by returning False.
     """
     weeks = range(len(problem.gameweeks)) if open_weeks is None else open_weeks
-    solved = _Search(Model(problem, weeks, excluded), limits, start, floor).run(watch)
+    solved = _Search(Model(problem.begun_otherwise(), weeks, excluded), limits, start, floor).run(watch)
     return solved if floor is None else _above(solved, floor)
 
 
@@ -103,13 +103,24 @@ def with_free_hits(problem: Problem, limits: Limits, watch: Callable[[Sight], bo
     `limits.seconds` are for all of them together, `watch` is as in `solve`. A gameweek whose squad was not found in time
     is taken from the chip's.
     """
-    found, began = {}, time.monotonic()
+    found: dict[int, FreeHit] = {}
+    instead, began = dict(problem.instead), time.monotonic()
+
+    def left() -> Limits:
+        return replace(limits, seconds=limits.seconds - (time.monotonic() - began))
 
     def alone(week: int, of: Problem, selling: Mapping[int, int]) -> tuple[frozenset[int], float] | None:
-        left = replace(limits, seconds=limits.seconds - (time.monotonic() - began))
-        return _alone(of, week, selling, left, watch) if left.seconds > 0 else None
+        now = left()
+        return _alone(of, week, selling, now, watch) if now.seconds > 0 else None
 
-    for week in sorted({week for copy in problem.chips if copy.name == "freehit" for week in copy.weeks}):
+    weeks = {week for copy in problem.chips if copy.name == "freehit" for week in copy.weeks}
+    if "freehit" in instead:
+        # In the first gameweek it is played from the squad before the transfers that it undoes.
+        weeks.discard(0)
+        undone = with_free_hits(instead.pop("freehit"), left(), watch)
+        if 0 in undone.free_hits:
+            instead["freehit"], found[0] = undone, undone.free_hits[0]
+    for week in sorted(weeks):
         cheap = alone(week, problem, problem.selling)
         risen = {e for e in problem.owned if problem.selling[e] != problem.cost[e]}
         dear = cheap
@@ -120,11 +131,16 @@ def with_free_hits(problem: Problem, limits: Limits, watch: Callable[[Sight], bo
             dear = alone(week, replace(problem, bank=problem.bank - lost), full)
         if cheap is not None and dear is not None:
             found[week] = FreeHit(*cheap, *dear)
-    copies = (
-        copy._replace(weeks=tuple(w for w in copy.weeks if copy.name != "freehit" or w in found))
-        for copy in problem.chips
-    )
-    return replace(problem, chips=tuple(copy for copy in copies if copy.weeks), free_hits=found)
+    if "wildcard" in instead:
+        # Transfers made with a wildcard stay made: the squads are the same.
+        instead["wildcard"] = _hit_from(instead["wildcard"], found)
+    return replace(_hit_from(problem, found), instead=instead)
+
+
+def _hit_from(problem: Problem, found: Mapping[int, FreeHit]) -> Problem:
+    """The problem with these squads, and a free hit in no other gameweek."""
+    left = problem.keeping(lambda copy, week: copy.name != "freehit" or week in found)
+    return replace(left, free_hits=found)
 
 
 def _alone(
@@ -138,6 +154,8 @@ def _alone(
         chips=(ChipCopy("wildcard", (0,)),),
         played={0: "wildcard"},
         free_hits={},
+        instead={},
+        given_back=0.0,
         locked=frozenset(),
         # What is left after the gameweek is not kept.
         worth=replace(problem.worth, free_transfer=0.0, bank=0.0),

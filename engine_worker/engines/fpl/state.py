@@ -45,6 +45,8 @@ class SquadState(BaseModel):
     played: dict[int, str] = {}
     # Points that transfers already made for the gameweek have cost.
     booked_hit_cost: int = 0
+    # What they would have cost without the chip that this state begins with.
+    given_back: int = 0
     replay: Replay = Replay()
 
     @property
