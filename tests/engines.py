@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import itertools
 import os
 import signal
 import time
@@ -134,6 +135,20 @@ def quiet(params: Held, context: Context) -> dict[str, int]:
         context.raise_if_cancelled()
         time.sleep(0.02)
     return {"attempt": context.attempt}
+
+
+@engine("moving", version=1, phases=PHASES)
+def moving(params: Held, context: Context) -> None:
+    """Begins its second phase when its file exists, and makes progress in it until it is cancelled."""
+    context.phase("collecting_data")
+    while not Path(params.path).exists():
+        context.raise_if_cancelled()
+        time.sleep(0.02)
+    context.phase("analyzing")
+    for done in itertools.count(1):
+        context.progress(done / 5000, done=done)
+        context.raise_if_cancelled()
+        time.sleep(0.05)
 
 
 class Ending(BaseModel):

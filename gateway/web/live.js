@@ -17,7 +17,7 @@ export default function liveView({ client, page, signal, connection, title }) {
 
   const look = async () => {
     try {
-      const state = await client.gateway({ signal });
+      const state = await client.gateway({ signal, repeatable: false });
       if (signal.aborted) return;
       connection("live");
       if (!known.has(state.id)) {

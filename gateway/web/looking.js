@@ -1,4 +1,7 @@
-/** Looks again and again, one at a time: a slow server gets no second question before it answered the first. */
+/**
+ * Looks again and again, one at a time: a slow server gets no second question before it answered the first. What is asked in a
+ * look need not be repeatable: the next look is its repetition, and a server that is away is told at once.
+ */
 
 const SOON_MS = 1000;
 

@@ -64,6 +64,11 @@ export interface Call {
   signal?: AbortSignal;
 }
 
+export interface Look extends Call {
+  /** False for one try: for who looks again anyway. */
+  repeatable?: boolean;
+}
+
 export interface Submission extends Call {
   priority?: "low" | "normal" | "high";
   webhook?: string;
@@ -178,17 +183,17 @@ export declare class Phaseline {
   rerun(id: string, options?: Call & { fromPhase?: string; params?: { [name: string]: unknown }; key?: string }): Promise<Job>;
   bulk(action: "cancel" | "retry" | "rerun", q: string, options?: Call & { confirm?: string; limit?: number; reason?: string }):
     Promise<{ count: number; confirm?: string; jobs?: Job[]; refused?: { job_id: string; detail: string }[]; next?: string | null }>;
-  schedules(options?: Call): Promise<Schedule[]>;
-  schedule(name: string, options?: Call): Promise<Schedule & { acts: ScheduleAct[] }>;
+  schedules(options?: Look): Promise<Schedule[]>;
+  schedule(name: string, options?: Look): Promise<Schedule & { acts: ScheduleAct[] }>;
   createSchedule(name: string, cron: string, job: { engine: string; params?: { [name: string]: unknown }; [name: string]: unknown },
     options?: Call & { timezone?: string; catchUp?: "skip" | "last" | "all"; catchUpMax?: number; reason?: string }): Promise<Schedule>;
   pauseSchedule(name: string, options?: Call & { reason?: string }): Promise<Schedule>;
   resumeSchedule(name: string, options?: Call & { reason?: string }): Promise<Schedule>;
   deleteSchedule(name: string, options?: Call & { reason?: string }): Promise<Schedule>;
-  engines(options?: Call): Promise<Engine[]>;
-  workers(options?: Call): Promise<{ [name: string]: any }[]>;
-  stats(options?: Call): Promise<{ [name: string]: any }>;
-  gateway(options?: Call): Promise<{ [name: string]: any }>;
+  engines(options?: Look): Promise<Engine[]>;
+  workers(options?: Look): Promise<{ [name: string]: any }[]>;
+  stats(options?: Look): Promise<{ [name: string]: any }>;
+  gateway(options?: Look): Promise<{ [name: string]: any }>;
   follow(id: string, options?: JobFollowOptions): JobFollow;
   feed(options?: FollowOptions & { cursor?: string }): FeedFollow;
   wait(id: string, options?: JobFollowOptions): Promise<Job>;

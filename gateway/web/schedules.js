@@ -13,9 +13,10 @@ export default function schedulesView({ client, page, argument, signal, connecti
   const shown = h("div");
   fill(page, argument ? h("h1", "Schedule ", h("span.mono", argument)) : h("h1", "Schedules"), shown);
   let before = "";
+  const once = { signal, repeatable: false };
   const look = async () => {
     try {
-      const found = argument ? await client.schedule(argument, { signal }) : await client.schedules({ signal });
+      const found = argument ? await client.schedule(argument, once) : await client.schedules(once);
       connection("live");
       if (before === (before = JSON.stringify(found))) return; // what is focused or open stays so
       if (argument) fill(shown, one(found), acts(found.acts));

@@ -11,9 +11,10 @@ export default function workersView({ client, page, signal, connection, title })
   const engines = h("div");
   const numbers = h("div.tiles");
   fill(page, h("h1", "Workers"), numbers, section("Workers", list), section("Engines", engines));
+  const once = { signal, repeatable: false };
   const look = async () => {
     try {
-      const [workers, known, stats] = await Promise.all([client.workers({ signal }), client.engines({ signal }), client.stats({ signal })]);
+      const [workers, known, stats] = await Promise.all([client.workers(once), client.engines(once), client.stats(once)]);
       connection("live");
       fill(numbers, [["workers", stats.workers], ["slots", stats.slots], ["jobs running", stats.running], ["viewers of this gateway", stats.viewers], ["holes repaired by sweeps", stats.sweep_repairs_total]].map(
         ([name, value]) => h("div.tile", h("b", number(value)), h("span", name))));

@@ -21,9 +21,9 @@ LOOK_GAP_MS = 900  # between two looks of the overview, whatever happens meanwhi
 
 
 @asynccontextmanager
-async def running(phaseline: Installation, *, tag: str = "moving") -> AsyncIterator[str]:
-    """A job that makes progress for the block."""
-    job_id = await submit(phaseline, "countdown", {"steps": 2000, "step_s": 0.1}, tags=[tag])
+async def running(phaseline: Installation, go_on: Path, *, tag: str = "moving") -> AsyncIterator[str]:
+    """A job for the block, which makes progress once `go_on` exists."""
+    job_id = await submit(phaseline, "moving", {"path": str(go_on)}, tags=[tag])
     try:
         yield job_id
     finally:
@@ -48,9 +48,11 @@ async def moved(page: Page, job_id: str, times: int) -> None:
 
 
 async def test_a_row_that_moves_while_it_is_clicked_opens_its_job_and_keeps_the_focus(
-    page: Page, phaseline: Installation
+    page: Page, phaseline: Installation, tmp_path: Path
 ):
-    async with running(phaseline, tag="clicked") as job_id:
+    go_on = tmp_path / "go"
+    go_on.touch()
+    async with running(phaseline, go_on, tag="clicked") as job_id:
         await page.goto("/jobs?q=tag:clicked")
         link = page.locator(f'[data-job="{job_id}"] a')
         await expect(page.locator(f'[data-job="{job_id}"] .badge')).to_have_text("running", timeout=BOUND_MS)
@@ -114,10 +116,16 @@ async def test_however_much_happens_the_overview_looks_once_a_second(page: Page,
     assert min(gaps) >= LOOK_GAP_MS, gaps
 
 
-async def test_a_screen_reader_hears_of_phases_and_not_of_every_percent(page: Page, phaseline: Installation):
-    async with running(phaseline) as job_id:
+async def test_a_screen_reader_hears_of_phases_and_not_of_every_percent(
+    page: Page, phaseline: Installation, tmp_path: Path
+):
+    go_on = tmp_path / "go"
+    async with running(phaseline, go_on) as job_id:
         await page.goto(f"/jobs/{job_id}")
-        await expect(page.locator(".head [role=status]")).to_have_text("running, collecting data", timeout=BOUND_MS)
+        said = page.locator(".head [role=status]")
+        await expect(said).to_have_text("running, collecting data", timeout=BOUND_MS)
+        go_on.touch()
+        await expect(said).to_have_text("running, analyzing", timeout=BOUND_MS)
         await page.evaluate(
             """window.heard = 0; for (const live of document.querySelectorAll("main [role=status], main [aria-live]"))
               new MutationObserver(() => { window.heard += 1; }).observe(live, {subtree: true, childList: true, characterData: true})"""
