@@ -228,7 +228,7 @@ class PostgresServer:
             finally:
                 await connection.close()
 
-        return _in_thread(ask())
+        return in_thread(ask())
 
 
 class PrivatePostgres(_Private, PostgresServer):
@@ -769,7 +769,7 @@ def _speaks_amqp(port: int) -> bool:
     return False
 
 
-def _in_thread(work: Coroutine[Any, Any, _T]) -> _T:
+def in_thread(work: Coroutine[Any, Any, _T]) -> _T:
     """Runs a coroutine to its end on a loop of its own, also when the caller is inside another loop."""
     with concurrent.futures.ThreadPoolExecutor(1) as one:
         return one.submit(asyncio.run, work).result()

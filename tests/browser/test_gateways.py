@@ -8,7 +8,6 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Locator, Page, expect
 
-from phaseline import database
 from tests.browser.watching import BOUND_MS, at_least, complete, sequences
 from tests.installation import Api, Installation, Viewer, api, on_servers, running
 from tests.integration.conftest import ENVIRONMENT
@@ -47,7 +46,6 @@ async def phaseline(
 ) -> AsyncIterator[Installation]:
     """The pages come from `gateway`, which dies; `gateway.2` tells the tests what goes on meanwhile."""
     settings = await postgres_settings(postgres, tmp_path_factory.mktemp("gateways"))
-    await database.migrate(settings)
     rabbit_url = await asyncio.to_thread(rabbit.create_vhost)
     made = on_servers(str(settings.database_url), rabbit_url, **ENVIRONMENT)
     made.configure("gateway.2", PHASELINE_PORT=str(free_port()))

@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 
-from phaseline import database
 from phaseline.settings import Settings
 from tests.installation import Api, Installation, Viewer, api, on_servers, running
 from tests.ports import free_port
@@ -216,7 +215,6 @@ async def a_fleet(
 ) -> AsyncIterator[Fleet]:
     """Afterwards the checker holds the log, the copy and what viewers saw against I1 to I6."""
     settings = await postgres_settings(postgres, folder)
-    await database.migrate(settings)
     rabbit_url = await asyncio.to_thread(rabbit.create_vhost)
     assert settings.database_url is not None
     made = on_servers(settings.database_url, rabbit_url, **SETTINGS, **environment)

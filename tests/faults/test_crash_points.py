@@ -18,7 +18,6 @@ from events.crash_points import POINTS
 from events.log import Log
 from events.log_postgres import WEEK_MS, WEEKS_AHEAD
 from events.values import decode
-from phaseline import database
 from phaseline.settings import Settings
 from phaseline.verify import Counts
 from tests.builders import Committing, a_finish, a_report, committing, whole_stream
@@ -91,8 +90,6 @@ async def aftermath(
     sweeping = [case for case in cases if case.drive in SWEEPING]
     others = [case for case in cases if case.drive not in SWEEPING]
     first, second = [await postgres_settings(postgres, folder) for folder in (living, deserted)]
-    for settings in (first, second):
-        await database.migrate(settings)
     async with asyncio.TaskGroup() as group:
         group.create_task(_on_a_living_installation(after, others, postgres, first, rabbit, living))
         group.create_task(_on_a_deserted_installation(after, sweeping, postgres, second, rabbit, deserted))

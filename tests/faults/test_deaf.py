@@ -8,7 +8,6 @@ import asyncpg
 import pytest
 
 from gateway.hub import DEAF_S
-from phaseline import database
 from tests.faults.fleet import until
 from tests.figures import note
 from tests.installation import Api, Viewer, api, on_servers, running
@@ -23,7 +22,6 @@ async def test_readiness_fails_while_the_tail_is_deaf_although_the_database_answ
 ):
     """RabbitMQ frozen: the connection stands and brings nothing. The table of heads locked: only that query fails."""
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     rabbit_url = await asyncio.to_thread(rabbit.create_vhost)
     made = on_servers(str(settings.database_url), rabbit_url)
     async with running(made, "gateway"), api(made.url) as http, asyncio.TaskGroup() as group:

@@ -11,7 +11,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from phaseline import database
 from tests.crowd import CLOSE, CLOSE_1000, TEXT, Away, Peer, peer
 from tests.figures import note
 from tests.installation import BOUND_S, FINAL, Api, Installation, api, on_servers, running
@@ -93,7 +92,6 @@ async def test_a_rollout_loses_and_repeats_nothing(
     postgres: PostgresServer, rabbit: RabbitServer, tmp_path: Path, viewers: int, *, moves: bool
 ) -> None:
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     rabbit_url = await asyncio.to_thread(rabbit.create_vhost)
     made = on_servers(str(settings.database_url), rabbit_url, **ENVIRONMENT)
     other = free_port()

@@ -22,7 +22,6 @@ from events.log_postgres import PostgresLog
 from events.log_sqlite import SqliteLog
 from gateway.app import make_app
 from gateway.deps import Deps
-from phaseline import database
 from tests.gateway.driving import ENGINES, Driver, Gateway, Storage, eventually
 from tests.stores import postgres_settings
 
@@ -97,7 +96,6 @@ async def sqlite_and_memory(request: pytest.FixtureRequest, folder: Path) -> Asy
 @asynccontextmanager
 async def postgres_and_rabbit(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Storage]:
     settings = await postgres_settings(request.getfixturevalue("postgres"), folder)
-    await database.migrate(settings)
     vhost = await asyncio.to_thread(request.getfixturevalue("rabbit").create_vhost)
     assert settings.database_url is not None
     log, bus = BreakablePostgres(settings.database_url), RabbitBus(vhost, name="test gateway")

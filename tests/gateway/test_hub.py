@@ -11,7 +11,7 @@ from events.errors import LogUnavailable, WrongRevision
 from events.log import Head
 from gateway.deps import HUB
 from gateway.hub import Hub
-from phaseline import database, listen
+from phaseline import listen
 from phaseline.spine import spine
 from tests.gateway.driving import WAIT_S, Driver, Gateway, Storage, eventually
 from tests.gateway.listening import listening
@@ -87,7 +87,6 @@ async def test_a_gateway_whose_hub_breaks_ends_and_says_why(
 
     monkeypatch.setattr(Hub, "_compare_forever", breaks)
     settings = sqlite_settings(tmp_path).model_copy(update={"port": 0})
-    await database.migrate(settings)
 
     async def process() -> None:
         async with asyncio.timeout(6 * WAIT_S), spine(settings) as parts, listen.listening(settings, parts):

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from phaseline import database
 from phaseline.settings import Settings
 from tests.installation import Api, Installation, api, embedded, on_servers, running
 from tests.ports import free_port
@@ -55,7 +54,6 @@ async def _installed(request: pytest.FixtureRequest, folder: Path) -> AsyncItera
         settings = Settings(data_dir=folder, database_url=None, rabbitmq_url=None)
     else:
         settings = await postgres_settings(request.getfixturevalue("postgres"), folder)
-        await database.migrate(settings)
         if request.param == "servers":
             rabbit_url = await asyncio.to_thread(request.getfixturevalue("rabbit").create_vhost)
         else:

@@ -15,7 +15,6 @@ import pytest_asyncio
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from phaseline import database
 from tests.installation import Viewer, api, on_servers, running
 from tests.integration.conftest import ENVIRONMENT
 from tests.ports import free_port
@@ -53,7 +52,6 @@ async def answered(
 ) -> AsyncIterator[Answered]:
     """Name of each sample -> label -> values, as both processes answer once a job was run and watched."""
     settings = await postgres_settings(postgres, tmp_path_factory.mktemp("alerts"))
-    await database.migrate(settings)
     port = free_port()
     rabbit_url = await asyncio.to_thread(rabbit.create_vhost)
     made = on_servers(str(settings.database_url), rabbit_url, **ENVIRONMENT, PHASELINE_METRICS_PORT=str(port))

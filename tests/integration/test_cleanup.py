@@ -8,7 +8,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from phaseline import database
 from tests.crowd import MANNERS, crowd
 from tests.installation import Viewer, api, on_servers, running
 from tests.integration.conftest import ENVIRONMENT
@@ -26,7 +25,6 @@ async def test_after_connects_and_drops_of_every_kind_a_gateway_is_as_before(
     postgres: PostgresServer, rabbit: RabbitServer, tmp_path: Path, count: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     bus_url = await asyncio.to_thread(rabbit.create_vhost)
     made = on_servers(str(settings.database_url), bus_url, **ENVIRONMENT)
     made.logs, made.forked = tmp_path, True

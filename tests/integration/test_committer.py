@@ -64,7 +64,6 @@ class Unequal:
 @pytest.fixture
 async def lossy(tmp_path: Path) -> AsyncIterator[AnswersLost]:
     settings = sqlite_settings(tmp_path)
-    await database.migrate(settings)
     log = AnswersLost(database.sqlite_path(settings))
     await log.open()
     yield log
@@ -93,7 +92,6 @@ async def test_batches_without_locks_whose_answer_was_lost_are_never_doubled(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     log = UnlockedAnswersLost(str(settings.database_url))
     await log.open()
     try:

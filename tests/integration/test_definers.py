@@ -32,9 +32,7 @@ SEIZE = """
 
 @pytest.fixture
 async def settings(postgres: PostgresServer, tmp_path) -> Settings:
-    found = await postgres_settings(postgres, tmp_path)
-    await database.migrate(found)
-    return found
+    return await postgres_settings(postgres, tmp_path)
 
 
 @pytest.fixture

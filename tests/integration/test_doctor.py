@@ -50,7 +50,6 @@ async def asking(url: str) -> AsyncIterator[asyncpg.Connection]:
 async def migrated(postgres, tmp_path_factory) -> str:
     """A database with the schema that nobody works on."""
     settings = await postgres_settings(postgres, tmp_path_factory.mktemp("doctor"))
-    await database.migrate(settings)
     return str(settings.database_url)
 
 
@@ -63,7 +62,6 @@ def test_the_doctor_knows_what_the_application_may_do_with_every_table():
 
 async def test_an_installation_with_the_rights_the_doctor_names_runs_jobs_and_is_well(postgres, rabbit, tmp_path):
     owner = await postgres_settings(postgres, tmp_path)
-    await database.migrate(owner)
     role, password = f"app_{secrets.token_hex(4)}", secrets.token_hex(8)
     login = urllib.parse.urlsplit(str(owner.database_url))
     app = login._replace(netloc=f"{role}:{password}@{login.hostname}:{login.port}").geturl()

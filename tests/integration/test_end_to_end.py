@@ -246,7 +246,6 @@ async def test_with_rabbitmq_stopped_after_submit_nothing_is_lost_only_slower(
     postgres: PostgresServer, rabbit: RabbitServer, tmp_path: Path
 ) -> None:
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     url = await asyncio.to_thread(rabbit.create_vhost)
     made = on_servers(str(settings.database_url), url, **ENVIRONMENT)
     async with running(made), api(made.url) as http:

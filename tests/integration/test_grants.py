@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from phaseline import database
 from phaseline.settings import Settings
 from tests.cli.program import Run, in_process
 from tests.servers import PostgresServer
@@ -17,9 +16,7 @@ from tests.stores import postgres_settings
 
 @pytest.fixture
 async def settings(postgres: PostgresServer, tmp_path: Path) -> Settings:
-    found = await postgres_settings(postgres, tmp_path)
-    await database.migrate(found)
-    return found
+    return await postgres_settings(postgres, tmp_path)
 
 
 @pytest.fixture

@@ -41,7 +41,6 @@ async def large(
     postgres: PostgresServer, rabbit: RabbitServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Large]:
     settings = await postgres_settings(postgres, tmp_path_factory.mktemp("large"))
-    await database.migrate(settings)
     rabbit_url = await asyncio.to_thread(rabbit.create_vhost)
     made = on_servers(str(settings.database_url), rabbit_url, **ENVIRONMENT | {"PHASELINE_LEASE_S": "30"})
     made.forked = True

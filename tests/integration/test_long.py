@@ -9,7 +9,6 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from phaseline import database
 from tests.installation import Viewer, api, on_servers, running
 from tests.integration.conftest import ENVIRONMENT
 from tests.scrape import scraped
@@ -44,7 +43,6 @@ async def test_a_job_outlives_the_consumer_timeout_many_times_over(
     postgres: PostgresServer, impatient: RabbitServer, tmp_path: Path
 ) -> None:
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     url = await asyncio.to_thread(impatient.create_vhost)
     made = on_servers(str(settings.database_url), url, **ENVIRONMENT | {"PHASELINE_SLOTS": "1"})
     made.forked = True

@@ -11,7 +11,6 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from phaseline import database
 from tests.crowd import NDJSON, Peer, peer
 from tests.installation import Installation, Viewer, api, on_servers, running
 from tests.integration.conftest import ENVIRONMENT
@@ -40,7 +39,6 @@ async def finished(
     postgres: PostgresServer, rabbit: RabbitServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Finished]:
     settings = await postgres_settings(postgres, tmp_path_factory.mktemp("memory"))
-    await database.migrate(settings)
     rabbit_url = await asyncio.to_thread(rabbit.create_vhost)
     made = on_servers(str(settings.database_url), rabbit_url, **ENVIRONMENT)
     made.forked = True
@@ -163,7 +161,6 @@ async def test_a_slow_log_holds_engines_back_and_their_worker_small(
     postgres: PostgresServer, rabbit: RabbitServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     rabbit_url = await asyncio.to_thread(rabbit.create_vhost)
     assert settings.database_url is not None
     made = on_servers(settings.database_url, rabbit_url, **ENVIRONMENT)

@@ -18,15 +18,15 @@ from events.postgres_line import asyncpg_url
 from phaseline import database
 from phaseline.settings import Settings
 from tests.builders import a_failure, committing
-from tests.stores import open_log, postgres_settings, sqlite_settings
+from tests.stores import open_log, unmigrated_postgres, unmigrated_sqlite
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     """Settings for an empty database of each kind."""
     if request.param == "sqlite":
-        return sqlite_settings(tmp_path)
-    return await postgres_settings(request.getfixturevalue("postgres"), tmp_path)
+        return unmigrated_sqlite(tmp_path)
+    return await unmigrated_postgres(request.getfixturevalue("postgres"), tmp_path)
 
 
 async def on_connection(settings: Settings, work: Any) -> Any:
@@ -84,6 +84,7 @@ async def test_up_down_and_up_again_leaves_a_working_log(settings: Settings) -> 
 
 
 async def test_jobs_of_before_that_wait_count_their_limits_from_when_they_are_due(settings: Settings) -> None:
+    await database.migrate(settings)
     async with open_log(settings) as log, committing(log) as running:
         waiting = await running.submit(not_before=2_000_000_000_123)
         retried = await running.started()
@@ -170,6 +171,7 @@ async def test_migrations_keep_the_triggers_that_make_events_append_only(setting
 
 @pytest.mark.parametrize("settings", ["postgres"], indirect=True)
 async def test_a_partition_is_made_once_and_weeks_ahead(settings: Settings) -> None:
+    await database.migrate(settings)
     async with open_log(settings) as log:
         await asyncio.gather(log.make_partitions(), log.make_partitions())
         count = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass"

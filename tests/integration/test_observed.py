@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from phaseline import database
 from tests.installation import Viewer, api, on_servers, running
 from tests.integration.conftest import ENVIRONMENT
 from tests.ports import free_port
@@ -18,7 +17,6 @@ async def test_a_killed_worker_shows_in_the_metrics_and_in_every_log_as_json(
     postgres: PostgresServer, rabbit: RabbitServer, tmp_path: Path
 ) -> None:
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     port = free_port()
     made = on_servers(
         str(settings.database_url),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from phaseline import database
 from tests.installation import api, on_servers, running
 from tests.integration.conftest import ENVIRONMENT
 from tests.servers import PostgresServer, RabbitServer
@@ -20,7 +19,6 @@ async def test_gateway_and_worker_end_although_a_server_stands_still(
     postgres: PostgresServer, rabbit: RabbitServer, tmp_path: Path, frozen: str
 ) -> None:
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     url = await asyncio.to_thread(rabbit.create_vhost)
     made = on_servers(str(settings.database_url), url, **ENVIRONMENT, PHASELINE_DRAIN_S="1")
     server = postgres if frozen == "postgres" else rabbit

@@ -33,7 +33,6 @@ def uncollected():
 @pytest.mark.parametrize("begun", ["INSERT INTO leaders (name, holder, lease_until) VALUES ('x', 'y', 1)", "SELECT 1"])
 async def test_a_write_given_up_in_mid_statement_keeps_no_lock_and_leaves_nothing(tmp_path, uncollected, begun):
     settings = sqlite_settings(tmp_path)
-    await database.migrate(settings)
     writer = sqlite_engine(database.sqlite_path(settings), begin="BEGIN IMMEDIATE")
     other = sqlite_engine(database.sqlite_path(settings), begin="BEGIN IMMEDIATE")
     try:
@@ -57,7 +56,6 @@ async def _write(engine: AsyncEngine, *statements: str) -> None:
 @pytest.fixture
 async def line(tmp_path):
     settings = sqlite_settings(tmp_path)
-    await database.migrate(settings)
     line = SqliteLine(database.sqlite_path(settings))
     yield line
     await line.close()

@@ -16,7 +16,6 @@ from events.acts import By
 from events.log import Artifact, JobQuery
 from events.log_postgres import PostgresLog
 from events.schedules import Schedule, ScheduleAct
-from phaseline import database
 from phaseline.doctor import examined
 from phaseline.grants import grant
 from phaseline.settings import Settings
@@ -50,7 +49,6 @@ async def as_application(owner_url: str) -> AsyncIterator[str]:
 @pytest.fixture
 async def owner_url(postgres, tmp_path) -> str:
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     return str(settings.database_url)
 
 
@@ -230,7 +228,6 @@ async def test_a_submit_says_nothing_for_tenants(log: PostgresLog):
 
 async def test_doctor_says_whether_the_wall_stands(postgres, tmp_path):
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     owner_url = str(settings.database_url)
 
     async def told(url: str) -> str:

@@ -12,7 +12,6 @@ import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from phaseline import database
 from tests.faults.fleet import until
 from tests.installation import Viewer, api, embedded, on_servers, running
 from tests.integration.conftest import ENVIRONMENT
@@ -70,7 +69,6 @@ async def test_a_trace_goes_from_the_request_over_the_worker_to_the_frame(
     postgres: PostgresServer, rabbit: RabbitServer, tmp_path: Path
 ):
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     rabbit_url = await asyncio.to_thread(rabbit.create_vhost)
     async with collector() as (url, spans):
         traced = {"PHASELINE_TRACES": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "100"}

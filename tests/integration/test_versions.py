@@ -22,7 +22,7 @@ from tests.cli.program import phaseline
 from tests.installation import BOUND_S, Viewer, api, on_servers, running
 from tests.ports import free_port
 from tests.servers import PostgresServer, RabbitServer
-from tests.stores import postgres_settings
+from tests.stores import postgres_settings, unmigrated_postgres
 from tests.verified import verified
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,6 @@ async def test_an_older_version_works_beside_the_newer(
     assert knows < revision
 
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     rabbit_url = await asyncio.to_thread(rabbit.create_vhost)
     made = on_servers(str(settings.database_url), rabbit_url, PHASELINE_SLOTS="2")
     port = free_port()
@@ -130,7 +129,7 @@ async def _ready(url: str) -> bool:
 
 
 async def test_newer_code_on_an_older_schema_says_what_to_do(postgres: PostgresServer, tmp_path: Path) -> None:
-    settings = await postgres_settings(postgres, tmp_path)
+    settings = await unmigrated_postgres(postgres, tmp_path)
     before = sorted(path.name[:4] for path in (ROOT / "migrations" / "versions").glob("0*.py"))[-2]
     await database.migrate(settings, before)
     urls = {
@@ -144,7 +143,6 @@ async def test_newer_code_on_an_older_schema_says_what_to_do(postgres: PostgresS
 
 async def test_what_the_schema_promises_is_what_is_tried_here(postgres: PostgresServer, tmp_path: Path) -> None:
     settings = await postgres_settings(postgres, tmp_path)
-    await database.migrate(settings)
     since = await database.on_connection(
         settings, lambda connection: connection.execute(text("SELECT max(since) FROM compatible")).scalar_one()
     )

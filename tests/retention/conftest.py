@@ -14,9 +14,10 @@ from tests.stores import open_log, postgres_settings, sqlite_settings
 @pytest.fixture(params=["sqlite", "postgres"])
 async def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     """Settings for an empty database of each kind, with an archive."""
-    found = sqlite_settings(tmp_path)
     if request.param == "postgres":
         found = await postgres_settings(request.getfixturevalue("postgres"), tmp_path)
+    else:
+        found = sqlite_settings(tmp_path)
     return found.model_copy(update={"archive": str(tmp_path / "archive")})
 
 

@@ -74,5 +74,4 @@ async def test_with_servers_another_process_delivers_what_a_killed_one_owed(tmp_
 
 
 async def _signed(settings: Any) -> Any:
-    await database.migrate(settings)
     return await database.set_webhooks(settings, "default", None, By("user:test"))
