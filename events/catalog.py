@@ -280,6 +280,7 @@ class Reopened(Event):
 ActName = Literal[
     "key_created",
     "key_revoked",
+    "key_expired",
     "key_recorded",
     "schedule_created",
     "schedule_paused",

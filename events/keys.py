@@ -90,5 +90,8 @@ class Keys(Protocol):
     async def revoke_key(self, key_id: str, by: By) -> bool:
         """Makes a key good for nothing, for ever; False when there is none. Twice is once. An act."""
 
+    async def tell_expired(self, by: By, limit: int) -> int:
+        """Tells of keys that expired while they were good, each once whoever asks how often, up to so many; how many. Acts."""
+
     async def touch_keys(self, key_ids: Sequence[str]) -> None:
         """Says that these keys were used within the last minute or so."""

@@ -6,12 +6,15 @@ from typing import Any
 from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
 
 from events import tables as t
-from events.acts import By
-from events.acts_sql import SqlActs
+from events.acts import By, act_id, recorded_act
+from events.acts_sql import SqlActs, act_statements
 from events.clock import rfc3339
 from events.keys import SCOPES, ApiKey
 from events.passes import FIRST_USE_MS, LAST_MS, LIVE_MAX, Pass
 from events.sql_part import WRITE_S
+
+TOLD = "keys"  # whose cursor says up to which key expiries were told
+SETTLED_MS = 10_000  # a key is stored within seconds of being drawn: none comes up behind the cursor
 
 
 class SqlKeys(SqlActs):
@@ -49,6 +52,32 @@ class SqlKeys(SqlActs):
                 await acting.connection.execute(update(k).where(k.c.id == key_id).values(revoked_at=acting.at))
                 await acting.record(found.tenant, by.did("key_revoked", key_id, name=found.name))
             return found is not None
+
+    async def tell_expired(self, by: By, limit: int) -> int:
+        k, leaders = t.api_keys.c, t.leaders
+        _, at = await self.act_place()
+        async with self._writing(WRITE_S) as connection:
+            # The cursor moves with what it stands for: who comes second waits for its row, and finds them told.
+            await connection.execute(self._insert_or_ignore(leaders).values(name=TOLD, holder="", lease_until=0))
+            asked = select(leaders.c.cursor).where(leaders.c.name == TOLD).with_for_update()
+            told = (await connection.execute(asked)).scalar_one()
+            over = select(k.id, k.tenant, k.name, k.expires_at).where(
+                k.expires_at <= at - SETTLED_MS, k.revoked_at.is_(None)
+            )
+            if told is not None:
+                last, _, last_id = told.partition(" ")
+                over = over.where(or_(k.expires_at > int(last), and_(k.expires_at == int(last), k.id > last_id)))
+            found = (await connection.execute(over.order_by(k.expires_at, k.id).limit(limit))).all()
+            for key in found:
+                deed = by.did("key_expired", key.id, name=key.name, expires_at=rfc3339(key.expires_at))
+                for statement in act_statements(recorded_act(act_id(at), at, key.tenant, deed)):
+                    await connection.execute(statement)
+            if found:
+                upto = f"{found[-1].expires_at} {found[-1].id}"
+                await connection.execute(update(leaders).where(leaders.c.name == TOLD).values(cursor=upto))
+        if found and self.on_act is not None:
+            self.on_act()
+        return len(found)
 
     async def touch_keys(self, key_ids: Sequence[str]) -> None:
         k = t.api_keys

@@ -5,6 +5,7 @@
 - `copy` feeds the log to the RabbitMQ stream, in order, at least once.
 - `schedules` makes the jobs whose ticks have come.
 - `partitions` makes what the coming weeks need.
+- `keys` tells the audit of API keys that expired.
 
 While nothing is to do a process asks the log one question a second; its answer wakes what has something to do.
 """
@@ -15,14 +16,17 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from events import crash_points
+from events.acts import By
 from events.bus import Bus
 from events.catalog import Expire
 from events.clock import monotonic
 from events.cloudevents import cloudevent, event_id
 from events.committer import Committer, new_command_id
 from events.errors import BusUnavailable, Refused, Unavailable
+from events.keys import Keys
 from events.log import Log, Look, Overdue
 from events.telemetry import Telemetry
 
@@ -30,6 +34,8 @@ OVERDUE_MAX = 500  # jobs expired in one pass
 TICKETS_MAX = 1000  # tickets a queue is topped up to
 COPY_EVENTS_MAX = 500
 PARTITIONS_EVERY_S = 3600.0
+KEYS_EVERY_S = 60.0
+KEYS_MAX = 100  # whose expiry is told in one transaction
 _BY_RABBITMQ = frozenset({"tickets", "copy"})
 _KEEPS_LEAD = frozenset({"copy"})  # a page may take longer than the lease: others would begin the same one in turn
 # A clock that moved more than this between two looks means this process or its database stood still. Less than that
@@ -63,9 +69,11 @@ class Sweeper:
         telemetry: Telemetry | None = None,
         *,
         tick: Callable[[], Awaitable[None]] | None = None,
+        keys: Keys | None = None,
     ) -> None:
-        """`tick` makes the jobs of schedules; without it others do."""
+        """`tick` makes the jobs of schedules, of `keys` is told which expired; without them others do that."""
         self._store = log
+        self._keys = keys
         self._bus = bus
         self._committer = committer
         self._holder = holder
@@ -87,7 +95,9 @@ class Sweeper:
         """Sweeps until cancelled; a failing pass is logged and tried again."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_on())
-            group.create_task(self._keep_partitions())
+            group.create_task(self._now_and_then("partitions", self._store.make_partitions, PARTITIONS_EVERY_S))
+            if self._keys is not None:
+                group.create_task(self._now_and_then("keys", partial(self.tell_expired, self._keys), KEYS_EVERY_S))
             for sweep in self._sweeps:
                 group.create_task(self._repeat(sweep))
 
@@ -175,23 +185,28 @@ class Sweeper:
             finally:
                 sweep.busy = False
 
-    async def _keep_partitions(self) -> None:
-        """Every process knows which partitions there are; one at a time makes what is missing."""
+    async def _now_and_then(self, name: str, work: Callable[[], Awaitable[None]], every_s: float) -> None:
+        """What each process sees to by itself, one at a time: it may be done twice, and is done once."""
         while True:
             pause_s = self._options.leader_s  # until tried again: another leads, or it did not work
             try:
-                if await self._store.lead("partitions", self._holder, self._options.leader_s):
-                    self._metrics.leader.labels("partitions").set(True)
+                if await self._store.lead(name, self._holder, self._options.leader_s):
+                    self._metrics.leader.labels(name).set(True)
                     crash_points.reached("leader.taken")
-                    await self._store.make_partitions()
-                    pause_s = PARTITIONS_EVERY_S
+                    await work()
+                    pause_s = every_s
             except Unavailable as away:
-                self._metrics.failed.labels("partitions").inc()
-                _log.warning("sweep partitions: %s", away)
+                self._metrics.failed.labels(name).inc()
+                _log.warning("sweep %s: %s", name, away)
             except Exception:  # a boundary, as above
-                self._metrics.failed.labels("partitions").inc()
-                _log.exception("sweep partitions failed and is tried again")
+                self._metrics.failed.labels(name).inc()
+                _log.exception("sweep %s failed and is tried again", name)
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.0))  # noqa: S311 jitter, so that processes spread
+
+    async def tell_expired(self, keys: Keys) -> None:
+        """Expiry is nobody's deed: no request brings it about, so it is looked for."""
+        while await keys.tell_expired(By("system:sweeper"), KEYS_MAX) == KEYS_MAX:
+            pass
 
     def _copy_lag_s(self) -> float:
         return 0.0 if self._copied_at is None else monotonic() - self._copied_at

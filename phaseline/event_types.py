@@ -231,6 +231,7 @@ class Reopened(Envelope):
 ActName = Literal[
     "key_created",
     "key_revoked",
+    "key_expired",
     "key_recorded",
     "schedule_created",
     "schedule_paused",

@@ -105,7 +105,7 @@ async def _spine(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Spin
     committer = Committer(log, committed, telemetry=telemetry)
     options = SweeperOptions(settings.sweep_s, settings.leader_s, settings.lease_s)
     ticker = Ticker(log, log, committer, telemetry)
-    sweeper = Sweeper(log, bus, committer, holder, options, telemetry=telemetry, tick=ticker.tick)
+    sweeper = Sweeper(log, bus, committer, holder, options, telemetry=telemetry, tick=ticker.tick, keys=log)
     try:
         await waiting_for_database(log.open)
         await bus.open()

@@ -60,6 +60,40 @@ async def test_a_key_made_and_revoked_is_two_events_with_actor_address_and_reaso
     assert abs(created.at - await log.now()) < 60_000
 
 
+async def test_that_a_key_expired_is_told_once(log: Any):
+    now = await log.now()
+    sweeper = By("system:sweeper")
+
+    async def made_for(tenant: str, expires_at: int | None) -> str:
+        key, _ = draw(tenant, "CI", ["read"], now_ms=now, expires_at=expires_at)
+        await log.add_key(key, ADA)
+        return key.id
+
+    def expired(key_id: str, at: str) -> Any:
+        return ("key_expired", "system:sweeper", key_id, {"name": "CI", "expires_at": at}, None, None)
+
+    async def expiries(tenant: str) -> list[Any]:
+        return [act for act in await told(log, tenant) if act[0] == "key_expired"]
+
+    await made_for("acme", None)
+    await made_for("acme", now + 3_600_000)
+    revoked = await made_for("acme", 2000)
+    await log.revoke_key(revoked, ADA)
+    one, same_time, late = [await made_for("acme", at) for at in (1000, 1000, 3000)]
+    theirs = await made_for("other", 4000)
+    both = await asyncio.gather(*(log.tell_expired(sweeper, 3) for _ in range(2)))
+    assert sum(both) == 4
+    assert await log.tell_expired(sweeper, 3) == 0
+    first = [expired(key_id, "1970-01-01T00:00:01.000Z") for key_id in (one, same_time)]
+    found = await expiries("acme")
+    assert len(found) == 3
+    assert all(act in found for act in [*first, expired(late, "1970-01-01T00:00:03.000Z")])
+    assert await expiries("other") == [expired(theirs, "1970-01-01T00:00:04.000Z")]
+    again = await made_for("acme", 5000)
+    assert await log.tell_expired(sweeper, 3) == 1
+    assert (await expiries("acme"))[-1] == expired(again, "1970-01-01T00:00:05.000Z")
+
+
 async def told(log: Any, tenant: str = "acme") -> list[tuple[str, str, str, dict[str, Any], str | None, str | None]]:
     """A tenant's acts, oldest first: act, actor, target, what was changed, address, reason."""
     acts = [(recorded, recorded.act()) for recorded in reversed(await log.acts(tenant, None, 50))]

@@ -13,9 +13,11 @@ from typing import Any
 import aio_pika
 import pytest
 
+from events.acts import By
 from events.bus import Bus
 from events.bus_memory import MemoryBus
 from events.errors import BusUnavailable, LogUnavailable
+from events.keys import Keys, draw
 from events.log import Log
 from events.log_postgres import WEEK_MS
 from events.sweeper import Pulse, Sweeper, SweeperOptions
@@ -42,9 +44,13 @@ async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[L
 
 @asynccontextmanager
 async def sweeping(
-    running: Committing, bus: Bus, options: SweeperOptions = FAST, telemetry: Telemetry | None = None
+    running: Committing,
+    bus: Bus,
+    options: SweeperOptions = FAST,
+    telemetry: Telemetry | None = None,
+    keys: Keys | None = None,
 ) -> AsyncIterator[Sweeper]:
-    sweeper = Sweeper(running.log, bus, running.committer, str(uuid.uuid4()), options, telemetry=telemetry)
+    sweeper = Sweeper(running.log, bus, running.committer, str(uuid.uuid4()), options, telemetry=telemetry, keys=keys)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(sweeper.run())
         try:
@@ -139,6 +145,34 @@ async def test_a_week_begins_without_a_partition_and_the_process_that_led_is_dea
 
             await until(accepted)
             await running.submit()
+
+
+async def test_two_processes_tell_once_that_a_key_expired(log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("events.sweeper.KEYS_EVERY_S", 0.05)
+    monkeypatch.setattr("events.sweeper.KEYS_MAX", 1)
+    told: list[int] = []
+    async with committing(log) as running, AsyncExitStack() as stack:
+        for expires_at in (1000, 2000):
+            key, _ = draw("acme", "CI", ["read"], now_ms=await log.now(), expires_at=expires_at)
+            await log.add_key(key, By("user:ada"))
+        log.on_act = lambda: told.append(1)
+        options = replace(FAST, leader_s=0.05)
+        for _ in range(2):
+            await stack.enter_async_context(sweeping(running, MemoryBus(), options, keys=log))
+
+        async def both() -> bool:
+            return len(told) >= 2
+
+        await until(both)
+        last, _ = draw("acme", "CI", ["read"], now_ms=await log.now(), expires_at=3000)
+        await log.add_key(last, By("user:ada"))
+
+        async def told_too() -> bool:
+            return len(told) >= 4  # that it was made, and that it is over
+
+        await until(told_too)
+        acts = [recorded.act().act for recorded in await log.acts("acme", None, 50)]
+        assert acts.count("key_expired") == 3
 
 
 async def test_a_process_that_cannot_expire_yet_leaves_the_lead_to_one_that_can(log: Log) -> None:
