@@ -1,7 +1,8 @@
 """`phaseline audit export`: events and seals as NDJSON with a manifest, for whoever keeps or checks them elsewhere.
 
 `events.ndjson` holds each event with the columns its leaf covers and its exact `data` as text, by job and sequence;
-`sealed.ndjson` and `seals.ndjson` the chains; `manifest.json` the counts, each file's SHA-256 and the newest seal.
+`sealed.ndjson` and `seals.ndjson` the chains; `manifest.json` the counts, each file's SHA-256, the newest seal, and as `unread`
+how many jobs lie in an archive nobody named: of those the chains alone are there.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any
 
 from events.audit import event_line, seal_line
 from events.errors import PhaselineError
+from events.retention import Archived
 from events.seal_log import SealLog
 from events.values import encode
 
@@ -27,8 +29,9 @@ async def export(
     await asyncio.to_thread(_empty, folder)
     last = await log.last_seal()
     through = last.no if last else 0
+    archived = _ArchivedJobs(log.all_archived(job_id))
     sources: dict[str, AsyncIterator[dict[str, Any]]] = {
-        "events.ndjson": _events(log, job_id, progress),
+        "events.ndjson": _events(log, job_id, archived, progress),
         "sealed.ndjson": _ranges(log, through, job_id),
         "seals.ndjson": _seals(log, through),
     }
@@ -38,6 +41,7 @@ async def export(
         "at": await log.now(),
         "job_id": job_id,
         "files": files,
+        "unread": archived.unread,
         "seal": {"no": last.no, "hash": last.hash.hex()} if last else None,
     }
     (folder / "manifest.json").write_bytes(encode(manifest) + b"\n")
@@ -62,13 +66,41 @@ async def _write(path: Path, rows: AsyncIterator[dict[str, Any]]) -> dict[str, A
     return {"lines": lines, "bytes": size, "sha256": digest.hexdigest()}
 
 
-async def _events(log: SealLog, job_id: str | None, progress: Callable[[int], None]) -> AsyncIterator[dict[str, Any]]:
+class _ArchivedJobs:
+    """Records of archived jobs, and how many of those read so far had no events among the log's. Both come by job id."""
+
+    def __init__(self, records: AsyncIterator[Archived]) -> None:
+        self.unread = 0
+        self._records = records
+        self._next: Archived | None = None
+
+    async def before(self, job_id: str | None) -> None:
+        """The next events are of this job; None: there are no more."""
+        while True:
+            record = self._next or await anext(self._records, None)
+            if record is None:
+                return
+            if job_id is not None and record.job_id > job_id:
+                self._next = record
+                return
+            self.unread += record.place is not None and record.job_id != job_id
+            self._next = None
+
+
+async def _events(
+    log: SealLog, job_id: str | None, archived: _ArchivedJobs, progress: Callable[[int], None]
+) -> AsyncIterator[dict[str, Any]]:
     count = 0
+    last: str | None = None
     async for stored in log.stored(job_id):
+        if stored.envelope.job_id != last:
+            last = stored.envelope.job_id
+            await archived.before(last)
         yield event_line(stored)
         count += 1
         if count % PROGRESS_EVENTS == 0:
             progress(count)
+    await archived.before(None)
 
 
 async def _ranges(log: SealLog, through: int, job_id: str | None) -> AsyncIterator[dict[str, Any]]:

@@ -102,7 +102,8 @@ def verify(
 @audit.command(
     epilog=closing(
         "phaseline audit export /mnt/audit/2026-11",
-        codes=_CODES.format("everything is written, the manifest last", "not everything is"),
+        codes="\b\nExit codes: 0 everything is written, the manifest last, 1 not everything is or an error, 2 usage,\n"
+        "6 what could be read is written, and archived jobs were not read.\n",
     )
 )
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
@@ -117,6 +118,12 @@ def export(folder: Path, job_id: Any, **given: Any) -> None:
     manifest = asyncio.run(audit_run.export(settings, folder, job_id=told, progress=_exported))
     for name, file in manifest["files"].items():
         click.echo(f"{folder / name}: {file['lines']} lines, {file['bytes']} bytes, SHA-256 {file['sha256']}")
+    if manifest["unread"]:
+        click.echo(
+            f"{manifest['unread']} jobs are in an archive and THEIR EVENTS ARE NOT WRITTEN: PHASELINE_ARCHIVE says where it is",
+            err=True,
+        )
+    exit_with(UNREAD if manifest["unread"] else OK)
 
 
 @audit.command(

@@ -53,6 +53,31 @@ async def test_what_nobody_could_read_is_told_and_has_an_exit_code_of_its_own(sc
     assert (run.code, json.loads(run.out)["unread"]) == (6, 1)
 
 
+async def test_an_export_that_could_not_read_archived_jobs_says_how_many_and_exits_6(
+    scene: Scene, tmp_path: Path
+) -> None:
+    gone = [await scene.completed(n, weeks_ago=5) for n in range(2)]
+    await scene.completed(3)
+    await scene.sweep()
+    here = await scene.completed(4)
+    where = settings_in(scene.settings)
+
+    async def exported(name: str, *more: str) -> tuple[int, int, set[str], str]:
+        run = await asyncio.to_thread(in_process, "audit", "export", str(tmp_path / name), *more, **where)
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        lines = (tmp_path / name / "events.ndjson").read_text().splitlines()
+        return run.code, manifest["unread"], {json.loads(line)["job_id"] for line in lines}, run.err
+
+    code, unread, jobs, _ = await exported("whole")
+    assert (code, unread, jobs >= {*gone, here}) == (0, 0, True)
+    del where["PHASELINE_ARCHIVE"]
+    code, unread, jobs, said = await exported("part")
+    assert (code, unread, here in jobs, jobs & set(gone)) == (6, 3, True, set())
+    assert "3 jobs are in an archive and THEIR EVENTS ARE NOT WRITTEN: PHASELINE_ARCHIVE" in said
+    assert (await exported("one", "--job", gone[0]))[:2] == (6, 1)
+    assert (await exported("another", "--job", here))[:2] == (0, 0)
+
+
 @pytest.mark.parametrize("beside", [0, 2])
 async def test_a_job_is_not_made_away_with_as_archived(scene: Scene, beside: int) -> None:
     """Where no archive is set, only the acts tell how many jobs went there."""
