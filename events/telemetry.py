@@ -54,7 +54,7 @@ SWEEPS = ("expire", "tickets", "schedules", "copy", "partitions", "keys")
 LANES = ("hints", "tickets", "controls")
 ClaimAnswer = Literal["taken", "empty", "lease_lost", "unanswered"]
 CLAIMS: tuple[ClaimAnswer, ...] = get_args(ClaimAnswer)
-Cap = Literal["connections", "watched_jobs"]
+Cap = Literal["connections", "watched_jobs", "tcp_connections"]
 CAPS: tuple[Cap, ...] = get_args(Cap)
 Limit = Literal[
     "submits",
@@ -176,6 +176,7 @@ class BusMetrics:
 class GatewayMetrics:
     def __init__(self, page: "_Page") -> None:
         self.connections = page.gauge("connections", "Open streams: WebSockets, server-sent events, NDJSON.")
+        self.tcp_connections = page.gauge("tcp_connections", "Open TCP connections, those of streams among them.")
         self.opens = page.counter("opens", "Streams opened.", "transport", TRANSPORTS)
         self.subscriptions = page.gauge("subscriptions", "Streams followed on sockets of many jobs.")
         self.resumes = page.counter("resumes", "Full streams that began, by what `hello` said.", "outcome", RESUMES)
@@ -204,7 +205,9 @@ class GatewayMetrics:
         self.frames = page.read_counter("frames_sent", "WebSocket text frames sent.")
         self.frame_bytes = page.read_counter("frame_bytes_sent", "Bytes of those frames.")
         self.closes = page.counter("closes", "WebSockets that ended, by close code.", "code", (*CLOSES, GONE))
-        self.refused = page.counter("connections_refused", "Streams not opened for a cap.", "cap", CAPS)
+        self.refused = page.counter(
+            "connections_refused", "Streams not opened, and TCP connections sent away, for a cap.", "cap", CAPS
+        )
         self.limited = page.counter(
             "limited", "Requests and connections refused by a limit of one client.", "limit", LIMITS
         )

@@ -16,7 +16,7 @@ from gateway.deps import Deps
 from gateway.limits import Limits
 from gateway.peers import Peers, counted_as
 from phaseline.ports import bind
-from phaseline.settings import OTHER_FILES, Misconfigured, Settings, words
+from phaseline.settings import OTHER_FILES, OWN_FILES, Misconfigured, Settings, words
 from phaseline.spine import VERSION, Spine, background, waiting_for_database, webhook_rules
 
 SHUTDOWN_S = 6.0  # for plain requests and closing sockets, after the viewers were sent away
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 @contextlib.asynccontextmanager
 async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
     """The gateway on its port; yields its URL."""
-    _allow_files(settings)
+    files = _allow_files(settings)
     asks = await _asks_for_keys(settings, parts.keys)
     origins = frozenset(words(settings.allowed_origins))
     deps = Deps(
@@ -57,7 +57,12 @@ async def listening(settings: Settings, parts: Spine) -> AsyncIterator[str]:
     runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
-        peers = Peers(settings.tcp_connections_per_address, counted_as(deps.trusted_proxies), parts.telemetry.gateway)
+        peers = Peers(
+            settings.tcp_connections_per_address,
+            counted_as(deps.trusted_proxies),
+            parts.telemetry.gateway,
+            settings.tcp_connections_max or _connections_within(files),
+        )
         site = peers.site(runner, settings.host, settings.port, access_log=None, keepalive_timeout=settings.idle_s)
         await bind(site, settings.host, settings.port, "choose another --port")
         host, port = runner.addresses[0][:2]
@@ -113,8 +118,14 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _allow_files(settings: Settings) -> None:
-    """Raises this process's own limit of open files to what its connections may need, as far as the system allows."""
+def _connections_within(files: int) -> int:
+    """How many connections leave a process the files it needs itself; half of them where there are very few."""
+    return max(files - OWN_FILES, files // 2)
+
+
+def _allow_files(settings: Settings) -> int:
+    """Raises this process's own limit of open files to what its connections may need, as far as the system allows; how
+    many it may open, 0 for any number."""
     needed = settings.connections_max + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
@@ -125,3 +136,5 @@ def _allow_files(settings: Settings) -> None:
             "%d open files are allowed here, %d connections may need %d: raise `ulimit -n` or lower "
             "PHASELINE_CONNECTIONS_MAX", most, settings.connections_max, needed,
         )  # fmt: skip
+    now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 if now == resource.RLIM_INFINITY else now

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from events.errors import PhaselineError
 
 OTHER_FILES = 500  # open files of a process beside its streams: database, RabbitMQ, children, plain requests
+OWN_FILES = 200  # of them those that are no connection to it
 
 
 class Settings(BaseSettings):
@@ -115,6 +116,12 @@ class Settings(BaseSettings):
         ge=0,
         description="TCP connections of one address, those of streams and those without a request among them; more are "
         "closed at once; 0: no limit",
+    )
+    tcp_connections_max: int = Field(
+        0,
+        ge=0,
+        description="TCP connections a gateway process has at once; more are answered 503 and closed; 0: as many as it may "
+        "open files, less 200",
     )
     queued_jobs_max: int = Field(0, ge=0, description="jobs of one tenant that may wait for a worker; 0: no limit")
     refusals_per_s: float = Field(

@@ -1,6 +1,7 @@
 """One address cannot hold every connection a process may have, whether it ever sends a request or not."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -103,6 +104,41 @@ async def test_who_is_not_counted_is_not_bounded(connect: Connect, peers: Peers)
     pairs = [await connect(LOCAL) for _ in range(3 * MOST)]
     assert [await status(pair) for pair in pairs] == [200] * len(pairs)
     assert peers.open == {}
+
+
+class TestInAll:
+    @pytest.fixture
+    async def peers(self, telemetry: Telemetry) -> Peers:
+        return Peers(0, lambda host: None if host == LOCAL else host, telemetry.gateway, most_in_all=MOST)
+
+    async def test_over_the_bound_of_all_a_connection_gets_503_and_probes_get_in(
+        self, connect: Connect, peers: Peers, telemetry: Telemetry
+    ):
+        first = await connect(A)
+        others = [await connect(host) for host in (B, "127.0.0.4")]
+        await eventually(lambda: peers.in_all == MOST)
+        assert telemetry.value("phaseline_tcp_connections") == MOST
+        reader, _ = await connect("127.0.0.5")  # it says nothing, and is answered
+        async with asyncio.timeout(10):
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        lines = head.decode().split("\r\n")
+        assert lines[0] == "HTTP/1.1 503 Service Unavailable"
+        assert {"Retry-After: 5", "Connection: close", f"Content-Length: {len(body)}"} <= set(lines)
+        assert json.loads(body)["type"] == "urn:phaseline:problem:full"
+        assert telemetry.value("phaseline_connections_refused_total", cap="tcp_connections") == 1
+        assert await status(await connect(LOCAL)) == 200  # a probe on this machine
+        assert await status(first) == 200
+        for pair in others:
+            pair[1].close()
+        await eventually(lambda: peers.in_all == 2)
+        assert await status(await connect("127.0.0.5")) == 200
+        assert telemetry.value("phaseline_connections_refused_total", cap="tcp_connections") == 1
+
+    async def test_what_is_kept_for_probes_is_bounded_too(
+        self, connect: Connect, peers: Peers, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("gateway.peers.KEPT", 2)
+        assert [await status(await connect(LOCAL)) for _ in range(MOST + 3)] == [200] * (MOST + 2) + [503]
 
 
 @pytest.mark.parametrize(
