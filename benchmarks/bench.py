@@ -22,6 +22,7 @@ from events.committer import Committer
 from events.log import Log
 from phaseline import database
 from phaseline.settings import Settings
+from phaseline.signals import settle
 from tests.builders import a_report, a_submit, a_worker
 from tests.installation import Api, Installation, api, embedded, on_servers, running
 from tests.servers import Servers
@@ -185,6 +186,7 @@ async def writer(settings: Settings) -> AsyncIterator[Writer]:
     """A running writer on the log and the bus of these settings."""
     async with open_log(settings) as log, open_bus(str(settings.rabbitmq_url), "bench") as bus:
         writing = Writer(log, Announcer(bus))
+        settle()  # as a process that writes does
         async with asyncio.TaskGroup() as group:
             task = group.create_task(writing.committer.run())
             try:

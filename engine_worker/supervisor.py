@@ -17,7 +17,6 @@ from typing import Any
 
 from engine_worker.attempt import Attempt
 from engine_worker.claims import Claims
-from engine_worker.declare import engine_row
 from engine_worker.lease import Lease
 from engine_worker.options import WorkerOptions
 from engine_worker.process import ChildProcess
@@ -232,7 +231,7 @@ class Supervisor:
 
     async def _declare(self) -> None:
         with contextlib.suppress(Unavailable):
-            await self._store.declare([engine_row(engine) for engine in self._engines.values()])
+            await self._store.declare([engine.row(engine.result_schema()) for engine in self._engines.values()])
             self._declared = True
             crash_points.reached("worker.declared")
 

@@ -5,10 +5,11 @@ carries. A refused command fails alone; anything else that goes wrong rolls the 
 """
 
 import hashlib
-import uuid
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+
+import uuid_utils
 
 from events import crash_points
 from events.catalog import (
@@ -94,7 +95,7 @@ class Committed:
 
 def new_lease_id() -> str:
     """A random id: with the attempt it fences late writers."""
-    return str(uuid.uuid4())
+    return str(uuid_utils.uuid4())
 
 
 async def commit_batch(tx: Transaction, items: Sequence[Item], claims: Sequence[Claim]) -> Committed:
@@ -226,7 +227,7 @@ async def _replace(
     job = done.jobs.get(holder_id) or jobs.get(holder_id) or (await tx.lock([holder_id]))[holder_id]
     submitted = item.command.submitted if isinstance(item.command, Submit) else None
     command = Cancel(
-        command_id=str(uuid.uuid4()),
+        command_id=str(uuid_utils.uuid4()),
         actor=item.command.actor,
         mode="force",
         reason=f"replaced by job {item.job_id}",
@@ -348,7 +349,7 @@ def _accepts(claim: Claim, job: Job) -> bool:
 
 def _start(job: Job, worker_id: str, at: int) -> tuple[Job, list[Recorded]]:
     command = Start(
-        command_id=str(uuid.uuid4()), actor=f"worker:{worker_id}", worker_id=worker_id, lease_id=new_lease_id()
+        command_id=str(uuid_utils.uuid4()), actor=f"worker:{worker_id}", worker_id=worker_id, lease_id=new_lease_id()
     )
     started, rows = _record(job, Item(job.id, job.tenant, command), decide(job, command, at), job.tenant, at)
     return started, rows

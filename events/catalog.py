@@ -31,7 +31,7 @@ ErrorCode = Literal[
 class Frozen(BaseModel):
     """A value: immutable, no field it does not know. A field that is None and named in `omitted` is left out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     omitted: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
@@ -330,7 +330,7 @@ AnyEvent = Annotated[
     Field(discriminator="type"),
 ]
 Said = Annotated[Progress | Checkpoint | Partial | Log, Field(discriminator="type")]
-EVENTS: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+EVENTS: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent, config=ConfigDict(defer_build=True))
 EVENT_TYPES: dict[str, type[Event]] = {
     cls.model_fields["type"].default: cls
     for cls in (

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -39,6 +38,7 @@ HELD_AGAIN_S = 0.5  # between two tries of commands whose rows somebody else hol
 ONE_BY_ONE_S = 0.5  # then the next batch has its turn
 KNOWN_MAX = 2000  # jobs; of one that was forgotten the row is locked and read
 LOCKED_S = 1.0  # so long all batches lock after one that was stale: others write the same, or the clock is off
+LOOK_S = 0.1  # how late somebody may hear that they waited too long
 ANSWER_S = 10.0  # how long a caller waits before it hears `LogUnavailable`
 
 Tx = TypeVar("Tx", bound=Transaction)
@@ -65,6 +65,8 @@ class Committer:
         self._queue: deque[_Waiting] = deque()
         self._held: list[_Waiting] = []  # of jobs whose rows somebody else holds, each job's in order
         self._held_at = 0.0  # when they are tried again
+        self._waiters: dict[_Waiting, None] = {}  # in order, so that a simulated run repeats
+        self._looking: asyncio.TimerHandle | None = None  # at them
         self._claims: list[tuple[Claim, asyncio.Future[list[Claimed]]]] = []
         self._bytes = 0
         self._known: dict[str, Job] = {}  # running jobs as this process left them, those written last at the end
@@ -181,22 +183,44 @@ class Committer:
         except Unstorable as refusal:
             self._refused(item, refusal)
             raise
-        waiting = _Waiting(item, sum(map(len, item.texts.values())) + sum(len(a.body) for a in item.artifacts) + 512)
+        size = sum(map(len, item.texts.values())) + sum(len(a.body) for a in item.artifacts) + 512
+        waiting = _Waiting(item, size, until=asyncio.get_running_loop().time() + wait_s)
+        if not self._has_room(size):
+            await self._room_for(waiting)
+        self._queue.append(waiting)
+        self._bytes += size
+        self._work.set()
+        self._waiters[waiting] = None
+        if self._looking is None:
+            self._look()
         try:
-            async with asyncio.timeout(wait_s):
-                async with self._room:
-                    await self._room.wait_for(lambda: self._has_room(waiting.size))
-                self._queue.append(waiting)
-                self._bytes += waiting.size
-                self._work.set()
-                await waiting.future
-        except TimeoutError:
-            waiting.abandoned = True
-            late = LogUnavailable() if self._has_room(0) else Overloaded()
-            self._metrics.refused.labels(refusal_of(late)).inc()
-            raise late from None
+            await waiting.future
+        finally:
+            del self._waiters[waiting]
         if item.error:
             raise item.error
+
+    async def _room_for(self, waiting: "_Waiting") -> None:
+        try:
+            async with asyncio.timeout_at(waiting.until), self._room:
+                await self._room.wait_for(lambda: self._has_room(waiting.size))
+        except TimeoutError:
+            raise self._late() from None
+
+    def _look(self) -> None:
+        """Ends the wait of those who will wait no longer. A timer for each would cost a command more than its row does."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for waiting in [one for one in self._waiters if one.until <= now]:
+            waiting.abandoned = True
+            if not waiting.future.done():
+                waiting.future.set_exception(self._late())
+        self._looking = loop.call_later(LOOK_S, self._look) if self._waiters else None
+
+    def _late(self) -> PhaselineError:
+        late = LogUnavailable() if self._has_room(0) else Overloaded()
+        self._metrics.refused.labels(refusal_of(late)).inc()
+        return late
 
     def _has_room(self, size: int) -> bool:
         waiting = len(self._queue) + len(self._held)
@@ -425,13 +449,14 @@ def _reached(moment: str, items: Sequence[Item], claims: Sequence[Claim]) -> Non
 
 
 class _Waiting:
-    """An item in the queue: its size in bytes, and whom to wake."""
+    """An item in the queue: its size in bytes, whom to wake, and until when they wait by the loop's clock."""
 
-    __slots__ = ("abandoned", "future", "item", "size")
+    __slots__ = ("abandoned", "future", "item", "size", "until")
 
-    def __init__(self, item: Item, size: int) -> None:
+    def __init__(self, item: Item, size: int, *, until: float) -> None:
         self.item = item
         self.size = size
+        self.until = until
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.abandoned = False
 
@@ -444,4 +469,4 @@ def _fail_claims(claims: Claims, error: PhaselineError) -> None:
 
 def new_command_id() -> str:
     """An id for a command: running it again answers with what was recorded."""
-    return str(uuid.uuid4())
+    return str(uuid_utils.uuid4())

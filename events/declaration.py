@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUserError
 
+from events.log import EngineRow
 from events.values import encode
 
 ENTRY_POINT_GROUP = "phaseline.engines"
@@ -75,6 +77,19 @@ class Engine:
         log, an older version too, knows it by its schema."""
         schema = self.params.model_json_schema()
         return schema | {SUBJECT: list(self.subject)} if self.subject else schema
+
+    def result_schema(self) -> dict[str, Any]:
+        """The JSON Schema of the result; that of any JSON where the annotation says nothing pydantic understands. Made anew
+        each time, and for a large model it takes memory: only for who is told."""
+        try:
+            return TypeAdapter(self.result).json_schema(mode="serialization")
+        except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUserError):
+            return {}
+
+    def row(self, result_schema: dict[str, Any]) -> EngineRow:
+        """The declaration as JSON values: what gateways need of an engine that does not run in them."""
+        phases = [{"name": phase.name, "until": phase.until} for phase in self.phases]
+        return EngineRow(self.name, self.version, self.summary, phases, self.params_schema(), result_schema)
 
 
 def engine(

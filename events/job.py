@@ -69,6 +69,9 @@ TRANSITIONS: dict[str | None, dict[str, Status]] = {
     "cancelled": {"reopened": "queued"},
 }
 
+# They keep the status, and what one of them changes none of them reads.
+_SAID = frozenset({"progress", "partial", "log"})
+
 # A job that lost its worker this often is claimed only by an idle worker, alone: a poison job takes no neighbour.
 CAREFUL_LOSSES = 2
 BACKOFF_BASE_S = 5.0
@@ -448,13 +451,18 @@ def record(
     command_id: str, at: int,
 ) -> tuple[Job | None, list[Recorded]]:  # fmt: skip
     """The job after `events` and their rows; `encoded` are the events' JSON texts, in the same order."""
-    rows = []
+    rows: list[Recorded] = []
+    said: dict[str, Any] = {}  # what events that wait to be applied together have changed
+    seq = job.last_seq if job else 0
     for event, data in zip(events, encoded, strict=True):
-        job = evolve(job, event, job_id=job_id, tenant=tenant, at=at)
-        rows.append(
-            Recorded(job_id, job.last_seq, event.type, event.version, job.attempt, actor, tenant, at, command_id, data)
-        )
-    return job, rows
+        seq += 1
+        if job is not None and event.type in _SAID and event.type in TRANSITIONS[job.status]:
+            said |= {"last_seq": seq, "last_at": at, **_changes(job, event, at)}
+        else:
+            before = _with(job, **said) if job is not None and said else job
+            job, said = evolve(before, event, job_id=job_id, tenant=tenant, at=at), {}
+        rows.append(Recorded(job_id, seq, event.type, event.version, job.attempt, actor, tenant, at, command_id, data))
+    return _with(job, **said) if job is not None and said else job, rows
 
 
 @overload

@@ -21,7 +21,7 @@ from events.log import (
 from events.record import Recorded
 from events.rows_sql import (
     NO_LIMIT,
-    event_columns,
+    event_arrays,
     first_line,
     job_columns,
     to_job,
@@ -209,7 +209,7 @@ class PostgresTransaction:
         return winners(losers, await self._connection.fetch(sql.KEYED, *keys))
 
     async def append(self, events: Sequence[Recorded], jobs: Sequence[Job] = ()) -> None:
-        columns = sql.arrays([event_columns(recorded) for recorded in events], sql.EVENT_TYPES)
+        columns = event_arrays(events, sql.EVENT_TYPES)
         if not jobs:
             self.epoch = await self._connection.fetchval(sql.APPEND, *columns)
             return

@@ -16,7 +16,7 @@ from events.job import Job
 from events.log import Claimable, JobRow
 from events.postgres_line import Claiming, PostgresTransaction
 from events.record import Recorded
-from events.rows_sql import event_columns, job_columns
+from events.rows_sql import event_arrays, job_columns
 
 
 class PostgresUnlocked(PostgresTransaction):
@@ -69,7 +69,7 @@ class PostgresUnlocked(PostgresTransaction):
             return
         at, sent = self._now, self._clock()
         columns: list[Any] = [at]
-        columns += sql.arrays([event_columns(recorded) for recorded in self._events], sql.EVENT_TYPES)
+        columns += event_arrays(self._events, sql.EVENT_TYPES)
         if self._made:
             columns += sql.arrays([job_columns(row) for row in self._made], sql.JOB_TYPES)
         if self._changed:

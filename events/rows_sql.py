@@ -1,6 +1,7 @@
 """Rows of `jobs` and `events` and what they are in the spine, for both dialects; what a driver said."""
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from events import tables as t
@@ -68,6 +69,17 @@ def event_columns(recorded: Recorded) -> dict[str, Any]:
         "size": len(recorded.data),
         "digest": recorded.digest,
     }
+
+
+def event_arrays(events: Sequence[Recorded], names: Iterable[str]) -> list[Sequence[Any]]:
+    """`event_columns` of many, an array a column."""
+    fields = zip(*map(_FIELDS, events), strict=True) if events else ((),) * len(Recorded.__slots__)
+    columns: dict[str, Sequence[Any]] = dict(zip(Recorded.__slots__, fields, strict=True))
+    columns |= {"size": [len(one.data) for one in events], "digest": [one.digest for one in events]}
+    return [columns[name] for name in names]
+
+
+_FIELDS = attrgetter(*Recorded.__slots__)
 
 
 def first_line(error: BaseException) -> str:

@@ -19,8 +19,6 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from events import tables as t
 from events.acts import By
@@ -97,14 +95,16 @@ class SqlWebhooks(SqlActs):
 
     async def keep_endpoint(self, endpoint: Endpoint, by: By, *, rotated: bool = False) -> None:
         values = {name: getattr(endpoint, name) for name in Endpoint.__slots__}
-        made = (postgres_insert if self.name == "postgresql" else sqlite_insert)(t.webhooks).values(**values)
         where = None if endpoint.url is None else origin_of(endpoint.url)
         if rotated:
             deed = by.did("webhooks_rotated", endpoint.tenant)
         else:
             deed = by.did("webhooks_set", endpoint.tenant, origin=where)
         async with self._acting() as acting:
-            await acting.connection.execute(made.on_conflict_do_update(index_elements=["tenant"], set_=values))
+            await acting.connection.execute(self._insert_or_ignore(t.webhooks).values(**values))
+            await acting.connection.execute(
+                update(t.webhooks).where(t.webhooks.c.tenant == endpoint.tenant).values(values)
+            )
             await acting.record(endpoint.tenant, deed)
 
     async def drop_endpoint(self, tenant: str, by: By) -> bool:

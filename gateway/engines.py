@@ -8,11 +8,11 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from pydantic import ValidationError
 
 from events.catalog import PhaseEnd
 from events.declaration import Engine, InvalidParams, subject_of
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class KnownEngine:
-    """An engine jobs can be submitted for; `installed` when its code is in this process too."""
+    """An engine jobs can be submitted for; `installed` when its code is in this process too. Its `row` says then nothing
+    of its result: see `described`."""
 
     row: EngineRow
     installed: Engine | None
@@ -39,6 +40,10 @@ class KnownEngine:
     def phases(self) -> tuple[PhaseEnd, ...]:
         """The declared phases, in order."""
         return tuple(PhaseEnd(name=phase["name"], until=phase["until"]) for phase in self.row.phases)
+
+    def described(self) -> EngineRow:
+        """All there is to say of it. The schema of an installed engine's result is made when somebody asks."""
+        return self.row if self.installed is None else replace(self.row, result_schema=_result_schema(self.installed))
 
     def subject(self, params: Mapping[str, Any]) -> str | None:
         """Whom a job with these params is about, or None."""
@@ -50,7 +55,7 @@ class EngineBook:
 
     def __init__(self, store: Log, installed: Mapping[str, Engine], *, check_s: float) -> None:
         self._store = store
-        self._installed = {name: KnownEngine(declared(engine), engine) for name, engine in installed.items()}
+        self._installed = {name: KnownEngine(engine.row({}), engine) for name, engine in installed.items()}
         self._check_s = check_s
         self._checks = Checks(CHECKS_MAX)
         self._known = dict(sorted(self._installed.items()))
@@ -116,24 +121,9 @@ class EngineBook:
             raise invalid([(field_path(where, root), message) for where, message in refusal.problems]) from None
 
 
-def declared(engine: Engine) -> EngineRow:
-    """An installed engine's declaration as JSON values."""
-    phases = [{"name": phase.name, "until": phase.until} for phase in engine.phases]
-    return EngineRow(
-        name=engine.name,
-        version=engine.version,
-        summary=engine.summary,
-        phases=phases,
-        params_schema=engine.params_schema(),
-        result_schema=_schema_of(engine.result),
-    )
-
-
-def _schema_of(annotation: Any) -> dict[str, Any]:
-    try:
-        return TypeAdapter(annotation).json_schema(mode="serialization")
-    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
-        return {}  # any JSON: an engine may return what no schema describes
+@cache
+def _result_schema(engine: Engine) -> dict[str, Any]:
+    return engine.result_schema()
 
 
 def _fit_schema(schema: dict[str, Any], params: dict[str, Any], root: str) -> None:

@@ -29,7 +29,7 @@ async def engines(request: web.Request) -> web.Response:
 
 
 def _engine(engine: KnownEngine) -> dict[str, Any]:
-    return asdict(engine.row)
+    return asdict(engine.described())
 
 
 async def workers(request: web.Request) -> web.Response:

@@ -18,7 +18,7 @@ from events.webhooks import Endpoint
 from phaseline import database, verify
 from phaseline.ports import metrics_port
 from phaseline.settings import Misconfigured, Settings, words
-from phaseline.signals import arm, run, signalled, until_drained
+from phaseline.signals import arm, run, settle, signalled, until_drained
 from phaseline.spine import (
     VERSION,
     Spine,
@@ -139,6 +139,7 @@ async def _up(settings: Settings, on_ready: Callable[[str], None]) -> None:
         async with spine(settings) as parts:
             worker = make_supervisor(settings, parts)
             async with listening(settings, parts) as url:
+                settle()
                 on_ready(url)
                 await until_drained(worker)
 
@@ -148,6 +149,7 @@ async def _gateway(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
     _needs_servers(settings, "gateway")
     async with spine(settings, "phaseline-gateway") as parts, listening(settings, parts) as url:
+        settle()
         on_ready(url)
         await signalled()
 
@@ -155,7 +157,9 @@ async def _gateway(settings: Settings, on_ready: Callable[[str], None]) -> None:
 async def _worker(settings: Settings) -> None:
     _needs_servers(settings, "worker")
     async with spine(settings, "phaseline-worker") as parts, metrics_port(settings, parts.telemetry):
-        await until_drained(make_supervisor(settings, parts))
+        worker = make_supervisor(settings, parts)
+        settle()
+        await until_drained(worker)
 
 
 def make_supervisor(settings: Settings, parts: Spine) -> Supervisor:

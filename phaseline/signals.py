@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Coroutine, Iterator
 from contextvars import ContextVar
@@ -30,6 +31,13 @@ def arm(settings: Settings) -> None:
             crash_points.arm(settings.crash_at)
         except ValueError as problem:
             raise Misconfigured(f"PHASELINE_CRASH_AT: {problem}") from problem
+
+
+def settle() -> None:
+    """To be called once a process has booted: what it has loaded stays, and Python is spared looking through all of it for
+    cycles again and again, which holds up everything else each time (docs/performance.md)."""
+    gc.collect()
+    gc.freeze()
 
 
 async def ended_in_peace(process: Coroutine[Any, Any, None]) -> None:

@@ -11,7 +11,9 @@ from events.catalog import (
     Checkpoint,
     Fail,
     Finish,
+    Log,
     Outcome,
+    Partial,
     Release,
     Report,
     Start,
@@ -81,8 +83,9 @@ def a_start(lease: str = "L") -> Start:
     return Start(command_id=new_command_id(), actor="worker:w", worker_id="w", lease_id=lease)
 
 
+PARTIAL = Partial(phase="collecting_data", name="plan", value=1)
 WORDS = st.sampled_from(
-    ["start", "report", "checkpoint", "fail", "fail_final", "finish", "stop", "drain", "lost", "attempt_timeout",
+    ["start", "report", "mixed", "checkpoint", "fail", "fail_final", "finish", "stop", "drain", "lost", "attempt_timeout",
      "stall_timeout", "total_timeout", "start_timeout", "cancel", "force", "cancel_grace", "reopen", "stale"]
 )  # fmt: skip
 
@@ -95,10 +98,13 @@ def play(stream: Stream, word: str, after_ms: int) -> None:
     made: dict[str, AnyCommand] = {
         "start": a_start(f"L{stream.now}"),
         "report": Report(**fence, said=(progress(30.0, "finalizing"), progress(10.0))),
+        "mixed": Report(
+            **fence, said=(checkpoint, progress(20.0), Log(level="info", message="so far"), checkpoint, PARTIAL)
+        ),
         "checkpoint": Report(**fence, said=(checkpoint,)),
         "fail": Fail(**fence, error=error, draw=0.1),
         "fail_final": Fail(**fence, error=error, draw=0.1),
-        "finish": Finish(**fence, outcome=Outcome(value=None)),
+        "finish": Finish(**fence, said=(progress(90.0), PARTIAL), outcome=Outcome(value=None)),
         "stop": Stop(**fence),
         "drain": Release(**fence, reason="drained"),
         "cancel": a_cancel(),

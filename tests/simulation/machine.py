@@ -74,6 +74,7 @@ def simulate(
     replaced: list[tuple[Any, str, Any]] = [
         (random, "Random", SeededRandom),
         (uuid, "uuid4", uuid4),
+        (uuid_utils, "uuid4", uuid4),
         (uuid_utils, "uuid7", uuid7),
         (Clock, "now_ms", lambda _: now_ms()),
         (database, "make_log", lambda _: make_log()),

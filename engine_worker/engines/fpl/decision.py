@@ -14,7 +14,7 @@ _ROUNDING_PTS = 0.05
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False, extra="forbid")
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, extra="forbid", defer_build=True)
 
 
 class PlayerRef(_Part):
