@@ -17,7 +17,6 @@ class Announcer:
         self._traces = traces or NoTraces()
 
     def __call__(self, committed: Committed) -> None:
-        self._bus.publish(committed.epoch, [recorded.line() for recorded in committed.events])
         due: dict[str, int] = {}
         for job in committed.jobs.values():
             if job.status == "queued" and job.due_at() <= committed.now:
@@ -25,7 +24,8 @@ class Announcer:
         if self._traces.on:
             self._trace(committed)
         for engine, count in due.items():
-            self._bus.publish_tickets(engine, count)
+            self._bus.publish_tickets(engine, count)  # first: somebody waits for the job to begin
+        self._bus.publish(committed.epoch, [recorded.line() for recorded in committed.events])
         for job_id, (worker_id, attempt) in committed.taken_from.items():
             self._bus.send_control(worker_id, encode({"op": "stop", "job_id": job_id, "attempt": attempt}))
         for recorded in committed.events:

@@ -1,15 +1,17 @@
 """What comes in from RabbitMQ: hints, control words, tickets. Each begins anew on each connection.
 
-Callbacks run inside aio-pika's delivery tasks, which a lost connection cancels: they are synchronous and quick, and
+Callbacks run inside aiormq's delivery tasks, which a lost connection cancels: they are synchronous and quick, and
 no job ever runs in one.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
+from typing import Any
 
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel
+from aiormq.abc import DeliveredMessage
 
 from events import hints
 from events.bus import Hint, Ticket
@@ -28,6 +30,7 @@ from events.rabbit_topology import (
 )
 
 PREFETCH = 100  # messages of up to 256 KiB; the rest waits in RabbitMQ, bounded there
+ACK_EVERY, ACK_S = 50, 0.1  # hints and words: half the prefetch together, or those of a tenth of a second
 TICKET_CALL_S = 2.0  # a worker whose last slot filled waits at most this long for its consumers' goodbye
 
 log = logging.getLogger(__name__)
@@ -38,8 +41,8 @@ async def consume_hints(
 ) -> None:
     """Hands over hints until the queue is gone; a new one begins with `on_bound`."""
 
-    def receive(message: AbstractIncomingMessage) -> None:
-        on_hint(Hint(str(message.headers.get("epoch", "")), hints.split(message.body)))
+    def receive(message: DeliveredMessage) -> None:
+        on_hint(Hint(str(headers_of(message).get("epoch", "")), hints.split(message.body)))
 
     await _listen(session, (EVENTS_EXCHANGE, EVENTS_BINDING), "phaseline.tail", arguments, receive, on_bound)
 
@@ -47,7 +50,7 @@ async def consume_hints(
 async def consume_controls(session: Session, worker_id: str, on_words: Callable[[bytes], None]) -> None:
     """Hands over control words until the queue is gone."""
 
-    def receive(message: AbstractIncomingMessage) -> None:
+    def receive(message: DeliveredMessage) -> None:
         on_words(message.body)
 
     binding = (CONTROL_EXCHANGE, worker_id)
@@ -59,37 +62,61 @@ async def _listen(
     binding: tuple[str, str],
     prefix: str,
     arguments: Arguments,
-    receive: Callable[[AbstractIncomingMessage], None],
+    receive: Callable[[DeliveredMessage], None],
     on_bound: Callable[[], None],
 ) -> None:
-    newest: AbstractIncomingMessage | None = None
-    acknowledging = False
+    loop, wanted = asyncio.get_running_loop(), asyncio.Event()  # an ack, or the end
+    gone = False
+    newest: DeliveredMessage | None = None
+    owed = 0
 
-    async def deliver(message: AbstractIncomingMessage) -> None:
-        nonlocal newest, acknowledging
+    def end() -> None:
+        nonlocal gone
+        gone = True
+        wanted.set()
+
+    async def deliver(message: DeliveredMessage) -> None:
+        nonlocal newest, owed
         calmly(receive, message)
-        newest = message
-        if acknowledging:
-            return  # the ack under way is followed by one for all that came meanwhile
-        acknowledging = True
-        try:
-            while (latest := newest) is not None:
-                newest = None
-                await acknowledge(session, latest, with_earlier=True)
-        finally:
-            acknowledging = False
+        newest, owed = message, owed + 1
+        if owed == 1:
+            loop.call_later(ACK_S, wanted.set)
+        elif owed >= ACK_EVERY:
+            wanted.set()
 
     await make_exchanges(session)
     async with session.channel() as channel:
-        gone = asyncio.Event()
         async with session.alive(CALL_S):
-            await on_gone(channel, gone.set)
+            await on_gone(channel, end)
             await channel.set_qos(prefetch_count=PREFETCH)
             queue = await fresh_queue(channel, prefix, arguments)
             await queue.bind(*binding)
-            await queue.consume(deliver)
+            await consume(channel, queue.name, deliver)
         calmly(on_bound)
-        await gone.wait()  # for as long as the connection lives
+        while not gone:
+            await wanted.wait()  # for as long as the connection lives
+            wanted.clear()
+            if newest is not None:
+                latest, newest, owed = newest, None, 0
+                await acknowledge(session, latest, with_earlier=True)
+
+
+async def consume(
+    channel: AbstractChannel,
+    queue: str,
+    deliver: Callable[[DeliveredMessage], Coroutine[Any, Any, None]],
+    arguments: Arguments | None = None,
+) -> str:
+    """Past aio-pika, which makes a second task for each message. Returns the consumer's tag, a new one each time: 3.10.8 mixes
+    up deliveries when one is used again (rabbitmq-server#5927)."""
+    below = await channel.get_underlay_channel()
+    begun = await below.basic_consume(queue, deliver, arguments=dict(arguments or {}))
+    return str(begun.consumer_tag)
+
+
+def headers_of(message: DeliveredMessage) -> Mapping[str, Any]:
+    """What it carries beside its body."""
+    return message.header.properties.headers or {}
 
 
 class RabbitTickets:
@@ -98,7 +125,7 @@ class RabbitTickets:
     def __init__(self, engines: Sequence[str], arguments: Arguments) -> None:
         self._engines = engines
         self._arguments = arguments
-        self._arrived: asyncio.Queue[tuple[str, Session, AbstractIncomingMessage]] = asyncio.Queue(len(engines))
+        self._arrived: asyncio.Queue[tuple[str, Session, DeliveredMessage]] = asyncio.Queue(len(engines))
         self._consumers: _Consumers | None = None
         self._settling = asyncio.Lock()
         self._paused = False
@@ -149,7 +176,7 @@ class RabbitTickets:
                 # RabbitMQ may be well, so nobody else would replace it.
                 consumers.gone.set()
 
-    async def _arrive(self, session: Session, engine: str, message: AbstractIncomingMessage) -> None:
+    async def _arrive(self, session: Session, engine: str, message: DeliveredMessage) -> None:
         if self._paused or self._arrived.full():  # delivered while the consumer was being cancelled
             await _give_back(session, message)
         else:
@@ -163,51 +190,57 @@ class _Consumers:
         self,
         session: Session,
         channel: AbstractChannel,
-        on_ticket: Callable[[Session, str, AbstractIncomingMessage], Awaitable[None]],
+        on_ticket: Callable[[Session, str, DeliveredMessage], Coroutine[Any, Any, None]],
     ) -> None:
         self._session = session
         self._channel = channel
         self._on_ticket = on_ticket
         self.gone = asyncio.Event()
-        self._queues: dict[str, AbstractQueue] = {}
+        self._engines: list[str] = []
         self._tags: dict[str, str] = {}
 
     async def prepare(self, engines: Sequence[str]) -> None:
         await self._channel.set_qos(prefetch_count=1)  # for each consumer, not for the channel
-        for engine in engines:
-            self._queues[engine] = await self._channel.get_queue(ticket_queue(engine), ensure=False)
+        self._engines = list(engines)
 
     async def start(self) -> None:
         async with self._session.alive(TICKET_CALL_S):
-            for engine, queue in self._queues.items():
+            for engine in self._engines:
                 if engine not in self._tags:
-                    # A new tag each time: 3.10.8 mixes up deliveries when one is used again (rabbitmq-server#5927).
-                    self._tags[engine] = await queue.consume(partial(self._on_ticket, self._session, engine))
+                    arrive = partial(self._on_ticket, self._session, engine)
+                    self._tags[engine] = await consume(self._channel, ticket_queue(engine), arrive)
 
     async def stop(self) -> None:
         async with self._session.alive(TICKET_CALL_S):
+            below = await self._channel.get_underlay_channel()
             while self._tags:
                 engine, tag = next(iter(self._tags.items()))
-                await self._queues[engine].cancel(tag)
+                await below.basic_cancel(tag)
                 del self._tags[engine]
 
 
-async def acknowledge(session: Session, message: AbstractIncomingMessage, *, with_earlier: bool = False) -> None:
+async def acknowledge(session: Session, message: DeliveredMessage, *, with_earlier: bool = False) -> None:
     """Best effort: on a dead channel RabbitMQ has the message back already and gives it out again."""
     try:
         async with session.alive(TICKET_CALL_S):
-            await message.ack(multiple=with_earlier)
+            await message.channel.basic_ack(_tag(message), multiple=with_earlier)
     except BROKEN as failure:
         log.debug("an ack was not sent: %s", failure)
 
 
-async def _give_back(session: Session, message: AbstractIncomingMessage) -> None:
+async def _give_back(session: Session, message: DeliveredMessage) -> None:
     # Another worker may be free for it: acked here, it would wait for that one's next poll.
     try:
         async with session.alive(TICKET_CALL_S):
-            await message.nack(requeue=True)
+            await message.channel.basic_nack(_tag(message), requeue=True)
     except BROKEN as failure:
         log.debug("a ticket was not given back: %s", failure)
+
+
+def _tag(message: DeliveredMessage) -> int:
+    tag = message.delivery_tag
+    assert tag is not None, "it was delivered, not asked for"
+    return tag
 
 
 async def on_gone(channel: AbstractChannel, tell: Callable[[], None]) -> None:

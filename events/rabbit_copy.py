@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel
+from aiormq.abc import DeliveredMessage
 
 from events.cloudevents import CONTENT_TYPE
 from events.errors import BusUnavailable
-from events.rabbit_consume import acknowledge, on_gone
+from events.rabbit_consume import acknowledge, consume, headers_of, on_gone
 from events.rabbit_link import CALL_S, Session
 from events.rabbit_publish import WINDOW
 from events.rabbit_topology import COPY_STREAM, message_count
@@ -20,7 +21,7 @@ SETTLE_S = 0.5  # a chunk's messages arrive together; silence after the last kno
 STALLED_S = 5.0  # silence before it is not
 
 CopyMessage = tuple[str, bytes]  # message id, structured CloudEvents JSON
-_Arrived = asyncio.Queue[AbstractIncomingMessage | None]
+_Arrived = asyncio.Queue[DeliveredMessage | None]
 
 
 async def append_copy(session: Session, messages: Sequence[CopyMessage]) -> None:
@@ -71,12 +72,11 @@ async def _consume(session: Session, channel: AbstractChannel, offset: str, pref
     async with session.alive(CALL_S):
         await on_gone(channel, lambda: arrived.put_nowait(None))
         await channel.set_qos(prefetch_count=prefetch)  # streams demand a prefetch and acks
-        queue = await channel.get_queue(COPY_STREAM, ensure=False)
-        await queue.consume(arrived.put, arguments={"x-stream-offset": offset})
+        await consume(channel, COPY_STREAM, arrived.put, {"x-stream-offset": offset})
     return arrived
 
 
-async def _next(session: Session, arrived: _Arrived, within_s: float) -> AbstractIncomingMessage | None:
+async def _next(session: Session, arrived: _Arrived, within_s: float) -> DeliveredMessage | None:
     """The next message, None when none comes in time or the consumer is gone."""
     async with session.alive():
         try:
@@ -86,8 +86,8 @@ async def _next(session: Session, arrived: _Arrived, within_s: float) -> Abstrac
             return None
 
 
-def _offset(message: AbstractIncomingMessage) -> int:
-    offset = message.headers["x-stream-offset"]
+def _offset(message: DeliveredMessage) -> int:
+    offset = headers_of(message)["x-stream-offset"]
     assert isinstance(offset, int)
     return offset
 
