@@ -1,8 +1,10 @@
 /** A decision of the engine fpl: what to do, the pitch, the money, the points, and the search behind it. */
 
 import { facts, h, money, points, section, table, words } from "./dom.js";
-import { bars, closing } from "./plots.js";
+import { bars, closing, styled as plots } from "./plots.js";
+import { sheet } from "./sheet.js";
 
+export const styled = Promise.all([plots, sheet("fpl.css")]);
 const ROWS = ["GKP", "DEF", "MID", "FWD"];
 const SHIRT = "M8 3 3 6l1.6 4L7 9v11h10V9l2.4 1L21 6l-5-3c-.6 1.5-2.2 2.4-4 2.4S8.6 4.5 8 3Z";
 

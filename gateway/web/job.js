@@ -271,6 +271,7 @@ class JobPage {
     const value = job.results ?? null;
     if (fpl) {
       const part = await import("./fpl.js").catch(() => null);
+      await part?.styled;
       if (key !== this.resultKey) return;
       if (!part) return void (this.resultKey = null);
       const { decision, search } = part;

@@ -1,7 +1,10 @@
 /** Small plots as SVG, each with a sentence for who does not see it. */
 
 import { h } from "./dom.js";
+import { sheet } from "./sheet.js";
 
+/** Who draws at once waits for it. */
+export const styled = sheet("plots.css");
 const WIDTH = 400;
 
 /** Bars with their values above; `parts` are stacked lower to upper. `[{ label, parts: [58.2, 3.1], text }]`. */

@@ -23,6 +23,8 @@ async def test_a_decision_is_on_the_pitch_with_its_captain_bench_transfers_and_s
     await page.goto(f"/jobs/{job_id}")
     pitch = page.locator(".pitch")
     await expect(pitch.locator("li.player")).to_have_count(11, timeout=BOUND_MS)
+    await expect(pitch).to_have_css("display", "grid")  # its styles came with it, and those of plots
+    await expect(page.locator("svg.plot").first).to_have_css("display", "block")
     names = await pitch.locator("li.player > b").all_text_contents()
     assert sorted(names) == sorted(player["name"] for player in lineup["starters"])
     bench = await page.locator("ul.bench li.player > b").all_text_contents()
