@@ -5,8 +5,13 @@ VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 # Twice quiet: without progress and notices, errors still show.
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+# pip compiles one file after the other, most of which nobody imports: what a server imports is compiled below on all
+# cores, the rest by who imports it first.
+INSTALL := $(PIP) install --no-compile --require-hashes --requirement
 # A run of the tests starts hundreds of Python processes. Without bytecode each compiles all it imports: twice the time.
 unexport PYTHONDONTWRITEBYTECODE
+# Two processes, each with servers of its own: the tests wait more than they compute. Files in the order tests/conftest.py says.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo up test test-all tutorial soak sim repeat check screenshots bench advisories lock
@@ -20,12 +25,11 @@ demo: $(VENV)/.runtime ## Run an analysis in this terminal and watch it, broken 
 up: $(VENV)/.runtime ## Run everything in one process, with no servers, and keep its data
 	@$(BIN)/phaseline up
 
-# Two processes, each with servers of its own: the tests wait more than they compute.
 test: $(VENV)/.dev ## Run the tests against private PostgreSQL and RabbitMQ servers; ARGS="-k name" narrows
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not slow' $(ARGS)
+	@$(PYTEST) -m 'not slow' $(ARGS)
 
 test-all: $(VENV)/.dev ## Run the slow tests too: long outages, large jobs, many kills
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 tutorial: $(VENV)/.dev ## Do what docs/tutorial.md says, in a clean clone, with a browser; prints how long it took
 	@$(BIN)/python -m tests.tutorial
@@ -56,7 +60,7 @@ sim: $(VENV)/.dev ## Simulate whole installations whose parts die: SEEDS=500, or
 # What kills, freezes and simulates; ends at the first run that fails.
 repeat: $(VENV)/.dev ## Run the tests that break things again and again: TIMES=30
 	@for n in $$(seq $(or $(TIMES),30)); do \
-		$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile -m 'not slow' tests/faults tests/soak tests/simulation || exit 1; \
+		$(PYTEST) --quiet -m 'not slow' tests/faults tests/soak tests/simulation || exit 1; \
 		echo "$$n of $(or $(TIMES),30) passed"; \
 	done
 
@@ -115,10 +119,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
-	$(PIP) install --require-hashes --requirement requirements.lock
+	$(INSTALL) requirements.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib/python*/site-packages || true
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
-	$(PIP) install --require-hashes --requirement requirements-dev.lock
+	$(INSTALL) requirements-dev.lock
 	@touch $@

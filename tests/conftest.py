@@ -25,6 +25,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: Path(os.environ.pop(figures.VARIABLE)).unlink())
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long with few tests come first: begun last, one would keep a process busy while the other has ended."""
+    long = {item.path for item in items if item.get_closest_marker("long")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begins to start the servers that some collected test asks for; nothing for a run without them."""
     if not session.config.option.collectonly:

@@ -46,7 +46,7 @@ from tests.servers import PostgresServer, RabbitServer
 from tests.stores import open_log, postgres_settings
 from tests.verified import verified
 
-pytestmark = pytest.mark.timeout(700)  # the first test waits for all deaths
+pytestmark = [pytest.mark.long, pytest.mark.timeout(700)]  # the first test waits for all deaths
 
 DYING_AT_ONCE = 4
 # What a receiver sees of a death is looked at beside it.

@@ -23,6 +23,8 @@ from tests.integration.conftest import ENVIRONMENT
 from tests.ports import free_port
 from tests.verified import verified
 
+pytestmark = pytest.mark.long
+
 START_S = 1.0  # one of three dies within this time, while it starts; the others after they answered, within
 LIFE_S = 2.5
 OPEN_JOBS_MAX = 12

@@ -19,6 +19,8 @@ from tests.servers import PostgresServer, RabbitServer
 from tests.stores import postgres_settings
 from tests.verified import verified
 
+pytestmark = pytest.mark.long
+
 WATCHED = 4  # jobs that go on until every process is a new one
 GATEWAYS, WORKERS = ("gateway", "gateway.2"), ("worker", "worker.2")
 ENVIRONMENT = {

@@ -14,6 +14,8 @@ from tests.figures import note
 from tests.fpl.halting import Moment
 from tests.installation import Api, Viewer, api, embedded, running
 
+pytestmark = pytest.mark.long
+
 ENVIRONMENT = {
     "PHASELINE_ENGINE_MODULES": "tests.fpl.halting",
     "PHASELINE_SLOTS": "7",
@@ -178,7 +180,7 @@ async def test_a_forced_cancel_leaves_the_best_plan_in_the_stream(http: Api):
 
 async def test_a_job_about_to_run_out_of_its_total_time_ends_with_the_best_plan_so_far(http: Api):
     """The engine leaves the solver in time to write it down; were it too slow, the worker would keep what it offered."""
-    job_id = await http.submit("fpl", LONG, timeouts={"total_s": 25}, max_attempts=1)
+    job_id = await http.submit("fpl", LONG, timeouts={"total_s": 12}, max_attempts=1)
     viewer = await Viewer(http.url, job_id, bound_s=BOUND_S).follow_to_the_end()
     assert viewer.events[-1]["type"] in {"complete", "error"}
     kept = DecisionOutput.model_validate(viewer.events[-1]["results"])

@@ -8,6 +8,8 @@ import pytest
 from tests.installation import embedded, running
 from tests.node import installed, node
 
+pytestmark = pytest.mark.long
+
 CLIENT = Path(__file__).resolve().parents[2] / "clients" / "js"
 TESTS_S = 240.0
 

@@ -10,6 +10,8 @@ import pytest
 from tests.figures import note
 from tests.simulation.spoil import QUICKLY_FOUND, SPOILT
 
+pytestmark = pytest.mark.long
+
 SEEDS = 500
 SLOW_SEEDS = 5000
 BOUND_S = 900.0  # 500 seeds take a minute on two cores of their own; they may have to share them

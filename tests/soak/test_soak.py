@@ -10,6 +10,8 @@ from tests.servers import PostgresServer, RabbitServer
 from tests.soak.plan import KINDS, drawn
 from tests.soak.run import soak
 
+pytestmark = pytest.mark.long
+
 
 def test_a_seed_names_a_plan_and_a_longer_run_begins_with_it() -> None:
     minute = drawn(7, 60)
