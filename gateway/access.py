@@ -7,10 +7,9 @@ from the log once in `FRESH_S`, however many requests carry it, and its last use
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from aiohttp import web
 
@@ -76,10 +75,18 @@ def permit(who: Identity, scope: Scope) -> None:
 
 @dataclass(slots=True, eq=False)
 class Guest:
-    """An open stream, what it was opened with, and how to end it."""
+    """An open stream, what it was opened with, and how to end it. The block of `Access.hosting`."""
 
     who: Identity
     end: Callable[[str], None]
+    among: "dict[Guest, None]"
+
+    def __enter__(self) -> Self:
+        self.among[self] = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self.among[self]
 
     def over(self, now_ms: int) -> bool:
         """Whether the pass or token it came with has ended."""
@@ -187,15 +194,9 @@ class Access:
 
     # -- open streams
 
-    @contextmanager
-    def hosting(self, who: Identity, end: Callable[[str], None]) -> Iterator[Guest]:
+    def hosting(self, who: Identity, end: Callable[[str], None]) -> Guest:
         """Calls `end` with a reason when the key an open stream came with is good no more, while the block lasts."""
-        guest = Guest(who, end)
-        self._guests[guest] = None
-        try:
-            yield guest
-        finally:
-            del self._guests[guest]
+        return Guest(who, end, self._guests)
 
     async def run(self) -> None:
         """Looks at keys again until cancelled, and fetches those of tokens."""

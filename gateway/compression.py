@@ -7,6 +7,7 @@ Not packed: small answers, event streams (each frame would have to be flushed by
 import asyncio
 import sys
 import zlib
+from collections.abc import Awaitable
 from typing import Protocol
 
 from aiohttp import web
@@ -75,8 +76,13 @@ class Packing:
 
 
 @web.middleware
-async def packed(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Packs answers that are whole in memory."""
+def packed(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+    """Packs answers that are whole in memory. A WebSocket is none, and would keep a frame of it as long as it is open."""
+    upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
+    return handler(request) if upgrade else _packed(request, handler)
+
+
+async def _packed(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await handler(request)
     if not isinstance(response, web.Response) or response.prepared or not _fits(response):
         return response

@@ -334,7 +334,7 @@ async def _talked(
     sockets: Sockets,
     stall_s: float,
 ) -> Ending:
-    ending = Ending(1011, "internal error")
+    ending: Ending | None = None
     try:
         async with asyncio.TaskGroup() as tasks:
             connection = Connection(request, socket, writer, tasks, sockets, stall_s=stall_s)
@@ -347,8 +347,8 @@ async def _talked(
         ending = Ending(None)
     except* Exception:  # a boundary: a viewer that breaks harms no other
         log.exception("a stream failed: %s %s", request.method, request.rel_url.raw_path)
-        ending = Ending(1011, "internal error")
-    return ending
+        ending = None
+    return ending or Ending(1011, "internal error")
 
 
 def _first(group: BaseExceptionGroup[Ending]) -> Ending:

@@ -1,8 +1,7 @@
 """How every full stream of a job begins, on any transport: read the query, watch, judge the position asked for, join."""
 
 import random
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -133,27 +132,50 @@ class Place:
         return frames.caught_up(self.viewer.seq)
 
 
-@asynccontextmanager
-async def following(
-    app: web.Application, who: Identity, job_id: str, query: FullQuery, *, engine: str | None = None
-) -> AsyncIterator[Place]:
-    """Joins the stream of a job of this tenant, and of this engine if one is named, for the block.
+class Following:
+    """Joins the stream of a job of this tenant, and of this engine if one is named, for the block. No generator: of those each
+    viewer would keep a frame.
 
-    Raises `UnknownJob`, `TooManyWatched`, `LogUnavailable`.
+    Entering raises `UnknownJob`, `TooManyWatched`, `LogUnavailable`.
     """
-    hub, log = app[HUB], app[DEPS].log
-    async with hub.watch(job_id) as watched:
-        if engine is not None:
-            row = await log.job(job_id, who.tenant)
-            if row is None or row.job.engine != engine:
+
+    __slots__ = ("_app", "_engine", "_hub", "_job_id", "_query", "_viewer", "_watched", "_who")
+
+    def __init__(
+        self, app: web.Application, who: Identity, job_id: str, query: FullQuery, *, engine: str | None = None
+    ) -> None:
+        self._app = app
+        self._hub = app[HUB]
+        self._who = who
+        self._job_id = job_id
+        self._query = query
+        self._engine = engine
+
+    async def __aenter__(self) -> Place:
+        self._watched = self._hub.begin(self._job_id)
+        try:
+            return await self._join()
+        except BaseException:
+            self._hub.end(self._watched)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._hub.part(self._watched, self._viewer)
+        self._hub.end(self._watched)
+
+    async def _join(self) -> Place:
+        deps, job_id, tenant = self._app[DEPS], self._job_id, self._who.tenant
+        if self._engine is not None:
+            row = await deps.log.job(job_id, tenant)
+            if row is None or row.job.engine != self._engine:
                 raise UnknownJob
-        head = await hub.heads.of(job_id, who.tenant)
+        head = await self._hub.heads.of(job_id, tenant)
         if head is None:
             raise UnknownJob
-        reason = query.unusable(head, log.epoch)
-        after = query.start(head, reset=reason is not None)
-        async with hub.follow(watched, head, after) as viewer:
-            yield Place(job_id, head, viewer, app[DEPS].telemetry.gateway, after, reason=reason)
+        reason = self._query.unusable(head, deps.log.epoch)
+        after = self._query.start(head, reset=reason is not None)
+        self._viewer = self._hub.join(self._watched, head, after)
+        return Place(job_id, head, self._viewer, deps.telemetry.gateway, after, reason=reason)
 
 
 async def _snapshot(log: Log, job_id: str, head: Head) -> bytes:

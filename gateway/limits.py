@@ -10,7 +10,7 @@ import ipaddress
 import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -195,22 +195,13 @@ class Limiter:
                 await self._refusals.take(client, 1)
             raise
 
-    @contextmanager
-    def connection(self, request: web.Request) -> Iterator[bool]:
-        """One more socket from this address while the block lasts; yields False when it is one too many."""
+    def connection(self, request: web.Request) -> AbstractContextManager[bool]:
+        """One more socket from this address while the block lasts; gives False when it is one too many."""
         most = self._limits.connections_per_address
         address = self.address_of(request) if most else None
         if address is None:
-            yield True
-            return
-        _add(self._open, address, 1)
-        try:
-            fits = self._open[address] <= most
-            if not fits:
-                self._metrics.limited.labels("connections").inc()
-            yield fits
-        finally:
-            _add(self._open, address, -1)
+            return nullcontext(enter_result=True)
+        return _Connection(self._open, address, most, self._metrics)
 
     def may_follow(self, address: str | None) -> bool:
         """Whether there is room for one more subscription of a socket from this address: one that has few sockets could
@@ -345,6 +336,28 @@ def client_of(text: str) -> str | None:
     if address.is_loopback:
         return None
     return text if address.version == 4 else str(ipaddress.ip_network((text, 64), strict=False))
+
+
+class _Connection:
+    """The block of `Limiter.connection`. No generator: of those each viewer would keep a frame."""
+
+    __slots__ = ("_address", "_metrics", "_most", "_open")
+
+    def __init__(self, open_: dict[str, int], address: str, most: int, metrics: GatewayMetrics) -> None:
+        self._open = open_
+        self._address = address
+        self._most = most
+        self._metrics = metrics
+
+    def __enter__(self) -> bool:
+        _add(self._open, self._address, 1)
+        if self._open[self._address] <= self._most:
+            return True
+        self._metrics.limited.labels("connections").inc()
+        return False
+
+    def __exit__(self, *_: object) -> None:
+        _add(self._open, self._address, -1)
 
 
 def _add(counts: dict[str, int], key: str, amount: int) -> None:

@@ -20,7 +20,7 @@ from gateway.connection import Connection, Ending
 from gateway.departures import Departure
 from gateway.deps import DEPS, HUB, Identity
 from gateway.feed import FeedReader
-from gateway.following import RESET_BYTES_MAX, FullQuery, Place, following, reconnect_ms
+from gateway.following import RESET_BYTES_MAX, Following, FullQuery, Place, reconnect_ms
 from gateway.hub import TooManyWatched
 from gateway.jobs import JOB_ID
 from gateway.limits import LIMITER
@@ -255,7 +255,7 @@ class ManyStream:
     async def _follow_job(self, job_id: str, query: FullQuery, subscription: Subscription) -> None:
         if not JOB_ID.fullmatch(job_id):
             raise UnknownJob
-        async with following(self._app, self._who, job_id, query) as place:
+        async with Following(self._app, self._who, job_id, query) as place:
             await self._say(subscription, place.hello(query, self._deps))
             if place.reason is not None:
                 make = partial(place.reset, self._deps.log)

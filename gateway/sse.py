@@ -12,7 +12,7 @@ from events.telemetry import Cap
 from gateway import frames
 from gateway.artifacts import inlined
 from gateway.deps import DEPS, HUB, Deps, identify
-from gateway.following import RESET_BYTES_MAX, FullQuery, Place, following, reconnect_ms
+from gateway.following import RESET_BYTES_MAX, Following, FullQuery, Place, reconnect_ms
 from gateway.hub import TooManyWatched
 from gateway.jobs import job_id_in
 from gateway.limits import LIMITER
@@ -41,7 +41,7 @@ async def job_stream(request: web.Request) -> web.StreamResponse:
                 raise _refused(sockets, "connections")
             if request.app[HUB].closing:
                 raise Problem(503, "closing", "This gateway is shutting down; connect again.")
-            async with following(request.app, identify(request), job_id, query) as place:
+            async with Following(request.app, identify(request), job_id, query) as place:
                 if place.viewer.over and query.after and place.reason is None:
                     return web.Response(status=204)  # to a browser: do not come back
                 stream = JobEvents(place, query, deps, sockets)

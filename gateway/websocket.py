@@ -19,7 +19,7 @@ from gateway.classic import ClassicStream
 from gateway.commands import Auth, BadCommand, command_of
 from gateway.connection import Connection, Ending, Talk, converse
 from gateway.deps import DEPS, HUB, IDENTITY, Identity
-from gateway.following import FullQuery, following
+from gateway.following import Following, FullQuery
 from gateway.full import FullStream
 from gateway.hosted import hosted
 from gateway.hub import TooManyWatched
@@ -41,13 +41,13 @@ Opening = Callable[[web.Request, Identity], AbstractAsyncContextManager[Talk]]
 
 async def job_stream(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/jobs/{id}/stream`: always full."""
-    return await _serve(request, _full)
+    return await _serve(request, _Full)
 
 
 async def analysis_stream(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/analyze/{id}/stream`: classic, unless the request asks for full."""
     if frames.PROTOCOL in _offered(request) or ASKS_FOR_FULL & request.query.keys():
-        return await _serve(request, partial(_full, engine=ENGINE))
+        return await _serve(request, partial(_Full, engine=ENGINE))
     return await _serve(request, _classic)
 
 
@@ -145,13 +145,23 @@ def _token_of(text: str) -> str:
 # ---- what is opened -------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _full(request: web.Request, who: Identity, *, engine: str | None = None) -> AsyncIterator[Talk]:
-    deps = request.app[DEPS]
-    query = FullQuery.of(request, deps.heartbeat_s, "compress")
-    async with following(request.app, who, job_id_in(request), query, engine=engine) as place:
+class _Full:
+    """As a generator would, but that each viewer would keep its frame."""
+
+    __slots__ = ("_deps", "_following", "_query")
+
+    def __init__(self, request: web.Request, who: Identity, *, engine: str | None = None) -> None:
+        self._deps = request.app[DEPS]
+        self._query = FullQuery.of(request, self._deps.heartbeat_s, "compress")
+        self._following = Following(request.app, who, job_id_in(request), self._query, engine=engine)
+
+    async def __aenter__(self) -> Talk:
+        place = await self._following.__aenter__()
         crash_points.reached("stream.head_read")
-        yield FullStream(place, query, deps).talk
+        return FullStream(place, self._query, self._deps).talk
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._following.__aexit__()
 
 
 @asynccontextmanager
