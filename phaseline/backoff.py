@@ -6,6 +6,7 @@ from collections.abc import Callable
 # back spread out.
 CAP_FIRST_S = 0.5
 CAP_LAST_S = 20.0
+HINT_MAX_S = 300.0  # a server, or what stands before it, may say later: nobody waits longer without asking
 
 
 class Backoff:
@@ -19,7 +20,7 @@ class Backoff:
         """Seconds to wait now. A server's hint wins over the draw, and still counts as one more failure."""
         cap_s = self._cap_s
         self._cap_s = min(CAP_LAST_S, cap_s * 2)
-        return hint_s if hint_s is not None else self._draw() * cap_s
+        return min(hint_s, HINT_MAX_S) if hint_s is not None and hint_s >= 0 else self._draw() * cap_s
 
     def reset(self) -> None:
         """The connection proved itself: the next wait is short again."""

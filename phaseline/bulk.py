@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal, NamedTuple
 
+from phaseline.backoff import HINT_MAX_S
 from phaseline.calls import Calls
 from phaseline.client_errors import Busy
 
@@ -52,7 +53,7 @@ class Bulk:
             except Busy as full:
                 if full.status != 429:
                     raise
-                await asyncio.sleep(full.retry_after_s or FULL_S)
+                await asyncio.sleep(min(full.retry_after_s or FULL_S, HINT_MAX_S))
                 continue
             self._confirm = done["next"]
             yield BulkDone(done["jobs"], done["refused"])

@@ -212,8 +212,13 @@ export declare class Problem extends PhaselineError {
   readonly errors: { field: string; message: string }[];
   readonly retryAfterMs?: number;
 }
+/** The request cannot be served as it is; `errors` says what to change. */
 export declare class Invalid extends Problem {}
+/** The token is missing, expired or not good for this. */
 export declare class NotAllowed extends Problem {}
+/** There is no such thing, or it belongs to somebody else. */
 export declare class NotFound extends Problem {}
+/** The job's status does not allow this. */
 export declare class Conflict extends Problem {}
+/** The server cannot take this now. */
 export declare class Busy extends Problem {}

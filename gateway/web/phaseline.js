@@ -20,6 +20,7 @@ const WATCHDOG_BEATS = 2.5;
 const SETTLED_MS = 5_000; // a connection that lived this long, and caught up, makes the next wait short again
 const WAIT_FIRST_MS = 500; // full jitter between zero and a cap that doubles
 const WAIT_LAST_MS = 20_000;
+const HINT_MAX_MS = 300_000; // past 2^31 ms a timer fires at once
 const HELD_BYTES_MAX = 8 * 1024 * 1024; // a WebSocket cannot be slowed: what waits here is bounded, the log has the rest
 const POLL_MS = 1_000;
 const PROBE_MS = 2_000;
@@ -29,6 +30,7 @@ const SCHEDULES = "/api/v1/schedules";
 const FINAL = new Set(["completed", "failed", "cancelled"]);
 const FINISHED = new Set([1000, 4000]);
 const STOP = new Set([4004, 4400, 4403, 1002, 1003, 1007, 1009]);
+const FOR_NOW = new Set(["overloaded", "unavailable", "too_many_subscriptions"]); // refusals of a feed
 const STATUS_AFTER = {
   submitted: "queued", started: "running", retry: "queued", interrupted: "queued", complete: "completed",
   error: "failed", cancelled: "cancelled", reopened: "queued",
@@ -70,15 +72,10 @@ export class Problem extends PhaselineError {
   }
 }
 
-/** The request cannot be served as it is; `errors` says what to change. */
 export class Invalid extends Problem {}
-/** The token is missing, expired or not good for this. */
 export class NotAllowed extends Problem {}
-/** There is no such thing, or it belongs to somebody else. */
 export class NotFound extends Problem {}
-/** The job's status does not allow this. */
 export class Conflict extends Problem {}
-/** The server cannot take this now. */
 export class Busy extends Problem {}
 
 const BY_STATUS = { 400: Invalid, 401: NotAllowed, 403: NotAllowed, 404: NotFound, 409: Conflict, 413: Invalid, 422: Invalid,
@@ -715,8 +712,9 @@ class FeedFollow extends Follow {
   }
 
   async _read(link, frame) {
-    if (frame.type === "command_error" && frame.code === "bad_parameter") throw new StreamRefused(4400, frame.message);
-    if (frame.type === "command_error") throw new Lost(frame.message);
+    if (frame.type === "command_error") {
+      throw FOR_NOW.has(frame.code) ? new Lost(frame.message) : new StreamRefused(frame.code === "forbidden" ? 4403 : 4400, frame.message);
+    }
     const events = await super._read(link, frame);
     if (["caught_up", "heartbeat"].includes(frame.type)) this._handled(frame);
     return events;
@@ -829,7 +827,7 @@ class Backoff {
   next(hintMs) {
     const cap = this._cap;
     this._cap = Math.min(WAIT_LAST_MS, cap * 2);
-    return hintMs ?? Math.random() * cap;
+    return hintMs >= 0 ? Math.min(hintMs, HINT_MAX_MS) : Math.random() * cap;
   }
 
   reset() {

@@ -28,4 +28,4 @@ async def test_the_javascript_client_keeps_its_promises(tmp_path: Path):
             PHASELINE_URL=phaseline.url,
         )
     assert run.returncode == 0, run.stdout
-    assert "# pass 40\n" in run.stdout, run.stdout
+    assert "# pass 42\n" in run.stdout, run.stdout

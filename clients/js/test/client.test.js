@@ -1,7 +1,8 @@
 /** The client against a real gateway at PHASELINE_URL, through a proxy that breaks connections. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { after, before, beforeEach, test } from "node:test";
-import WebSocket from "ws";
+import WebSocket, { WebSocketServer } from "ws";
 
 import { Conflict, Invalid, NotFound, NotReachable, Phaseline, StreamRefused, TimedOut } from "../phaseline.js";
 import { proxyTo } from "./proxy.js";
@@ -259,6 +260,37 @@ test("a reset's callback is done before the next event comes", async () => {
   });
   await follow.done();
   assert.deepEqual(told, ["reset", job.seq]);
+});
+
+test("a feed that is refused for good ends with what was said, one that is refused for now comes back", async (t) => {
+  const answers = ["unavailable", "too_many_subscriptions", "forbidden"];
+  const asked = [];
+  const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
+  t.after(() => {
+    for (const socket of server.clients) socket.terminate();
+    server.close();
+  });
+  server.on("connection", (socket) => {
+    socket.on("message", (text) => {
+      asked.push(JSON.parse(text).op);
+      socket.send(JSON.stringify({ type: "command_error", code: answers[asked.length - 1], message: "not yours", feed: true }));
+    });
+  });
+  await once(server, "listening");
+  const feed = new Phaseline(`http://127.0.0.1:${server.address().port}`, { WebSocket, transports: ["websocket"] }).feed();
+  feed._backoff.next = () => 1;
+  await assert.rejects(feed.done(), (failure) => {
+    assert.ok(failure instanceof StreamRefused, failure);
+    assert.deepEqual([failure.code, failure.reason], [4403, "not yours"]);
+    return true;
+  });
+  assert.deepEqual(asked, ["subscribe", "subscribe", "subscribe"]);
+});
+
+test("a hint of when to come back is followed for five minutes at most, and one that is no time not at all", () => {
+  const { _backoff: backoff } = client.follow("01a20cae-f0fd-7c5c-90af-8d1914daffc9");
+  assert.deepEqual([0, 7, 300_001, 2 ** 31, Infinity].map((hint) => backoff.next(hint)), [0, 7, 300_000, 300_000, 300_000]);
+  for (const hint of [-1, NaN, undefined, "soon"]) assert.ok(backoff.next(hint) <= 20_000);
 });
 
 test("a feed that gives its connection up in the middle of a frame brings every event once", async () => {
