@@ -142,7 +142,8 @@ class Deliverer:
             signing = () if endpoint is None else endpoint.secrets_at(now_ms)
             group.create_task(self._deliver(delivery, content, signing, now_ms))
         self._after = self._onward(found, left)
-        return len(claimed) < len(chosen) or any(tenant not in left for tenant in found.reached)
+        # Where all are taken or locked by others, looking again at once would find the same.
+        return 0 < len(claimed) < len(chosen) or any(tenant not in left for tenant in found.reached)
 
     def _lease_s(self) -> float:
         return self._options.timeout_s + LEASE_MARGIN_S
