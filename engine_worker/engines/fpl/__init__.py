@@ -8,7 +8,7 @@ from engine_worker.engines.fpl.decision import DecisionOutput
 from engine_worker.engines.fpl.params import FplParams
 from phaseline import Context, engine
 
-VERSION = 9
+VERSION = 10
 PHASES = {
     "initializing": 10,
     "collecting_data": 25,

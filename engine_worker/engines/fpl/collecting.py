@@ -92,6 +92,8 @@ class PlayerRow(NamedTuple):
     # None where it makes none for him.
     price_moved: int = 0
     price_forecast: tuple[PriceForecast, ...] | None = None
+    # As `chance`, but of the gameweek under way or just over; None where nothing was said of him.
+    chance_before: int | None = None
 
 
 class MatchRow(NamedTuple):
@@ -229,6 +231,7 @@ def players_of(
             totals=_totals(element),
             price_moved=element.get("cost_change_event") or 0,
             price_forecast=_price_forecast(element),
+            chance_before=element.get("chance_of_playing_this_round"),
         )
         for element in elements
         if element["id"] in owned or (element["element_type"] in POSITION_NAMES and _for_sale(element))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from engine_worker.engines.fpl.collecting import Collected, PlayerRow
 from engine_worker.engines.fpl.fitted import Chance, Fitted
-from engine_worker.engines.fpl.seasons import GOALKEEPER
+from engine_worker.engines.fpl.seasons import DEFENDER, GOALKEEPER, MIDFIELDER
 
 # Share of an absentee's missing chance that returns with every further gameweek. A guess: news say little.
 RECOVERY = 0.3
@@ -25,6 +25,8 @@ _HALVINGS = 30
 # What a share of past matches counts for before the season, in matches.
 _LAST_SEASON = 10.0
 _ORDINARY_SCORE = 10.0
+# The chances that the API gives, of a hundred.
+_CHANCES = (0, 25, 50, 75, 100)
 # Minutes of a whole match, of what is nearly one, of what earns the second point, and of a late substitute.
 _WHOLE, _NEARLY, _HOUR, _SHORT = 90, 85, 60, 30
 
@@ -88,6 +90,7 @@ def _of_player(player: PlayerRow, matches: int, dearer: int) -> dict[str, float]
     started = (player.starts + 0.5) / ((matches or 38) + 1)
     share = 0.6 * recent + 0.4 * longer
     keeper = float(player.position == GOALKEEPER)
+    lately = _mean([one / _WHOLE for one in minutes])
     moved = player.transfers_in - player.transfers_out
     early = 1 / (1 + max(matches, 1))  # no season was seen before its first match
     owners = log1p(player.owned_pct)
@@ -110,6 +113,9 @@ def _of_player(player: PlayerRow, matches: int, dearer: int) -> dict[str, float]
         "started": started,
         "started_last": started * first,
         "started_squared": started * started,
+        **_of_position("defender", player.position == DEFENDER, started, lately),
+        **_of_position("midfielder", player.position == MIDFIELDER, started, lately),
+        "points": log1p(max(player.total_points, 0) / (matches or 38)),
         "length": player.minutes / max(player.appearances, 1) / 90,
         "keeper": keeper,
         "keeper_started": keeper * started,
@@ -126,11 +132,16 @@ def _of_player(player: PlayerRow, matches: int, dearer: int) -> dict[str, float]
     }
 
 
+def _of_position(name: str, his: bool, started: float, lately: float) -> dict[str, float]:
+    """Forwards, of whom these are nothing, and midfielders are rested and replaced more often than defenders."""
+    return {name: float(his), f"{name}_started": his * started, f"{name}_minutes": his * lately}
+
+
 def _of_minutes(shares: Sequence[float]) -> dict[str, float]:
     """Features of minutes in the last matches, the newest first, as shares of ninety; nothing before there are any."""
     last, before = (shares[place] if place < len(shares) else 0.0 for place in (0, 1))
     three = shares[:3] or [0.0]
-    lately = sum(shares) / max(len(shares), 1)
+    lately = _mean(shares)
     return {
         "minutes_last": last,
         "minutes_before": before,
@@ -152,6 +163,7 @@ def _of_flag(player: PlayerRow) -> dict[str, float]:
     chance = player.chance
     age = min(player.news_days or 0.0, 30.0) / 30
     return {
+        **{f"before_{said}": float(player.chance_before == said) for said in _CHANCES},
         "said_75": float(flagged and chance == 75),
         "said_50": float(flagged and chance == 50),
         "said_25": float(flagged and chance == 25),
@@ -160,6 +172,10 @@ def _of_flag(player: PlayerRow) -> dict[str, float]:
         "doubt_age": age * float(flagged and bool(chance)),
         "absent_age": age * float(flagged and not chance),
     }
+
+
+def _mean(shares: Sequence[float]) -> float:
+    return sum(shares) / max(len(shares), 1)
 
 
 def _present(seen: Sequence[float | None], place: int, otherwise: float) -> float:
