@@ -103,7 +103,6 @@ jobs = Table(
         "engine",
         "rank",
         postgresql_where=text("status = 'queued'"),
-        sqlite_where=text("status = 'queued'"),
     ),
     Index(
         "ix_jobs_share",
@@ -111,7 +110,6 @@ jobs = Table(
         "engine",
         "rank",
         postgresql_where=text("status = 'queued'"),
-        sqlite_where=text("status = 'queued'"),
     ),
     Index(
         "ix_jobs_concurrency",
@@ -119,33 +117,28 @@ jobs = Table(
         "tenant",
         "concurrency_key",
         postgresql_where=text("concurrency_key IS NOT NULL AND status IN ('queued', 'running')"),
-        sqlite_where=text("concurrency_key IS NOT NULL AND status IN ('queued', 'running')"),
     ),
     Index(
         "ix_jobs_alone",
         "engine",
         "engine_version",
         postgresql_where=text("status = 'queued' AND losses >= 2"),
-        sqlite_where=text("status = 'queued' AND losses >= 2"),
     ),
     # What the leader asks every second: is any job due, has a deadline of one that waits passed.
     Index(
         "ix_jobs_ready",
         "not_before",
         postgresql_where=text("status = 'queued' AND losses < 2"),
-        sqlite_where=text("status = 'queued' AND losses < 2"),
     ),
     Index(
         "ix_jobs_timed",
         "id",
         postgresql_where=text("status = 'queued' AND (start_s IS NOT NULL OR total_s IS NOT NULL)"),
-        sqlite_where=text("status = 'queued' AND (start_s IS NOT NULL OR total_s IS NOT NULL)"),
     ),
     Index(
         "ix_jobs_running",
         "worker_id",
         postgresql_where=text("status = 'running'"),
-        sqlite_where=text("status = 'running'"),
     ),
     Index("ix_jobs_tenant_status", "tenant", "status", "id"),
     Index("ix_jobs_tenant", "tenant", "id"),
@@ -157,7 +150,6 @@ jobs = Table(
         "key_sha256",
         unique=True,
         postgresql_where=text("key_sha256 IS NOT NULL"),
-        sqlite_where=text("key_sha256 IS NOT NULL"),
     ),
     Index(
         UNFINISHED,
@@ -165,14 +157,12 @@ jobs = Table(
         "unique_key",
         unique=True,
         postgresql_where=text("unique_key IS NOT NULL AND status IN ('queued', 'running')"),
-        sqlite_where=text("unique_key IS NOT NULL AND status IN ('queued', 'running')"),
     ),
     Index(
         "ix_jobs_rerun_of",
         "rerun_of",
         "id",
         postgresql_where=text("rerun_of IS NOT NULL"),
-        sqlite_where=text("rerun_of IS NOT NULL"),
     ),
     Index(
         "ix_jobs_subject",
@@ -181,7 +171,6 @@ jobs = Table(
         "subject",
         "finished_at",
         postgresql_where=text("subject IS NOT NULL"),
-        sqlite_where=text("subject IS NOT NULL"),
     ),
     postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02},
 )
@@ -209,7 +198,6 @@ events = Table(
     *(Column(name, kind, nullable=False) for name, kind in _EVENT_COLUMNS),
     UniqueConstraint("job_id", "seq"),
     Index("ix_events_tenant", "tenant", "pos"),
-    sqlite_autoincrement=True,
 )
 
 artifacts = Table(
@@ -315,7 +303,6 @@ schedules = Table(
         "ix_schedules_next_at",
         "next_at",
         postgresql_where=text("next_at IS NOT NULL"),
-        sqlite_where=text("next_at IS NOT NULL"),
     ),
 )
 
@@ -391,7 +378,6 @@ deliveries = Table(
         "lane",
         "next_at",
         postgresql_where=text("state = 'pending'"),
-        sqlite_where=text("state = 'pending'"),
     ),
 )
 

@@ -51,7 +51,7 @@ _Ms = Annotated[int, Field(ge=0, le=LATEST_MS)]
 class Confirm(BaseModel):
     """What was counted, and how far it is done: jobs up to `up_to` and before `before`."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
     asked: str
     nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]

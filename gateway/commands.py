@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from events.values import decode
 from gateway.problems import validation_errors
@@ -45,7 +45,7 @@ class Auth(Body):
 
 
 Command = SubscribeJob | SubscribeFeed | Unsubscribe | Auth
-COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)
+COMMANDS: TypeAdapter[Command] = TypeAdapter(Command, config=ConfigDict(defer_build=True))
 
 
 class BadCommand(Exception):

@@ -32,7 +32,7 @@ When = Annotated[int, BeforeValidator(_when), WithJsonSchema({"type": "string", 
 class Body(BaseModel):
     """A request body: no field it does not know, no type but its own."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Limits(Body):

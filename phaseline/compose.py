@@ -9,13 +9,13 @@ import contextlib
 import fcntl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from engine_worker.supervisor import Supervisor, WorkerOptions
 from events.acts import By
 from events.bus import Bus
 from events.errors import BusUnavailable
 from events.webhooks import Endpoint
-from phaseline import database, verify
+from phaseline import database
 from phaseline.ports import metrics_port
 from phaseline.settings import Misconfigured, Settings, words
 from phaseline.signals import arm, run, settle, signalled, until_drained
@@ -29,6 +29,10 @@ from phaseline.spine import (
     waiting_for_database,
     webhook_rules,
 )
+
+if TYPE_CHECKING:
+    from engine_worker.supervisor import Supervisor
+    from phaseline import verify
 
 BUS_WAIT_S = 10.0  # how long `verify` waits for RabbitMQ
 
@@ -85,13 +89,15 @@ def webhooks_set(settings: Settings, tenant: str, url: str | None, by: By) -> En
     return asyncio.run(database.set_webhooks(settings, tenant, checked, by))
 
 
-def verify_run(settings: Settings, recordings: Sequence[Path], *, settled: bool) -> verify.Counts:
+def verify_run(settings: Settings, recordings: Sequence[Path], *, settled: bool) -> "verify.Counts":
     """Holds the log, the RabbitMQ stream if one is named, and what clients recorded against the promises. Raises the
     first `Violation`."""
     return asyncio.run(_verify(settings, recordings, settled=settled))
 
 
-async def _verify(settings: Settings, recordings: Sequence[Path], *, settled: bool) -> verify.Counts:
+async def _verify(settings: Settings, recordings: Sequence[Path], *, settled: bool) -> "verify.Counts":
+    from phaseline import verify
+
     log = database.make_log(settings)
     bus = make_bus(settings)
     try:
@@ -162,8 +168,10 @@ async def _worker(settings: Settings) -> None:
         await until_drained(worker)
 
 
-def make_supervisor(settings: Settings, parts: Spine) -> Supervisor:
+def make_supervisor(settings: Settings, parts: Spine) -> "Supervisor":
     """A worker, not yet running."""
+    from engine_worker.supervisor import Supervisor, WorkerOptions  # which a gateway does without
+
     options = WorkerOptions(
         slots=settings.slots,
         lease_s=settings.lease_s,

@@ -6,12 +6,14 @@ import gc
 import signal
 from collections.abc import Coroutine, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine_worker.supervisor import Supervisor
 from events import crash_points
 from phaseline import logs
 from phaseline.settings import Misconfigured, Settings
+
+if TYPE_CHECKING:
+    from engine_worker.supervisor import Supervisor
 
 _asked: ContextVar[asyncio.Semaphore] = ContextVar("asked")  # to end, by signals; one release for each
 
@@ -54,7 +56,7 @@ async def ended_in_peace(process: Coroutine[Any, Any, None]) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
 
 
-async def until_drained(worker: Supervisor) -> None:
+async def until_drained(worker: "Supervisor") -> None:
     """Runs a worker until a signal; the first drains it, a second ends it now."""
     async with asyncio.TaskGroup() as group:
         running = group.create_task(worker.run())
@@ -63,7 +65,7 @@ async def until_drained(worker: Supervisor) -> None:
         signals.cancel()
 
 
-async def _drain_on_signals(worker: Supervisor) -> None:
+async def _drain_on_signals(worker: "Supervisor") -> None:
     async with asyncio.TaskGroup() as group:
         with _signals() as received:
             while True:

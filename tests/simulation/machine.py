@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import uuid_utils
 from aiohttp import web
 
-from engine_worker.supervisor import Supervisor
+from engine_worker import supervisor
 from events.bus import Bus
 from events.clock import Clock
 from events.log import Log
 from gateway.peers import PeersSite
-from phaseline import compose, database, listen, ports, spine
+from phaseline import database, listen, ports, spine
 from tests.simulation.loop import PROCESS
 
 _Random = random.Random
@@ -82,7 +82,7 @@ def simulate(
         (listen, "bind", sim_bind),
         (ports, "bind", sim_bind),
         (spine, "installed_engines", lambda _: engines),
-        (compose, "Supervisor", partial(Supervisor, start_child=start_child)),
+        (supervisor, "Supervisor", partial(supervisor.Supervisor, start_child=start_child)),
         (web, "AppRunner", NamedRunner),
     ]
     for owner, name, ours in replaced:

@@ -1,9 +1,8 @@
 """The engine `fpl`: a weekly Fantasy Premier League decision within the rules of the game.
 
-Importable without numpy or a solver; what needs them is imported when a job runs.
+Importable without numpy, a solver or a source; what needs them is imported when a job is checked or runs.
 """
 
-from engine_worker.engines.fpl.checks import check
 from engine_worker.engines.fpl.decision import DecisionOutput
 from engine_worker.engines.fpl.params import FplParams
 from phaseline import Context, engine
@@ -16,6 +15,13 @@ PHASES = {
     "analyzing_transfers": 90,
     "finalizing": 100,
 }
+
+
+def check(params: FplParams) -> None:
+    """See `engine_worker.engines.fpl.checks`. Raises `InvalidParams`."""
+    from engine_worker.engines.fpl import checks
+
+    checks.check(params)
 
 
 @engine("fpl", version=VERSION, phases=PHASES, check=check, subject=("team_id", "source"))
