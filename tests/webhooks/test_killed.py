@@ -4,8 +4,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from events.acts import By
 from phaseline import database
 from tests.installation import Installation, api, embedded, on_servers
@@ -30,11 +28,17 @@ async def delivered(up: Installation, job_id: str) -> Any:
             await asyncio.sleep(0.1)  # another process's write; the bound is above
 
 
-@pytest.mark.parametrize(("point", "heard"), [("webhook.claimed", 1), ("webhook.answered", 2)])
-async def test_up_killed_between_sends_it_again_under_the_same_id(tmp_path: Path, point: str, heard: int):
-    secret = (await _signed(sqlite_settings(tmp_path))).secret
+async def test_up_killed_between_sends_it_again_under_the_same_id(tmp_path: Path):
+    """At both points at once: each waits until the claim of the killed one has run out."""
+    async with asyncio.TaskGroup() as group:
+        for point, heard in (("webhook.claimed", 1), ("webhook.answered", 2)):
+            group.create_task(_killed_between(tmp_path / point, point, heard))
+
+
+async def _killed_between(folder: Path, point: str, heard: int) -> None:
+    secret = (await _signed(sqlite_settings(folder))).secret
     async with receiving() as receiver:
-        up = embedded(tmp_path, **QUICK)
+        up = embedded(folder, **QUICK)
         up.configure("up", PHASELINE_CRASH_AT=point)
         try:
             await up.start()
