@@ -258,6 +258,10 @@ class Connection:
 
         self.aside(now())
 
+    def lose_key(self, reason: str) -> None:
+        """Ends the conversation: the key it began with is good no more."""
+        self.end(Ending(4401, reason))
+
     async def listen(self) -> None:
         """Reads until the peer leaves or breaks a rule. Always ends by raising `Ending`."""
         while True:
@@ -307,8 +311,22 @@ async def converse(
     compressed if `compress`, the peer offers it, and not too many others are."""
     socket = socket_of(protocols, compress=compress and sockets.compressed < sockets.compressed_max)
     writer = await socket.prepare(request)
+    ending: Ending | None = None
     with sockets.compressing(bool(socket.compress)):
-        ending = await _talked(request, socket, writer, talk, sockets, stall_s)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                connection = Connection(request, socket, writer, tasks, sockets, stall_s=stall_s)
+                listening = tasks.create_task(connection.listen())
+                ending = await talk(connection)
+                listening.cancel()
+        except* Ending as endings:
+            ending = _first(endings)
+        except* ConnectionError:
+            ending = Ending(None)
+        except* Exception:  # a boundary: a viewer that breaks harms no other
+            log.exception("a stream failed: %s %s", request.method, request.rel_url.raw_path)
+            ending = None
+    ending = ending or Ending(1011, "internal error")
     sockets.ended(ending.code)
     await _close(request, socket, ending, sockets)
     return socket
@@ -324,31 +342,6 @@ def socket_of(protocols: tuple[str, ...] = (), *, compress: bool = False) -> web
         writer_limit=sys.maxsize,  # waiting for the transport is ours, see Connection._drained
         protocols=protocols,
     )
-
-
-async def _talked(
-    request: web.Request,
-    socket: web.WebSocketResponse,
-    writer: AbstractStreamWriter,
-    talk: Talk,
-    sockets: Sockets,
-    stall_s: float,
-) -> Ending:
-    ending: Ending | None = None
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            connection = Connection(request, socket, writer, tasks, sockets, stall_s=stall_s)
-            listening = tasks.create_task(connection.listen())
-            ending = await talk(connection)
-            listening.cancel()
-    except* Ending as endings:
-        ending = _first(endings)
-    except* ConnectionError:
-        ending = Ending(None)
-    except* Exception:  # a boundary: a viewer that breaks harms no other
-        log.exception("a stream failed: %s %s", request.method, request.rel_url.raw_path)
-        ending = None
-    return ending or Ending(1011, "internal error")
 
 
 def _first(group: BaseExceptionGroup[Ending]) -> Ending:

@@ -33,22 +33,6 @@ class FullStream:
         connection.heartbeat = self._heartbeat
         await self._greet(connection)
         self._trace = await frame_trace(self._deps, self._place.job_id)
-        try:
-            return await self._follow(connection)
-        except Leaving as leaving:
-            await connection.send(frames.goodbye(leaving.reason, reconnect_ms()))
-            return Ending(1012, leaving.reason)
-
-    async def _greet(self, connection: Connection) -> None:
-        place = self._place
-        await connection.send(place.hello(self._query, self._deps))
-        if place.reason is not None:
-            await connection.send_large(place.reset_key, RESET_BYTES_MAX, partial(place.reset, self._deps.log))
-
-    def _heartbeat(self) -> bytes:
-        return frames.heartbeat(self._viewer.head)
-
-    async def _follow(self, connection: Connection) -> Ending:
         viewer = self._viewer
         told = False
         while True:
@@ -60,7 +44,11 @@ class FullStream:
             if status := viewer.over:
                 crash_points.reached("stream.ended")
                 return Ending(4000 if status == "failed" else 1000, status)
-            entries = await viewer.next(connection.wait_s())
+            try:
+                entries = await viewer.next(connection.wait_s())
+            except Leaving as leaving:
+                await connection.send(frames.goodbye(leaving.reason, reconnect_ms()))
+                return Ending(1012, leaving.reason)
             await self._send(connection, entries)
             if self._trace is not None:
                 self._trace.sent(entries)
@@ -68,6 +56,15 @@ class FullStream:
             if not told and not viewer.caught_up:
                 crash_points.reached("stream.replaying")
             await connection.tick()
+
+    async def _greet(self, connection: Connection) -> None:
+        place = self._place
+        await connection.send(place.hello(self._query, self._deps))
+        if place.reason is not None:
+            await connection.send_large(place.reset_key, RESET_BYTES_MAX, partial(place.reset, self._deps.log))
+
+    def _heartbeat(self) -> bytes:
+        return frames.heartbeat(self._viewer.head)
 
     async def _send(self, connection: Connection, entries: Sequence[Entry]) -> None:
         lines: list[bytes] = []

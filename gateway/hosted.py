@@ -12,18 +12,23 @@ from gateway.problems import Problem
 MANY = "/api/v1/stream"
 
 
-def hosted(request: web.Request, who: Identity, talk: Talk) -> Talk:
-    """`talk`, as long as the key is good. `{"op": "auth"}` on the socket brings another key of the same tenant."""
-    access = request.app[ACCESS]
+class Hosted:
+    """A talk, as long as the key is good. `{"op": "auth"}` on the socket brings another key of the same tenant."""
 
-    async def within(connection: Connection) -> Ending:
+    __slots__ = ("_request", "_talk", "_who")
+
+    def __init__(self, request: web.Request, who: Identity, talk: Talk) -> None:
+        self._request = request
+        self._who = who
+        self._talk = talk
+
+    async def __call__(self, connection: Connection) -> Ending:
+        request, who, access = self._request, self._who, self._request.app[ACCESS]
         connection.tenant = who.tenant
-        with access.hosting(who, lambda reason: connection.end(Ending(4401, reason))) as guest:
+        with access.hosting(who, connection.lose_key) as guest:
             if access.asks:
                 connection.on_auth = lambda text: _renew(request, who, guest, connection, text)
-            return await talk(connection)
-
-    return within
+            return await self._talk(connection)
 
 
 def _renew(request: web.Request, who: Identity, guest: Guest, connection: Connection, text: str) -> None:

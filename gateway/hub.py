@@ -85,6 +85,7 @@ class Hub:
         self._watched_max = watched_max
         metrics = (telemetry or Telemetry()).gateway
         self.lag = Lag(clock or Clock(), metrics.lag_s)
+        self._doubt, self._live = self._compare_now.set, self.lag.take  # once for all viewers
         self._measured_by(metrics)
 
     def _measured_by(self, metrics: GatewayMetrics) -> None:
@@ -133,7 +134,7 @@ class Hub:
             self._notice_epoch()
         watched.admit(head.seq)
         self._mend(watched)
-        viewer = Viewer(watched, self.replay, head, after, doubt=self._compare_now.set, live=self.lag.take)
+        viewer = Viewer(watched, self.replay, head, after, doubt=self._doubt, live=self._live)
         watched.viewers[viewer] = None
         if self._watched.get(watched.job_id) is not watched:  # replaced since the watch began: no hint reaches it
             viewer.leave(0.0, "log_replaced")

@@ -21,7 +21,7 @@ from gateway.connection import Connection, Ending, Talk, converse
 from gateway.deps import DEPS, HUB, IDENTITY, Identity
 from gateway.following import Following, FullQuery
 from gateway.full import FullStream
-from gateway.hosted import hosted
+from gateway.hosted import Hosted
 from gateway.hub import TooManyWatched
 from gateway.jobs import job_id_in, row_of
 from gateway.limits import LIMITER
@@ -39,21 +39,11 @@ EARLY_CHARS_MAX = 64 * 1024  # said before it was judged
 Opening = Callable[[web.Request, Identity], AbstractAsyncContextManager[Talk]]
 
 
-async def job_stream(request: web.Request) -> web.StreamResponse:
-    """`GET /api/v1/jobs/{id}/stream`: always full."""
-    return await _serve(request, _Full)
-
-
 async def analysis_stream(request: web.Request) -> web.StreamResponse:
     """`GET /api/v1/analyze/{id}/stream`: classic, unless the request asks for full."""
     if frames.PROTOCOL in _offered(request) or ASKS_FOR_FULL & request.query.keys():
         return await _serve(request, partial(_Full, engine=ENGINE))
     return await _serve(request, _classic)
-
-
-async def many_stream(request: web.Request) -> web.StreamResponse:
-    """`GET /api/v1/stream`: as many jobs as the client asks for."""
-    return await _serve(request, _many)
 
 
 async def _serve(request: web.Request, opening: Opening) -> web.StreamResponse:
@@ -84,7 +74,7 @@ async def _serve(request: web.Request, opening: Opening) -> web.StreamResponse:
                     return await _converse(request, partial(_introduced, request, opening))
                 who = await _admitted(request, token)
             async with opening(request, who) as talk:
-                return await _converse(request, hosted(request, who, talk))
+                return await _converse(request, Hosted(request, who, talk))
         except _REFUSED as no:
             return await _refuse(request, *_refusal(request, no))
 
@@ -119,7 +109,7 @@ async def _introduced(request: web.Request, opening: Opening, connection: Connec
         who = await _admitted(request, _token_of(text))
         async with opening(request, who) as talk:
             connection.hear_first(early)
-            return await hosted(request, who, talk)(connection)
+            return await Hosted(request, who, talk)(connection)
     except _REFUSED as no:
         ending, said = _refusal(request, no)
         if said is not None:
@@ -252,3 +242,9 @@ def _converse(request: web.Request, talk: Talk) -> Coroutine[Any, Any, web.Strea
         stall_s=request.app[DEPS].stall_s,
         compress=request.query.get("compress") == "1",
     )
+
+
+# `GET /api/v1/jobs/{id}/stream`, always full, and `GET /api/v1/stream`, as many jobs as the client asks for. No functions of
+# their own: of those each viewer would keep a frame.
+job_stream = partial(_serve, opening=_Full)
+many_stream = partial(_serve, opening=_many)
