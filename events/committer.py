@@ -340,8 +340,8 @@ class Committer:
                 self._known.pop(item.job_id, None)
             self._locked_until = monotonic() + LOCKED_S
             return None
-        # Both clocks are read as whole milliseconds, and the statement took a while to arrive: what is one ahead is in step.
-        self._offset_ms += min(tx.drift_ms, 0) or max(tx.drift_ms - 1, 0)
+        least, most = tx.drift_ms
+        self._offset_ms += min(max(0, least), most)
         return done
 
     async def _written(

@@ -266,7 +266,9 @@ class Transaction(Protocol):
 class UnlockedTransaction(Transaction, Protocol):
     """See `Log.unlocked`."""
 
-    drift_ms: int  # the database's clock minus the one given, as the writing found it
+    drift_ms: tuple[
+        int, int
+    ]  # the database's clock minus the one given: at least, and at most, as the writing found it
 
 
 class Log(Protocol):

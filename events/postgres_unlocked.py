@@ -28,7 +28,7 @@ class PostgresUnlocked(PostgresTransaction):
     def __init__(self, connection: Any, log: Claiming, known: Mapping[str, Job], clock: Callable[[], int]) -> None:
         super().__init__(connection, log)
         self._clock = clock
-        self.drift_ms = 0
+        self.drift_ms = (0, 0)
         self._known = known
         self._was: dict[str, Job] = {}
         self._made: list[JobRow] = []
@@ -81,4 +81,4 @@ class PostgresUnlocked(PostgresTransaction):
             self.epoch, clock, _ = await self._connection.fetchrow(statement, *columns)
         except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as changed_since:
             raise Stale("somebody else was first, or the clock was off") from changed_since
-        self.drift_ms = clock - sent
+        self.drift_ms = (clock - self._clock(), clock - sent)  # it arrived between the two

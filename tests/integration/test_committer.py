@@ -10,6 +10,7 @@ import pytest
 
 from events.batch import Committed
 from events.catalog import Expire, Release
+from events.clock import Clock
 from events.committer import Committer
 from events.errors import LeaseLost, LogUnavailable, PhaselineError
 from events.job import Job
@@ -20,6 +21,7 @@ from events.postgres_unlocked import PostgresUnlocked
 from events.sweeper import SweeperOptions
 from phaseline import database
 from tests.builders import a_finish, a_report, a_submit, a_worker, committing, fence, progress, story, whole_stream
+from tests.proxy import UP, proxy_to
 from tests.servers import PostgresServer
 from tests.stores import open_log, postgres_settings, sqlite_settings
 
@@ -224,3 +226,19 @@ async def test_a_process_that_stands_still_in_a_transaction_holds_its_job_for_le
                 await running.committer.execute(claimed.job.id, a_report(claimed, progress()))
             with pytest.raises(LogUnavailable):
                 await transaction.__aexit__(None, None, None)
+
+
+async def test_a_line_that_was_slow_for_a_while_does_not_put_the_clock_ahead(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    settings = await postgres_settings(postgres, tmp_path)
+    async with proxy_to(str(settings.database_url)) as line:
+        through = settings.model_copy(update={"database_url": line.url})
+        async with open_log(through) as log, committing(log) as running:
+            claimed = await running.started()
+            line.delay(0.1, UP)  # what is sent arrives late, and is answered at once
+            for percent in (1.0, 2.0):
+                await running.committer.execute(claimed.job.id, a_report(claimed, progress(percent)))
+            line.heal()
+            (event,) = await running.committer.execute(claimed.job.id, a_report(claimed, progress(3.0)))
+            assert event.at <= Clock().now_ms()  # the server's clock is this machine's

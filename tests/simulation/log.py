@@ -597,7 +597,7 @@ class SimUnlocked(SimTransaction):
         super().__init__(database, session, PATIENT_S, running_jobs_max)
         self._clock = clock
         self._at: int | None = None
-        self.drift_ms = 0
+        self.drift_ms = (0, 0)
         self._known = known
         self._was: dict[str, Job] = {}
         self._made: list[JobRow] = []
@@ -658,7 +658,7 @@ class SimUnlocked(SimTransaction):
             self._db.append(tx, self._events, self._changed)
 
         await self._session.call("write", lambda reply: self._db.autocommit(self._session, self._lock_s, run, reply))
-        self.epoch, self.drift_ms = EPOCH, arrived[0] - sent
+        self.epoch, self.drift_ms = EPOCH, (arrived[0] - self._clock(), arrived[0] - sent)
 
 
 def _due(job: Job, now: int) -> bool:
