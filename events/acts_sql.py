@@ -13,7 +13,7 @@ from events.acts import Deed, act_id, recorded_act
 from events.record import Recorded
 from events.sql_part import WRITE_S, SqlPart
 
-_RECORDED = tuple(t.events.c[name] for name in Recorded.__slots__)
+_RECORDED = tuple(t.events.c[name] for name in Recorded._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class SqlActs(SqlPart):
 
 def act_statements(recorded: Recorded) -> Sequence[Any]:
     """What appends an act, in any transaction. The epoch is the log's own until that ends (`BEGIN_EPOCH`)."""
-    columns = {name: getattr(recorded, name) for name in Recorded.__slots__}
+    columns = recorded._asdict()
     stored = {"size": len(recorded.data), "digest": recorded.digest, "epoch": select(t.log.c.epoch).scalar_subquery()}
     return (
         insert(t.events).values(**columns, **stored).inline(),

@@ -371,4 +371,4 @@ def _stored(after: int, unpacked: Unpacked) -> list[Stored]:
 
 
 def _recorded(row: dict[str, Any]) -> Recorded:
-    return Recorded(**{name: row[name] for name in Recorded.__slots__})
+    return Recorded(**{name: row[name] for name in Recorded._fields})

@@ -457,12 +457,12 @@ def record(
     for event, data in zip(events, encoded, strict=True):
         seq += 1
         if job is not None and event.type in _SAID and event.type in TRANSITIONS[job.status]:
-            said |= {"last_seq": seq, "last_at": at, **_changes(job, event, at)}
+            said |= {"last_seq": seq, **_changes(job, event, at)}
         else:
-            before = _with(job, **said) if job is not None and said else job
+            before = _with(job, last_at=at, **said) if job is not None and said else job
             job, said = evolve(before, event, job_id=job_id, tenant=tenant, at=at), {}
         rows.append(Recorded(job_id, seq, event.type, event.version, job.attempt, actor, tenant, at, command_id, data))
-    return _with(job, **said) if job is not None and said else job, rows
+    return _with(job, last_at=at, **said) if job is not None and said else job, rows
 
 
 @overload

@@ -204,7 +204,7 @@ class SqlLog(SqlJobs, SqlFleet, SqlKeys, SqlHolds, SqlRetention, SqlWebhooks, Sq
             .where(e.job_id == job_id, e.seq > after, e.seq <= after + limit)
             .subquery()
         )
-        columns = [page.c[name] for name in Recorded.__slots__]
+        columns = [page.c[name] for name in Recorded._fields]
         fits = or_(page.c.total <= bytes_max, page.c.seq == after + 1)
         rows = await self._rows(select(*columns).where(fits).order_by(page.c.seq))
         return [to_recorded(row) for row in rows]

@@ -48,7 +48,7 @@ JOB_TYPES = _types_of([*t.LIFECYCLE, *t.DETAILS], t.jobs.c)
 EVENT_TYPES = _types_of([column.name for column in t.events.c if column.name not in {"pos", "epoch"}], t.events.c)
 SAVE_TYPES = _types_of(["id", *t.CHANGING], t.jobs.c)
 SEALED_TYPES = _types_of(Range.__slots__, t.sealed.c)
-_RECORDED = _texts(Recorded.__slots__)
+_RECORDED = _texts(Recorded._fields)
 
 
 # One epoch at a time: the planner takes a row comparison's first column for its selectivity, and would read and sort
@@ -76,8 +76,8 @@ def _feed_of(names: Sequence[str], behind: str = _BEHIND, order: str = "") -> st
     )
 
 
-FEED = _feed_of(Recorded.__slots__)
-FEED_OF_TENANT = _feed_of(Recorded.__slots__, _TENANTS_BEHIND, "tenant, ")
+FEED = _feed_of(Recorded._fields)
+FEED_OF_TENANT = _feed_of(Recorded._fields, _TENANTS_BEHIND, "tenant, ")
 SEALABLE = _feed_of(ENVELOPE)
 # Sequences have no hole, so a range of them bounds the window before anything is summed. In the order of `line_of`.
 LINES = (

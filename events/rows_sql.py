@@ -1,7 +1,6 @@
 """Rows of `jobs` and `events` and what they are in the spine, for both dialects; what a driver said."""
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
 from typing import Any
 
 from events import tables as t
@@ -14,7 +13,7 @@ from events.values import decode, encode
 
 NO_LIMIT = 2**31 - 1
 
-RECORDED = tuple(t.events.c[name] for name in Recorded.__slots__)
+RECORDED = tuple(t.events.c[name] for name in Recorded._fields)
 JOB_ROW = (*(t.jobs.c[name] for name in t.LIFECYCLE), *(
     t.jobs.c[name] for name in t.DETAILS
 ))  # fmt: skip
@@ -65,7 +64,7 @@ def winners(losers: Iterable[JobRow], found: Iterable[Sequence[Any]]) -> dict[st
 def event_columns(recorded: Recorded) -> dict[str, Any]:
     """Every column of an `events` row but `epoch`, `pos` and `xid`."""
     return {
-        **{name: getattr(recorded, name) for name in Recorded.__slots__},
+        **recorded._asdict(),
         "size": len(recorded.data),
         "digest": recorded.digest,
     }
@@ -73,13 +72,10 @@ def event_columns(recorded: Recorded) -> dict[str, Any]:
 
 def event_arrays(events: Sequence[Recorded], names: Iterable[str]) -> list[Sequence[Any]]:
     """`event_columns` of many, an array a column."""
-    fields = zip(*map(_FIELDS, events), strict=True) if events else ((),) * len(Recorded.__slots__)
-    columns: dict[str, Sequence[Any]] = dict(zip(Recorded.__slots__, fields, strict=True))
+    fields = zip(*events, strict=True) if events else ((),) * len(Recorded._fields)
+    columns: dict[str, Sequence[Any]] = dict(zip(Recorded._fields, fields, strict=True))
     columns |= {"size": [len(one.data) for one in events], "digest": [one.digest for one in events]}
     return [columns[name] for name in names]
-
-
-_FIELDS = attrgetter(*Recorded.__slots__)
 
 
 def first_line(error: BaseException) -> str:

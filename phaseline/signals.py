@@ -15,6 +15,8 @@ from phaseline.settings import Misconfigured, Settings
 if TYPE_CHECKING:
     from engine_worker.supervisor import Supervisor
 
+YOUNG_MAX = 5_000  # objects there are more than before, until Python looks for cycles among the youngest; 700 by itself
+
 _asked: ContextVar[asyncio.Semaphore] = ContextVar("asked")  # to end, by signals; one release for each
 
 
@@ -40,6 +42,7 @@ def settle() -> None:
     cycles again and again, which holds up everything else each time (docs/performance.md)."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_MAX, *gc.get_threshold()[1:])
 
 
 async def ended_in_peace(process: Coroutine[Any, Any, None]) -> None:

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,7 +162,7 @@ async def test_the_copy_is_held_against_the_log(tmp_path: Path, vhost: str) -> N
         counts = await verify(log, bus, copy_wait_s=0)
         assert str(counts) == "4 jobs, 11 events, 0 recordings, copy complete"
         assert counts.copied == len(rows) + 2
-        ghost = replace(rows[0], seq=77)
+        ghost = rows[0]._replace(seq=77)
         await bus.append_copy([(event_id(ghost), cloudevent(ghost))])
         with pytest.raises(Violation, match="the log does not have") as caught:
             await verify(log, bus, copy_wait_s=0)

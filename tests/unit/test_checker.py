@@ -81,19 +81,19 @@ def test_a_hole_and_a_repeat_are_named_with_the_events_around_them() -> None:
 
 def test_the_time_of_a_stream_never_runs_backwards() -> None:
     stream = a_long_life()
-    stream.rows[6] = replace(stream.rows[6], at=1)
+    stream.rows[6] = stream.rows[6]._replace(at=1)
     assert broken(stream.rows, stream.row).rule == "I1"
 
 
 def renumbered(rows: Sequence[Recorded]) -> list[Recorded]:
-    return [replace(row, seq=seq) for seq, row in enumerate(rows, 1)]
+    return [row._replace(seq=seq) for seq, row in enumerate(rows, 1)]
 
 
 def test_nothing_but_reopened_follows_a_terminal_event() -> None:
     rows = a_long_life().rows
     terminal = next(row for row in rows if row.type == "error")
-    again = replace(terminal, command_id="another")
-    for after in (again, replace(rows[2], at=terminal.at, attempt=2, command_id="another")):
+    again = terminal._replace(command_id="another")
+    for after in (again, rows[2]._replace(at=terminal.at, attempt=2, command_id="another")):
         seen = broken(renumbered([*rows[: terminal.seq], after, *rows[terminal.seq :]]), None)
         assert seen.rule == "I3"
         assert len(seen.events) == 2
@@ -109,21 +109,21 @@ def test_a_job_without_its_terminal_event_is_wrong_once_the_run_has_settled() ->
 def test_an_event_of_a_lost_attempt_is_named_with_what_ended_it() -> None:
     rows = a_long_life().rows
     lost = next(row for row in rows if row.type == "interrupted")
-    late = replace(rows[3], command_id="late", at=lost.at)
+    late = rows[3]._replace(command_id="late", at=lost.at)
     seen = broken(renumbered([*rows[: lost.seq], late, *rows[lost.seq :]]), None)
     assert seen.rule == "I4"
     assert '"type":"interrupted"' in seen.events[0]
     # During the next attempt, both with the number of its own and with that of the next.
     at = next(row.seq for row in rows if row.type == "started" and row.attempt == 2)
     for attempt in (1, 2):
-        zombie = replace(late, actor="worker:zombie", attempt=attempt, at=rows[at].at)
+        zombie = late._replace(actor="worker:zombie", attempt=attempt, at=rows[at].at)
         assert broken(renumbered([*rows[:at], zombie, *rows[at:]]), None).rule == "I4"
 
 
 def test_attempts_rise_by_one_and_do_not_overlap() -> None:
     rows = a_long_life().rows
     second = next(row for row in rows if row.type == "started" and row.attempt == 2)
-    skipped = [replace(row, attempt=row.attempt + (row.seq >= second.seq)) for row in rows]
+    skipped = [row._replace(attempt=row.attempt + (row.seq >= second.seq)) for row in rows]
     assert broken(skipped, None).rule == "I4"
     overlapping = [row for row in rows if row.type != "interrupted"]
     assert broken(renumbered(overlapping), None).rule == "I4"
@@ -148,13 +148,13 @@ def test_a_command_that_was_recorded_twice_is_named() -> None:
 
 def test_what_one_command_cannot_cause_is_two() -> None:
     stream = a_long_life()
-    merged = [replace(row, command_id="one", at=5_000_000, actor="worker:w") for row in stream.rows]
+    merged = [row._replace(command_id="one", at=5_000_000, actor="worker:w") for row in stream.rows]
     assert broken([stream.rows[0], *merged[1:]], None).rule == "once"
 
 
 def test_progress_never_falls_within_an_attempt() -> None:
     stream = a_long_life()
-    falling = replace(stream.rows[6], data=stream.rows[6].data.replace("5.0", "30.0", 1))
+    falling = stream.rows[6]._replace(data=stream.rows[6].data.replace("5.0", "30.0", 1))
     assert broken([*stream.rows[:6], falling, *stream.rows[7:]], None).rule == "progress"
 
 
@@ -171,7 +171,7 @@ def test_a_row_that_is_not_the_fold_is_named_with_its_columns() -> None:
 
 def test_an_event_that_cannot_be_read_is_named() -> None:
     stream = a_long_life()
-    assert broken([*stream.rows[:4], replace(stream.rows[4], data="{}"), *stream.rows[5:]], None).rule == "I5"
+    assert broken([*stream.rows[:4], stream.rows[4]._replace(data="{}"), *stream.rows[5:]], None).rule == "I5"
 
 
 @given(honest_words)
@@ -198,14 +198,14 @@ def _swapped(rows: list[Recorded], at: int) -> list[Recorded]:
 
 
 def _of_another_attempt(rows: list[Recorded], at: int) -> list[Recorded]:
-    return [*rows[:at], replace(rows[at], attempt=rows[at].attempt + 1), *rows[at + 1 :]]
+    return [*rows[:at], rows[at]._replace(attempt=rows[at].attempt + 1), *rows[at + 1 :]]
 
 
 def _again_renumbered(rows: list[Recorded], at: int) -> list[Recorded]:
     """The same command recorded once more at the end of its group, a moment later."""
     end = next((row.seq for row in rows[at:] if row.command_id != rows[at].command_id), len(rows) + 1) - 1
-    again = replace(rows[at], at=rows[end - 1].at + 1)
-    return renumbered([*rows[:end], again, *(replace(row, at=row.at + 1) for row in rows[end:])])
+    again = rows[at]._replace(at=rows[end - 1].at + 1)
+    return renumbered([*rows[:end], again, *(row._replace(at=row.at + 1) for row in rows[end:])])
 
 
 MUTATIONS = [_dropped, _repeated, _swapped, _of_another_attempt, _again_renumbered]
@@ -235,15 +235,15 @@ def test_any_changed_column_of_a_row_is_caught(said: list[tuple[str, int]], name
 
 def test_a_key_makes_one_job_for_each_tenant_and_a_submit_makes_one_job() -> None:
     one, other = (Stream(idempotency={"key_sha256": "k", "fingerprint": "f"}).rows[0] for _ in range(2))
-    other = replace(other, job_id=OTHER)
+    other = other._replace(job_id=OTHER)
     run = RunCheck()
     run.take(one)
-    run.take(replace(other, tenant="another", job_id=OTHER[:-1] + "6", command_id="theirs"))
+    run.take(other._replace(tenant="another", job_id=OTHER[:-1] + "6", command_id="theirs"))
     with pytest.raises(Violation, match="one idempotency key made two jobs") as caught:
         run.take(other)
     assert caught.value.rule == "keys"
     with pytest.raises(Violation, match="one submit made two jobs") as caught:
-        run.take(replace(one, job_id=OTHER, data=Stream().rows[0].data))
+        run.take(one._replace(job_id=OTHER, data=Stream().rows[0].data))
     assert caught.value.rule == "once"
 
 
@@ -433,7 +433,7 @@ def test_what_the_copy_lacks_and_what_only_the_copy_has_is_named() -> None:
         check.held_against(messages[-1], None)
     assert caught.value.rule == "I6"
     with pytest.raises(Violation, match="not what the log has"):
-        check.held_against(messages[-1], replace(rows[-1], actor="another"))
+        check.held_against(messages[-1], rows[-1]._replace(actor="another"))
 
 
 @pytest.mark.parametrize("broken_message", [b"no JSON", b"[]", b"{}", b'{"subject":"x","sequence":"1"}'])
@@ -445,7 +445,7 @@ def test_what_is_no_cloudevent_of_ours_is_named(broken_message: bytes) -> None:
 def test_a_copied_event_is_the_one_in_the_log() -> None:
     rows = a_long_life().rows
     with pytest.raises(Violation, match="not what the log has"):
-        held(rows, [cloudevent(replace(rows[0], tenant="another"))])
+        held(rows, [cloudevent(rows[0]._replace(tenant="another"))])
 
 
 def test_what_retention_removed_is_excused() -> None:

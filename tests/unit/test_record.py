@@ -1,7 +1,6 @@
 """The codec: one encoding for row and wire, every stored version readable for ever."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def test_what_a_newer_build_added_is_left_out_by_an_older_one_and_goes_out_as_it
         for field, value in decode(row.data).items()
         if isinstance(getattr(typed(row), field), Frozen)
     }
-    later = replace(row, data=json.dumps(decode(row.data) | within | news))
+    later = row._replace(data=json.dumps(decode(row.data) | within | news))
     assert typed(later) == typed(row)
     assert b'"added_later":' in later.line()
 
