@@ -1,22 +1,12 @@
 """The command `phaseline`: what runs servers here, what talks to them in `cli_jobs.py`."""
 
+import importlib
 from pathlib import Path
 
 import click
+from typing_extensions import override
 
-from phaseline.cli_audit import audit
-from phaseline.cli_completion import completion
-from phaseline.cli_feed import feed
-from phaseline.cli_fleet import engines, stats, workers
-from phaseline.cli_fpl import fpl
-from phaseline.cli_jobs import jobs
-from phaseline.cli_keys import keys
 from phaseline.cli_options import EXIT_CODES, FrontDoor, closing, exit_with
-from phaseline.cli_retention import retention
-from phaseline.cli_schedules import schedules
-from phaseline.cli_server import db, doctor, gateway, up, verify, worker
-from phaseline.cli_watch import follow, submit
-from phaseline.cli_webhooks import webhooks
 
 EPILOG = f"""\b
 Examples:
@@ -31,7 +21,40 @@ Examples:
 {EXIT_CODES}"""
 
 
-@click.group(cls=FrontDoor, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+# Which module has which commands. It is loaded when one of them is asked for: a server does without what talks to one.
+MODULES = {
+    "cli_server": ("up", "gateway", "worker", "db", "verify", "doctor"),
+    "cli_keys": ("keys",),
+    "cli_webhooks": ("webhooks",),
+    "cli_retention": ("retention",),
+    "cli_audit": ("audit",),
+    "cli_watch": ("submit", "follow"),
+    "cli_jobs": ("jobs",),
+    "cli_schedules": ("schedules",),
+    "cli_feed": ("feed",),
+    "cli_fleet": ("engines", "workers", "stats"),
+    "cli_fpl": ("fpl",),
+    "cli_completion": ("completion",),
+}
+_MODULE_OF = {name: module for module, names in MODULES.items() for name in names}
+
+
+class Commands(FrontDoor):
+    """All commands, each loaded when it is asked for."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_MODULE_OF})
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _MODULE_OF and cmd_name not in self.commands:
+            module = importlib.import_module(f"phaseline.{_MODULE_OF[cmd_name]}")
+            self.add_command(getattr(module, cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="phaseline")
 def cli() -> None:
     """Runs long jobs in named phases and lets anyone watch them, from any point, at any time."""
@@ -53,31 +76,6 @@ def demo(data_dir: Path) -> None:
     from phaseline.demo import run
 
     exit_with(run(data_dir))
-
-
-for command in (
-    up,
-    gateway,
-    worker,
-    db,
-    keys,
-    webhooks,
-    retention,
-    verify,
-    audit,
-    doctor,
-    submit,
-    follow,
-    jobs,
-    schedules,
-    feed,
-    engines,
-    workers,
-    stats,
-    fpl,
-    completion,
-):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -5,8 +5,6 @@ import os
 import socket
 import sys
 
-from pythonjsonlogger.json import JsonFormatter
-
 from phaseline.settings import Settings
 
 NOISY = ("aiormq", "aio_pika", "alembic", "aiohttp.access")
@@ -27,6 +25,8 @@ def _text() -> logging.Formatter:
 
 
 def _json() -> logging.Formatter:
+    from pythonjsonlogger.json import JsonFormatter
+
     return JsonFormatter(
         ["levelname", "name", "message"],
         timestamp="time",

@@ -23,7 +23,7 @@ TELL_S = 2.0
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
-    ["phaseline.cli", "phaseline.compose", "aio_pika", "asyncpg", "aiosqlite", "tests.forked"]
+    ["phaseline.cli", "phaseline.cli_server", "phaseline.compose", "aio_pika", "asyncpg", "aiosqlite", "tests.forked"]
 )
 
 
