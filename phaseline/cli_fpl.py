@@ -102,7 +102,7 @@ def fit(data: Path, output: Path | None) -> None:
         names = [season.season.name for season in ready[1:]]
         found = found.model_copy(update={"calibration": calibration(names, joined(walked))})
     say("")
-    file.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    file.write_text(package.written(found), encoding="utf-8")
     click.echo(f"{file}: parameters {found.version}")
 
 

@@ -38,6 +38,14 @@ def test_forecasts_of_seasons_not_fitted_on_beat_the_ones_of_the_api_and_are_cal
         assert 0.77 < of.within < 0.83
 
 
+def test_who_plays_is_told_in_seasons_of_five_substitutes(regulars):
+    """In seasons of three, fewer are sure to come on; docs/fpl.md has what could be told of those at all."""
+    told = {name: of.brier_play for name, of in regulars.items() if name >= "2022-23"}
+    assert len(told) >= 2
+    for brier in told.values():
+        assert brier <= 0.085
+
+
 def test_the_calibration_shipped_is_that_of_such_forecasts(regulars):
     calibration = shipped().calibration
     assert calibration is not None

@@ -7,7 +7,7 @@ from engine_worker.engines.fpl.decision import DecisionOutput
 from engine_worker.engines.fpl.params import FplParams
 from phaseline import Context, engine
 
-VERSION = 10
+VERSION = 11
 PHASES = {
     "initializing": 10,
     "collecting_data": 25,

@@ -19,6 +19,7 @@ from engine_worker.engines.fpl.rules import costs_nothing
 from engine_worker.engines.fpl.seasons import LAST_GAMEWEEK, POSITION_NAMES, Ruleset, disagreements, ruleset
 from engine_worker.engines.fpl.source import BrokenSource, NotThere, Reading
 from engine_worker.engines.fpl.state import SquadState
+from engine_worker.engines.fpl.staying import stayed
 from phaseline import Previous
 
 # Club matches looked back on for who plays now; the last three count most (see `projections.py`).
@@ -144,6 +145,8 @@ class Collected(BaseModel):
     scores: list[ScoreRow]
     # Players each club fielded in a match, on average of the last ten.
     fielded: dict[int, float] = {}
+    # Of each group of `staying.py`: how many there were before matches of late, and how many of them played.
+    stayed: dict[int, tuple[int, int]] = {}
     squad: SquadState
     # The same if one of these chips is played in the first gameweek, which changes what booked transfers come to.
     instead: dict[str, SquadState] = {}
@@ -195,6 +198,7 @@ def collect(params: FplParams, source_name: str, reading: Reading, previous: Pre
         fixtures=coming_fixtures(fixtures, gameweeks),
         scores=scores_of(fixtures),
         fielded=fielded_of(fixtures),
+        stayed=stayed_of(fixtures),
         squad=squad,
         instead=instead,
         looked_back=look_back(params, rules, reading, coming or LAST_GAMEWEEK + 1, source_name, previous),
@@ -261,6 +265,11 @@ def fielded_of(fixtures: Sequence[Mapping[str, Any]]) -> dict[int, float]:
         club: round(sum(len(sheet.scores) for sheet in sheets[-LONGER:]) / len(sheets[-LONGER:]), 3)
         for club, sheets in _sheets(fixtures).items()
     }
+
+
+def stayed_of(fixtures: Sequence[Mapping[str, Any]]) -> dict[int, tuple[int, int]]:
+    """How many of those who had been playing played again, by group; see `staying.py`."""
+    return stayed([sheet.scores for sheet in sheets] for sheets in _sheets(fixtures).values())
 
 
 def gameweeks_lately(fixtures: Sequence[Mapping[str, Any]]) -> list[int]:

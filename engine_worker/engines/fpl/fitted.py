@@ -7,8 +7,10 @@ import hashlib
 import json
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypeAliasType
 
 FILE = "parameters.json"
 
@@ -17,11 +19,25 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+# A leaf, which says how much it adds; or a split: the place of a feature, the most it may be to go on with the first part.
+Node = TypeAliasType("Node", "float | tuple[int, float, Node, Node]")
+
+
 class Chance(_Frozen):
-    """A logistic model: the log-odds are `intercept` plus the weighted features of `playing.py`."""
+    """The log-odds are the mean of a logistic model, `intercept` plus the weighted features, and of boosted trees.
+
+    What each of the `trees` says is added to `base`; they count the features in the order of `names`.
+    """
 
     intercept: float
     weights: dict[str, float]
+    base: float
+    trees: list[Node]
+
+    @property
+    def names(self) -> list[str]:
+        """The features of `features.py`, in order."""
+        return list(self.weights)
 
 
 class Rates(_Frozen):
@@ -65,6 +81,7 @@ class Calibration(_Frozen):
 class Fitted(_Frozen):
     """Everything that is fitted. Mappings by position are keyed 1–4; minutes are of those who play.
 
+    `stay` is the share of those of each group of `staying.py` who played again; in the seasons fitted on.
     `half_life_days` and `prior_matches` are of the goal ratings. `club_pull` is how far chances of playing are moved to
     add up, over a club, to the number of players it has been fielding: 0 not at all, 1 wholly.
     `shape` is that of the spread of points, its base and its growth with the mean; `lost` the chance that a point is taken.
@@ -76,6 +93,7 @@ class Fitted(_Frozen):
     prior_matches: float
     plays: Chance
     an_hour: Chance
+    stay: dict[int, float]
     club_pull: float
     minutes_long: dict[int, float]
     minutes_short: dict[int, float]
@@ -91,6 +109,21 @@ def versioned(fitted: Fitted) -> Fitted:
     plain = fitted.model_dump(mode="json", exclude={"version", "calibration"})
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
     return fitted.model_copy(update={"version": f"{fitted.fitted_on[0]}…{fitted.fitted_on[-1]}.{digest}"})
+
+
+def written(fitted: Fitted) -> str:
+    """The text of its file: a value a line, and a tree a line."""
+    return _lines(fitted.model_dump(mode="json"), "\n") + "\n"
+
+
+def _lines(value: Any, margin: str) -> str:
+    inner = margin + " "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {_lines(one, inner)}" for key, one in value.items()]
+        return "{" + inner + ("," + inner).join(parts) + margin + "}"
+    if isinstance(value, list) and any(isinstance(one, list) for one in value):
+        return "[" + inner + ("," + inner).join(json.dumps(one, separators=(",", ":")) for one in value) + margin + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 @cache

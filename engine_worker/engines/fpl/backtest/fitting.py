@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine_worker.engines.fpl.backtest.history import REGULAR_MINUTES, Deadline, Outcome, PastSeason, ground
+from engine_worker.engines.fpl.chances import chances
 from engine_worker.engines.fpl.collecting import Collected, PlayerRow
-from engine_worker.engines.fpl.fitted import Chance, Fitted, Line, Rates, versioned
-from engine_worker.engines.fpl.playing import features, pulled
+from engine_worker.engines.fpl.features import features, log_odds
+from engine_worker.engines.fpl.fitted import Chance, Fitted, Line, Node, Rates, versioned
+from engine_worker.engines.fpl.playing import drifted, drifts, pulled
 from engine_worker.engines.fpl.projections import (
     ATTACKING,
     CHEAPEST,
@@ -25,6 +27,7 @@ from engine_worker.engines.fpl.projections import (
 )
 from engine_worker.engines.fpl.ratings import Ratings, fit_ratings
 from engine_worker.engines.fpl.seasons import GOALKEEPER, POSITION_NAMES
+from engine_worker.engines.fpl.staying import GROUPS
 
 # What is tried; the best on the training seasons is taken.
 _HALF_LIVES = (60.0, 120.0, 240.0, 480.0)
@@ -39,6 +42,11 @@ _WEIGHT_ABSENT = 0.2
 _OFTEN = 0.25
 # The inverse strength of the ridge on standardised features.
 _C = 0.3
+# Small trees, each on half of the examples and a third of the features at a split: they are to differ.
+_BOOSTED: dict[str, Any] = {
+    "n_estimators": 150, "learning_rate": 0.06, "max_leaf_nodes": 8, "max_depth": None, "min_samples_leaf": 30,
+    "subsample": 0.5, "max_features": 0.3, "random_state": 1,
+}  # fmt: skip
 _HOLDS = 0.8
 # What a season counts beside the one after it: rules on substitutes, and how clubs use them, change.
 _OLDER = 0.5
@@ -137,6 +145,7 @@ def fit(seasons: Sequence[Prepared]) -> Fitted:
     half_life, prior = min(_grid(_HALF_LIVES, _PRIOR_MATCHES), key=lambda pair: sum(s.deviances[pair] for s in seasons))
     worth = np.repeat(_worths(len(seasons)), [len(season.examples) for season in seasons])
     plays, hour = _plays(examples, worth), _an_hour(examples, worth)
+    stay = _stay(seasons)
     long, short = _minutes(examples)
     seen = [_seen(season, season.ratings(half_life, prior)) for season in seasons]
     fitted = Fitted(
@@ -146,7 +155,8 @@ def fit(seasons: Sequence[Prepared]) -> Fitted:
         prior_matches=prior,
         plays=plays,
         an_hour=hour,
-        club_pull=_club_pull(seasons, plays),
+        stay=stay,
+        club_pull=_club_pull(seasons, plays, stay),
         minutes_long=long,
         minutes_short=short,
         rates=_rates([one for season in seen for one in season]),
@@ -185,16 +195,17 @@ def _worths(count: int) -> list[float]:
 
 def _plays(examples: Sequence[Example], worth: Any) -> Chance:
     weights = worth * np.array([_WEIGHT_ABSENT + example.often for example in examples])
-    return _logistic(examples, [example.outcome.minutes > 0 for example in examples], weights)
+    return _chance(examples, [example.outcome.minutes > 0 for example in examples], weights)
 
 
 def _an_hour(examples: Sequence[Example], worth: Any) -> Chance:
     played = [example for example in examples if example.outcome.minutes]
     of_played = worth[[example.outcome.minutes > 0 for example in examples]]
-    return _logistic(played, [example.outcome.minutes >= 60 for example in played], of_played)
+    return _chance(played, [example.outcome.minutes >= 60 for example in played], of_played)
 
 
-def _logistic(examples: Sequence[Example], came: Sequence[bool], weights: Any) -> Chance:
+def _chance(examples: Sequence[Example], came: Sequence[bool], weights: Any) -> Chance:
+    from sklearn.ensemble import GradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
 
     names = sorted(examples[0].features)
@@ -204,8 +215,24 @@ def _logistic(examples: Sequence[Example], came: Sequence[bool], weights: Any) -
     scale[scale < 1e-9] = np.inf
     model = LogisticRegression(C=_C, max_iter=1000).fit((table - centre) / scale, came, sample_weight=weights)
     slopes = model.coef_[0] / scale
-    intercept = float(model.intercept_[0] - slopes @ centre)
-    return Chance(intercept=intercept, weights=dict(zip(names, map(float, slopes), strict=True)))
+    boosted = GradientBoostingClassifier(**_BOOSTED).fit(table, came, sample_weight=weights)
+    usual = float(np.average(came, weights=weights))
+    return Chance(
+        intercept=float(model.intercept_[0] - slopes @ centre),
+        weights=dict(zip(names, map(float, slopes), strict=True)),
+        # What it begins with: the log-odds of everybody.
+        base=log_odds(usual),
+        trees=[_tree(trees[0].tree_, 0) for trees in boosted.estimators_],
+    )
+
+
+def _tree(tree: Any, node: int) -> Node:
+    """One of scikit-learn as plain numbers, short ones: the file that ships is read by people too."""
+    low, high = int(tree.children_left[node]), int(tree.children_right[node])
+    if low == high:
+        return float(f"{_BOOSTED['learning_rate'] * tree.value[node][0][0]:.4g}")
+    least = float(f"{tree.threshold[node]:.6g}")
+    return int(tree.feature[node]), least, _tree(tree, low), _tree(tree, high)
 
 
 def _minutes(examples: Sequence[Example]) -> tuple[dict[int, float], dict[int, float]]:
@@ -228,14 +255,29 @@ def _lost(examples: Sequence[Example]) -> dict[int, float]:
     return found
 
 
-def _club_pull(seasons: Sequence[Prepared], plays: Chance) -> float:
+def _stay(seasons: Sequence[Prepared]) -> dict[int, float]:
+    """The share of each group of `staying.py` that played again, each season counted as in the models."""
+    # As if two more had been asked, one of whom came: no share is nothing or all.
+    asked = dict.fromkeys(GROUPS, 2.0)
+    came = dict.fromkeys(GROUPS, 1.0)
+    for season, worth in zip(seasons, _worths(len(seasons)), strict=True):
+        for _, collected in season.grounds:
+            for group, (there, again) in collected.stayed.items():
+                asked[group] += worth * there
+                came[group] += worth * again
+    return {group: came[group] / asked[group] for group in GROUPS}
+
+
+def _club_pull(seasons: Sequence[Prepared], plays: Chance, stay: Mapping[int, float]) -> float:
     error = dict.fromkeys(_PULLS, 0.0)
     for season in seasons:
-        chances = _chances(plays, [example.features for example in season.examples])
+        told = chances(plays, [example.features for example in season.examples])
+        drift = [drifts(collected, stay) for _, collected in season.grounds]
         by_ground: dict[int, list[tuple[Example, float]]] = {}
-        for example, chance in zip(season.examples, chances, strict=True):
+        for example, chance in zip(season.examples, told, strict=True):
             nobody = example.player.status == "s"
-            by_ground.setdefault(example.ground, []).append((example, 0.0 if nobody else float(chance)))
+            moved = 0.0 if nobody else drifted(chance, example.player, drift[example.ground])
+            by_ground.setdefault(example.ground, []).append((example, moved))
         for index, rows in by_ground.items():
             collected, chance_of = season.grounds[index][1], {e.player.element: c for e, c in rows}
             few = collected.model_copy(update={"players": [e.player for e, _ in rows]})
@@ -246,12 +288,6 @@ def _club_pull(seasons: Sequence[Prepared], plays: Chance) -> float:
                     for e, _ in rows
                 )
     return min(error, key=lambda pull: error[pull])
-
-
-def _chances(model: Chance, rows: Sequence[dict[str, float]]) -> Any:
-    names = sorted(model.weights)
-    table = np.array([[row[name] for name in names] for row in rows])
-    return 1 / (1 + np.exp(-(model.intercept + table @ np.array([model.weights[name] for name in names]))))
 
 
 def _seen(season: Prepared, ratings: Sequence[Ratings]) -> list[_Seen]:
@@ -321,14 +357,14 @@ def _ratio(name: str, match: Match) -> float:
 def _expected(fitted: Fitted, rates: dict[str, dict[int, Rates]], season: Prepared, seen: Sequence[_Seen]) -> Any:
     """Rows of p_play, p_60, expected rest before the line, for `seen`."""
     rows = [one.example.features for one in seen]
-    plays, hours = _chances(fitted.plays, rows), _chances(fitted.an_hour, rows)
+    plays, hours = chances(fitted.plays, rows), chances(fitted.an_hour, rows)
     found = []
     for one, chance, hour in zip(seen, plays, hours, strict=True):
         player, scoring = one.example.player, season.grounds[one.example.ground][1].rules.scoring
         of = {name: rate_per_90(by[player.position], player, *one.own[name]) for name, by in rates.items()}
-        minutes = minutes_if_plays(fitted, player.position, float(hour))
-        parts = expected_components(scoring, player, of | {"actions": 0.0}, one.match, float(hour), minutes)
-        found.append((float(chance), float(chance * hour), sum(parts) - parts.appearance))
+        minutes = minutes_if_plays(fitted, player.position, hour)
+        parts = expected_components(scoring, player, of | {"actions": 0.0}, one.match, hour, minutes)
+        found.append((chance, chance * hour, sum(parts) - parts.appearance))
     return np.array(found)
 
 
@@ -397,6 +433,6 @@ def _rounded(fitted: Fitted) -> Fitted:
             return float(f"{value:.6g}")
         if isinstance(value, dict):
             return {key: short(one) for key, one in value.items()}
-        return [short(one) for one in value] if isinstance(value, list) else value
+        return [short(one) for one in value] if isinstance(value, list | tuple) else value
 
     return Fitted.model_validate(short(fitted.model_dump(mode="json")))

@@ -29,6 +29,7 @@ from engine_worker.engines.fpl.collecting import (
     fielded_of,
     players_of,
     scores_of,
+    stayed_of,
 )
 from engine_worker.engines.fpl.seasons import LAST_GAMEWEEK, ruleset
 from engine_worker.engines.fpl.state import SquadState
@@ -187,6 +188,7 @@ def ground(deadline: Deadline, horizon: int = 1) -> Collected:
         fixtures=coming_fixtures(deadline.fixtures, gameweeks),
         scores=scores_of(deadline.fixtures),
         fielded=fielded_of(deadline.fixtures),
+        stayed=stayed_of(deadline.fixtures),
         squad=SquadState(holdings=[], bank=0, free_transfers=1, chips=[]),
     )
 
