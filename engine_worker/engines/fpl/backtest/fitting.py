@@ -276,8 +276,8 @@ def _club_pull(seasons: Sequence[Prepared], plays: Chance, stay: Mapping[int, fl
         by_ground: dict[int, list[tuple[Example, float]]] = {}
         for example, chance in zip(season.examples, told, strict=True):
             nobody = example.player.status == "s"
-            moved = 0.0 if nobody else drifted(chance, example.player, drift[example.ground])
-            by_ground.setdefault(example.ground, []).append((example, moved))
+            his = 0.0 if nobody else drifted(chance, example.player, drift[example.ground])
+            by_ground.setdefault(example.ground, []).append((example, his))
         for index, rows in by_ground.items():
             collected, chance_of = season.grounds[index][1], {e.player.element: c for e, c in rows}
             few = collected.model_copy(update={"players": [e.player for e, _ in rows]})
