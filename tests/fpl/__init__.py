@@ -10,6 +10,7 @@ REAL_DATA_CHECKS = (
     "his sold players fetched what the selling rule says",
     "the replay certificate of a real manager in mid-season is without a mismatch",
     "the decision on each saved gameweek is within the rules",
+    "the made-up season has every field of a saved gameweek, as text where that has text",
     "projections of a saved gameweek order players better than the API's own",
     "forecasts of seasons they were not fitted on beat the API's own and are calibrated (slow)",
     "the calibration shipped is that of such forecasts (slow)",

@@ -79,6 +79,46 @@ def test_numbers_that_are_text_in_the_api_are_text_here(field):
     assert all(isinstance(element[field], str) and float(element[field]) >= -5 for element in ELEMENTS.values())
 
 
+def test_the_crowd_takes_who_is_in_form_and_drops_who_is_out():
+    owned = [one for one in ELEMENTS.values() if float(one["selected_by_percent"]) > 0.5]
+
+    def each_owner(field: str, of: list[dict[str, Any]]) -> float:
+        return sum(one[field] for one in of) / sum(float(one["selected_by_percent"]) for one in of)
+
+    fit = [one for one in owned if one["status"] == "a"]
+    out = [one for one in owned if one["status"] == "i"]
+    good, bad = ([one for one in fit if (float(one["form"]) > 3) == high] for high in (True, False))
+    assert each_owner("transfers_in_event", good) > 1.3 * each_owner("transfers_in_event", bad)
+    assert each_owner("transfers_in_event", out) < 0.2 * each_owner("transfers_in_event", fit)
+    assert each_owner("transfers_out_event", out) > 2 * each_owner("transfers_out_event", fit)
+    bought, sold = (sum(one[f"transfers_{way}_event"] for one in ELEMENTS.values()) for way in ("in", "out"))
+    assert bought == pytest.approx(sold, rel=0.001)
+    assert not any(one["transfers_in_event"] for one in PRESEASON.answer("bootstrap-static").body["elements"])
+
+
+def test_ranks_are_among_all_and_among_those_of_a_position():
+    for field, rank in (
+        ("threat", "threat_rank"),
+        ("now_cost", "now_cost_rank"),
+        ("selected_by_percent", "selected_rank"),
+    ):
+        for one in list(ELEMENTS.values())[::40]:
+            better = [other for other in ELEMENTS.values() if float(other[field]) > float(one[field])]
+            assert one[rank] == 1 + len(better)
+            of_type = [other for other in better if other["element_type"] == one["element_type"]]
+            assert one[f"{rank}_type"] == 1 + len(of_type)
+
+
+def test_the_indices_tell_who_threatens_and_who_creates():
+    often = [one for one in ELEMENTS.values() if one["minutes"] > 500]
+    for index, what in (("threat", "expected_goals"), ("creativity", "expected_assists")):
+        told, expected = ([float(one[field]) for one in often] for field in (index, what))
+        assert 0.8 < np.corrcoef(told, expected)[0, 1] < 1
+    one = often[0]
+    whole = sum(float(one[name]) for name in ("influence", "creativity", "threat"))
+    assert float(one["ict_index"]) == pytest.approx(whole / 10, abs=0.06)
+
+
 def test_the_fit_have_no_chance_and_the_flagged_have_one_and_news():
     shown = {(e["status"], e["chance_of_playing_next_round"]) for e in ELEMENTS.values()}
     assert shown >= {("a", None), ("d", 75), ("i", 0)}

@@ -39,7 +39,7 @@ _TEXT = frozenset((
     "ep_next", "ep_this", "form", "points_per_game", "selected_by_percent", "value_form", "value_season",
     "expected_goals", "expected_assists", "expected_goal_involvements", "expected_goals_conceded", "influence",
     "creativity", "threat", "ict_index", "price_change_percent", "first_name", "second_name", "web_name", "news",
-    "news_added", "photo", "status",
+    "news_added", "photo", "status", "penalties_text", "direct_freekicks_text", "corners_and_indirect_freekicks_text",
 ))  # fmt: skip
 # A regular: an hour and a half in the last three gameweeks, and not ruled out.
 REGULAR_MINUTES = 90

@@ -5,6 +5,7 @@ from random import Random
 from typing import Any
 
 from engine_worker.engines.fpl.seasons import CHIPS, LAST_GAMEWEEK, season_table
+from engine_worker.engines.fpl.synthetic import crowd
 from engine_worker.engines.fpl.synthetic.health import FIT, SHOWN, STATUS, SUSPENDED
 from engine_worker.engines.fpl.synthetic.matches import COUNTED, GOALS_AWAY, GOALS_HOME
 from engine_worker.engines.fpl.synthetic.season import Played, Row, Stage
@@ -30,6 +31,7 @@ _LISTED = (
     "goals_scored", "assists", "own_goals", "penalties_saved", "penalties_missed", "yellow_cards", "red_cards",
     "saves", "bonus", "bps", "defensive_contribution",
 )  # fmt: skip
+_SET_PIECES = ("penalties", "corners_and_indirect_freekicks", "direct_freekicks")
 _RATES = ("starts", "clean_sheets", "saves", "goals_conceded", "defensive_contribution")
 # Steps the API leaves out of what it states.
 _UNSTATED = ("long_play_minutes", "goals_conceded_each", "saves_each", "defensive_contribution_from")
@@ -70,6 +72,7 @@ class Shapes:
         self._luck = {
             player.id: (chance.lognormvariate(0, 0.2), chance.lognormvariate(0, 0.2)) for player in stage.players
         }
+        self._crowd = crowd.luck(chance, self._owned)
 
     def bootstrap(self) -> dict[str, Any]:
         """The body of `bootstrap-static`."""
@@ -77,8 +80,14 @@ class Shapes:
             **game_settings(self._gameweeks),
             "phases": [], "total_players": 11_000_000, "element_stats": [],
             "teams": [self._team(club) for club in self._clubs],
-            "elements": [self._element(player) for player in self._stage.players],
+            "elements": self._elements(),
         }  # fmt: skip
+
+    def _elements(self) -> list[dict[str, Any]]:
+        elements = [self._element(player) for player in self._stage.players]
+        crowd.add_transfers(elements, self._crowd, self._gameweeks)
+        crowd.add_ranks(elements)
+        return elements
 
     def fixtures(self) -> list[dict[str, Any]]:
         """The body of `fixtures`, with the statistics of the matches played."""
@@ -128,6 +137,9 @@ class Shapes:
         return {
             "id": club.id, "code": 1000 + club.id, "name": club.name, "short_name": club.short_name, "strength": None,
             "strength_overall_home": 3, "strength_overall_away": 3, **zero, "played": len(over), "unavailable": False,
+            # The API has a table here and leaves it empty.
+            "win": 0, "draw": 0, "loss": 0, "points": 0, "position": 0, "form": None, "team_division": None,
+            "pulse_id": club.id,
         }  # fmt: skip
 
     def _element(self, player: Player) -> dict[str, Any]:
@@ -141,12 +153,14 @@ class Shapes:
         chance, status = SHOWN[health], STATUS[health]
         news = "Suspended" if health == SUSPENDED else "" if chance is None else _NEWS[chance]
         cost, before = player.cost[-1], player.cost[-2] if len(player.cost) > 1 else player.cost[0]
+        expected = self._expected(player, totals)
         wanted = min(1500 * self._owned[player.id] / sum(self._owned.values()), 70.0)
         return {
             "id": player.id, "code": 500_000 + player.id, "first_name": player.first_name,
             "second_name": player.second_name, "web_name": player.second_name, "team": player.club,
             "team_code": 1000 + player.club, "element_type": player.position, "now_cost": cost,
-            "cost_change_start": cost - player.cost[0], "cost_change_event": cost - before,
+            "cost_change_start": cost - player.cost[0], "cost_change_start_fall": player.cost[0] - cost,
+            "cost_change_event": cost - before, "cost_change_event_fall": before - cost,
             "status": status, "chance_of_playing_next_round": chance, "chance_of_playing_this_round": chance,
             "news": news, "news_added": None if health == FIT else before_deadline(played + 1)[:19] + "Z",
             "form": f"{form:.1f}", "points_per_game": f"{totals['total_points'] / max(appearances, 1):.1f}",
@@ -154,10 +168,13 @@ class Shapes:
             "ep_next": f"{form * (1 if chance is None else chance / 100):.1f}" if played < LAST_GAMEWEEK else None,
             "selected_by_percent": f"{wanted:.1f}", "event_points": self._played.points(player.id, played),
             "removed": False, "can_select": True, "can_transact": True, "special": False, "scout_risks": [],
-            "penalties_order": None, "corners_and_indirect_freekicks_order": None, "direct_freekicks_order": None,
+            "photo": f"{500_000 + player.id}.jpg", "squad_number": None, "dreamteam_count": 0, "in_dreamteam": False,
+            "value_form": f"{form / cost * 10:.1f}", "value_season": f"{totals['total_points'] / cost * 10:.1f}",
+            **dict.fromkeys(f"{kind}_order" for kind in _SET_PIECES), **dict.fromkeys((f"{kind}_text" for kind in _SET_PIECES), ""),
             "price_change_percent": "0.0", "price_change_calibrating": False, "price_change_locked_until": None,
             "price_change_projections": [{"offset": day, "projected_percent": "0.0", "likelihood": 0} for day in range(3)],
-            **totals, **self._expected(player, totals), **_per_90(totals),
+            **totals, **expected, **_per_90(totals, expected),
+            **crowd.indices(expected, totals["bps"], self._crowd[player.id]),
         }  # fmt: skip
 
     def _expected(self, player: Player, totals: dict[str, int]) -> dict[str, str]:
@@ -180,7 +197,10 @@ def _event(gameweek: int, played: int) -> dict[str, Any]:
         "deadline_time_epoch": int(deadline.timestamp()), "finished": gameweek <= played,
         "data_checked": gameweek <= played, "is_previous": gameweek == played - 1, "is_current": gameweek == played,
         "is_next": gameweek == played + 1, "average_entry_score": 50 if gameweek <= played else 0,
-        "chip_plays": [], "most_captained": None,
+        "chip_plays": [], "most_captained": None, "most_selected": None, "most_transferred_in": None,
+        "most_vice_captained": None, "top_element": None, "top_element_info": None, "highest_score": None,
+        "highest_scoring_entry": None, "ranked_count": 0, "transfers_made": 0, "release_time": None,
+        "deadline_time_game_offset": 0, "cup_leagues_created": False, "h2h_ko_matches_created": False,
     }  # fmt: skip
 
 
@@ -206,9 +226,10 @@ def _history_row(player: Player, match: Match, row: Row | None) -> dict[str, Any
     }  # fmt: skip
 
 
-def _per_90(totals: dict[str, int]) -> dict[str, float]:
+def _per_90(totals: dict[str, int], expected: dict[str, str]) -> dict[str, float]:
     nineties = totals["minutes"] / 90
-    return {f"{name}_per_90": round(totals[name] / nineties, 2) if nineties else 0 for name in _RATES}
+    counted = {name: float(totals[name]) for name in _RATES} | {name: float(value) for name, value in expected.items()}
+    return {f"{name}_per_90": round(value / nineties, 2) if nineties else 0 for name, value in counted.items()}
 
 
 def _fixture(match: Match, strength: dict[int, float], rows: list[Row]) -> dict[str, Any]:
@@ -221,7 +242,7 @@ def _fixture(match: Match, strength: dict[int, float], rows: list[Row]) -> dict[
         "team_h_difficulty": _difficulty(strength[match.away] / edge),
         "team_a_difficulty": _difficulty(strength[match.home] * edge),
         "started": over, "finished": over, "finished_provisional": over, "minutes": 90 if over else 0,
-        "provisional_start_time": False, "stats": [_listed(name, rows) for name in _LISTED] if over else [],
+        "provisional_start_time": False, "pulse_id": 70_000 + match.id, "stats": [_listed(name, rows) for name in _LISTED] if over else [],
     }  # fmt: skip
 
 
