@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from engine_worker.engines.fpl.collecting import SCORES_KEPT, Collected, collect, gameweeks_lately, minutes_of
+from engine_worker.engines.fpl.collecting import Collected, collect, minutes_of
 from engine_worker.engines.fpl.fitted import shipped
 from engine_worker.engines.fpl.params import FplParams
 from engine_worker.engines.fpl.playing import attendances
+from engine_worker.engines.fpl.sheets import SCORES_KEPT, gameweeks_lately
 from engine_worker.engines.fpl.source import Answer, BrokenSource, NotThere, Reading, parsed
 from engine_worker.engines.fpl.sources import source_named
 from tests.fpl.builders import collected

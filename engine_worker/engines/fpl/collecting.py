@@ -4,7 +4,6 @@ The output is recorded and handed to a later attempt, so it is small (columns, n
 phases after this one never ask the source again.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
@@ -17,23 +16,16 @@ from engine_worker.engines.fpl.lookback import LookedBack, look_back
 from engine_worker.engines.fpl.params import AvailabilityOverride, FplParams
 from engine_worker.engines.fpl.rules import costs_nothing
 from engine_worker.engines.fpl.seasons import LAST_GAMEWEEK, POSITION_NAMES, Ruleset, disagreements, ruleset
+from engine_worker.engines.fpl.sheets import SCORES_KEPT, attendance, fielded_of, gameweeks_lately, sheets_of, stayed_of
 from engine_worker.engines.fpl.source import BrokenSource, NotThere, Reading
 from engine_worker.engines.fpl.state import SquadState
-from engine_worker.engines.fpl.staying import stayed
 from phaseline import Previous
 
-# Club matches looked back on for who plays now; the last three count most (see `projections.py`).
-RECENT, LONGER = 3, 10
-# Club matches whose bonus scores are kept for each player.
-SCORES_KEPT = 5
 _DAY_S = 86400.0
 _COUNTED = (
     "goals_scored", "assists", "saves", "bonus", "yellow_cards", "red_cards", "own_goals", "penalties_missed",
     "penalties_saved", "defensive_contribution",
 )  # fmt: skip
-_NO_SCORES: Mapping[str, Any] = {"h": [], "a": []}
-# A club whose matches were moved may have its last five in many gameweeks; nobody's need more pages than this.
-_LIVE_PAGES_MAX = 6
 # Match → element → minutes.
 Minutes = Mapping[int, Mapping[int, int]]
 _NO_MINUTES: Minutes = {}
@@ -214,11 +206,11 @@ def players_of(
     minutes: Minutes = _NO_MINUTES,
 ) -> list[PlayerRow]:
     """Everyone who could be bought, and the owned; those who left their club and managers are no use."""
-    sheets = _sheets(fixtures)
+    sheets = sheets_of(fixtures)
     # The age of news is counted from the newest of all, so that it is the same whenever a snapshot is read.
     news = [moment for element in elements if (moment := _moment(element.get("news_added")))]
     newest = max(news, default=None)
-    recent, longer, seen = _attendance(sheets)
+    recent, longer, seen = attendance(sheets)
     last = {club: of_club[: -SCORES_KEPT - 1 : -1] for club, of_club in sheets.items()}
     overridden = {one.element: (one.chance / 100, one.until_gameweek) for one in overrides}
     return [
@@ -257,26 +249,6 @@ def scores_of(fixtures: Sequence[Mapping[str, Any]]) -> list[ScoreRow]:
         )
         for match, moment in zip(played, kicked_off, strict=True)
     ]
-
-
-def fielded_of(fixtures: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    """Players each club fielded in a match, on average of its last ten."""
-    return {
-        club: round(sum(len(sheet.scores) for sheet in sheets[-LONGER:]) / len(sheets[-LONGER:]), 3)
-        for club, sheets in _sheets(fixtures).items()
-    }
-
-
-def stayed_of(fixtures: Sequence[Mapping[str, Any]]) -> dict[int, tuple[int, int]]:
-    """How many of those who had been playing played again, by group; see `staying.py`."""
-    return stayed([sheet.scores for sheet in sheets] for sheets in _sheets(fixtures).values())
-
-
-def gameweeks_lately(fixtures: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The gameweeks of each club's last matches, whose minutes are worth knowing; at most the last `_LIVE_PAGES_MAX`."""
-    events = {match["id"]: match["event"] for match in fixtures}
-    last = {events[sheet.match] for sheets in _sheets(fixtures).values() for sheet in sheets[-SCORES_KEPT:]}
-    return sorted(event for event in last if event)[-_LIVE_PAGES_MAX:]
 
 
 def minutes_of(live: Mapping[str, Any]) -> dict[int, dict[int, int]]:
@@ -372,43 +344,6 @@ def _minutes(reading: Reading, gameweeks: Sequence[int]) -> Minutes:
         except BrokenSource:
             break  # the next page would only be waited for in vain
     return found
-
-
-class _Sheet(NamedTuple):
-    """A match of a club: the bonus score of each of its players who appeared."""
-
-    match: int
-    scores: dict[int, int]
-
-
-def _sheets(fixtures: Sequence[Mapping[str, Any]]) -> dict[int, list[_Sheet]]:
-    """The matches of each club in order.
-
-    A player appears in a match when it lists a bonus score for him; only one with exactly zero goes unseen.
-    """
-    found: dict[int, list[_Sheet]] = {}
-    for match in sorted((m for m in fixtures if m["finished"]), key=lambda m: (str(m["kickoff_time"]), m["id"])):
-        scores = next((stat for stat in match["stats"] if stat["identifier"] == "bps"), _NO_SCORES)
-        for club, side in ((match["team_h"], "h"), (match["team_a"], "a")):
-            of_side = {one["element"]: one["value"] for one in scores[side]}
-            found.setdefault(club, []).append(_Sheet(match["id"], of_side))
-    return found
-
-
-def _attendance(
-    sheets: Mapping[int, Sequence[_Sheet]],
-) -> tuple[dict[int, float], dict[int, float], Counter[int]]:
-    """Share of his club's last three and last ten matches each player appeared in, and all his appearances."""
-    recent: dict[int, float] = {}
-    longer: dict[int, float] = {}
-    seen: Counter[int] = Counter()
-    for of_club in sheets.values():
-        seen.update(element for sheet in of_club for element in sheet.scores)
-        for share, count in ((recent, RECENT), (longer, LONGER)):
-            last = of_club[-count:]
-            for element, times in Counter(element for sheet in last for element in sheet.scores).items():
-                share[element] = max(share.get(element, 0.0), times / len(last))
-    return recent, longer, seen
 
 
 def coming_fixtures(fixtures: Sequence[Mapping[str, Any]], gameweeks: Sequence[int]) -> list[MatchRow]:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import log, log1p, tanh
 from typing import NamedTuple
 
-from engine_worker.engines.fpl.collecting import SCORES_KEPT, Collected, PlayerRow
+from engine_worker.engines.fpl.collecting import Collected, PlayerRow
 from engine_worker.engines.fpl.seasons import DEFENDER, GOALKEEPER, MIDFIELDER
+from engine_worker.engines.fpl.sheets import SCORES_KEPT
 from engine_worker.engines.fpl.staying import guessed_minutes, hour_long
 
 # What a share of past matches counts for before the season, in matches.

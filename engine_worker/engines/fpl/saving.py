@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from engine_worker.engines.fpl.collecting import collect, gameweeks_lately
+from engine_worker.engines.fpl.collecting import collect
 from engine_worker.engines.fpl.params import FplParams
+from engine_worker.engines.fpl.sheets import gameweeks_lately
 from engine_worker.engines.fpl.snapshot import Page, Snapshot
 from engine_worker.engines.fpl.source import BrokenSource, NotThere, Reading, Source, digest
 from engine_worker.engines.fpl.source_directory import DirectorySource

@@ -26,12 +26,11 @@ from engine_worker.engines.fpl.collecting import (
     Minutes,
     ScoreRow,
     coming_fixtures,
-    fielded_of,
     players_of,
     scores_of,
-    stayed_of,
 )
 from engine_worker.engines.fpl.seasons import LAST_GAMEWEEK, ruleset
+from engine_worker.engines.fpl.sheets import fielded_of, stayed_of
 from engine_worker.engines.fpl.state import SquadState
 
 # Columns that stay text, as they are in the API.
