@@ -4,6 +4,7 @@ The output is recorded and handed to a later attempt, so it is small (columns, n
 phases after this one never ask the source again.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
