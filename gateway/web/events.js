@@ -65,6 +65,7 @@ export class EventList {
   clear() {
     this._pending.length = 0;
     this._box.replaceChildren();
+    this._note.hidden = true;
     this._from = null;
   }
 
@@ -82,7 +83,7 @@ export class EventList {
 
   jump(seq) {
     const row = this._box.querySelector(`[data-seq="${Number(seq)}"]`);
-    if (!row) return;
+    if (!row) return notice(`Event ${seq} is not in the list`);
     this.follow(false);
     for (const lit of this._box.querySelectorAll("[data-lit]")) delete lit.dataset.lit;
     row.dataset.lit = "";
@@ -140,6 +141,10 @@ export class EventList {
     return row;
   }
 
+  _filtered() {
+    return this._until < Infinity || this._type.value || this._text.value;
+  }
+
   _wanted(row) {
     const words = this._text.value.toLowerCase();
     return Number(row.dataset.seq) <= this._until && (!this._type.value || row.dataset.type === this._type.value) && (!words || row.textContent.toLowerCase().includes(words));
@@ -151,9 +156,10 @@ export class EventList {
   }
 
   _tally() {
-    const all = this._box.querySelectorAll("li").length;
-    const hidden = this._box.querySelectorAll("li[hidden]").length;
-    say(this._count, hidden ? `${all - hidden} of ${all} events` : `${all} events`);
+    // Not counted by its rows, each frame: all chunks but the last are full.
+    const chunks = this._box.children, all = chunks.length && (chunks.length - 1) * CHUNK + chunks[chunks.length - 1].childElementCount;
+    const hidden = this._filtered() && this._box.querySelectorAll("li[hidden]").length;
+    say(this._count, `${hidden ? `${all - hidden} of ` : ""}${this._note.hidden ? "" : "the last "}${all} events`);
   }
 
   _scrolled() {

@@ -66,6 +66,28 @@ async def test_the_events_of_a_job_can_be_paused_filtered_jumped_to_opened_and_d
     assert [json.loads(line)["seq"] for line in saved.read_text().splitlines()] == list(range(1, job["seq"] + 1))
 
 
+async def test_a_list_longer_than_a_page_can_hold_keeps_the_last_events_and_says_so(
+    page: Page, phaseline: Installation
+):
+    job_id = await submit(phaseline, "chatty", {"events": 20_300, "size": 1})
+    job = await ended(phaseline, job_id)
+    await page.goto(f"/jobs/{job_id}")
+    await at_least(page, job["seq"])
+    shown = await sequences(page)
+    assert shown == list(range(shown[0], job["seq"] + 1))
+    assert 19_900 < len(shown) <= 20_000
+    # By selectors: Playwright's labels and roles would name all of the rows first.
+    jump = page.locator('input[aria-label="Jump to sequence"]')
+    count = page.locator('input[aria-label="Jump to sequence"] ~ span')
+    await expect(count).to_have_text(f"the last {len(shown)} events")
+    await expect(page.locator("p.soft", has_text="Earlier events are in the download.")).to_be_visible()
+    await jump.fill("5")
+    await jump.press("Enter")
+    await expect(page.locator("#notices")).to_contain_text("Event 5 is not in the list")
+    await page.locator('select[aria-label="Show only"]').select_option("complete")
+    await expect(count).to_have_text(f"1 of the last {len(shown)} events")
+
+
 async def test_the_overview_counts_what_the_api_counts(page: Page, phaseline: Installation):
     job_id = await submit(phaseline, "countdown", {"steps": 1, "step_s": 0})
     await ended(phaseline, job_id)
