@@ -1,7 +1,7 @@
-"""The tables, for both dialects; `migrations/` makes them and `tests/contract` compares the two.
+"""The tables, for both dialects; `migrations/` makes them, `tests/integration` compares (test_migrations.py, test_indexes.py).
 
 Ids are UUIDs (text on SQLite), instants are BIGINT milliseconds, JSON is kept as exact text. An index over some rows says so for
-PostgreSQL; SQLite's is over the same, see the migrations: saying it here would load SQLite's dialect into every process.
+PostgreSQL; the migrations make SQLite's over the same: saying it here too would load SQLite's dialect into every process.
 """
 
 from dataclasses import fields
