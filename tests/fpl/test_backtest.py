@@ -82,7 +82,8 @@ def test_a_fit_learns_who_plays_and_who_scores(two_seasons):
     base = float(np.mean(walked.played[walked.regular]))
     assert of.brier_play < 0.97 * base * (1 - base)
     assert of.measures["engine"].rmse < np.std(walked.happened[walked.regular])
-    assert abs(of.measures["engine"].bias) < 0.4
+    # Points for defensive contributions, which these seasons have, are counted once: in the fit as in the forecast.
+    assert abs(of.measures["engine"].bias) < 0.15
 
 
 def test_the_fit_command_writes_what_the_engine_reads(two_seasons, tmp_path):

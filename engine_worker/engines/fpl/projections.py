@@ -141,6 +141,12 @@ def rate_per_90(rates: Rates, player: PlayerRow, own: float, index: float) -> fl
     )
 
 
+def actions_per_90(player: PlayerRow) -> float:
+    """Defensive actions per 90 minutes, drawn to his position's."""
+    prior = _ACTIONS_PRIOR_NINETIES * _ACTIONS_PER_90[player.position]
+    return (player.totals.defensive_contribution + prior) / (player.minutes / 90 + _ACTIONS_PRIOR_NINETIES)
+
+
 def expected_components(
     scoring: Scoring, player: PlayerRow, rates: Mapping[str, float], match: Match, hour: float, minutes: float
 ) -> Components:
@@ -174,9 +180,7 @@ class _Model:
             name: rate_per_90(by_position[player.position], player, *own[name])
             for name, by_position in self._fitted.rates.items()
         }
-        nineties = player.minutes / 90 + _ACTIONS_PRIOR_NINETIES
-        prior = _ACTIONS_PRIOR_NINETIES * _ACTIONS_PER_90[player.position]
-        return found | {"actions": (player.totals.defensive_contribution + prior) / nineties}
+        return found | {"actions": actions_per_90(player)}
 
     def row(
         self,

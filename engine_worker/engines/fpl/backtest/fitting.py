@@ -18,6 +18,7 @@ from engine_worker.engines.fpl.projections import (
     CHEAPEST,
     RATED,
     Match,
+    actions_per_90,
     expected_components,
     match_of,
     minutes_if_plays,
@@ -363,7 +364,7 @@ def _expected(fitted: Fitted, rates: dict[str, dict[int, Rates]], season: Prepar
         player, scoring = one.example.player, season.grounds[one.example.ground][1].rules.scoring
         of = {name: rate_per_90(by[player.position], player, *one.own[name]) for name, by in rates.items()}
         minutes = minutes_if_plays(fitted, player.position, hour)
-        parts = expected_components(scoring, player, of | {"actions": 0.0}, one.match, hour, minutes)
+        parts = expected_components(scoring, player, of | {"actions": actions_per_90(player)}, one.match, hour, minutes)
         found.append((chance, chance * hour, sum(parts) - parts.appearance))
     return np.array(found)
 
