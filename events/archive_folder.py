@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-from events.archive import PART, ArchiveBroken, ArchiveUnavailable
+from events.archive_store import PART, ArchiveBroken, ArchiveUnavailable
 
 MARKER = "phaseline-archive"
 

@@ -14,7 +14,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from events.archive import ArchiveBroken, ArchiveUnavailable
+from events.archive_store import ArchiveBroken, ArchiveUnavailable
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig

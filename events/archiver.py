@@ -15,18 +15,9 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from events import crash_points
-from events.archive import (
-    JOB_BYTES_MAX,
-    PART,
-    ArchiveStore,
-    ArchiveUnavailable,
-    JobTooLarge,
-    MemberWriter,
-    is_ours,
-    object_of,
-    put_object,
-    week_of,
-)  # fmt: skip
+from events.archive import is_ours, object_of, put_object, week_of
+from events.archive_member import JOB_BYTES_MAX, JobTooLarge, MemberWriter
+from events.archive_store import PART, ArchiveStore, ArchiveUnavailable
 from events.clock import Clock, monotonic, rfc3339
 from events.errors import Unavailable
 from events.log import FEED_BYTES_MAX, Log

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from events.archive import Archive, ArchiveBroken, Unpacked
+from events.archive import Archive
+from events.archive_member import Unpacked
+from events.archive_store import ArchiveBroken
 from events.batch import job_row
 from events.catalog import Submitted
 from events.job import fold

@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from events.archive import ArchiveStore, ArchiveUnavailable
 from events.archive_folder import FolderStore
+from events.archive_store import ArchiveStore, ArchiveUnavailable
 from events.retention import Rule, parse_rules
 from phaseline.findings import Finding, failed, ok
 from phaseline.settings import Misconfigured, Settings

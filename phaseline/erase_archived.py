@@ -17,7 +17,9 @@ from sqlalchemy import Connection, insert, select, update
 from events import crash_points
 from events import tables as t
 from events.acts import By, recorded_act
-from events.archive import Archive, ArchiveBroken, ArchiveStore, MemberWriter, is_ours, manifest_of, put_object, unpack
+from events.archive import Archive, is_ours, manifest_of, put_object
+from events.archive_member import MemberWriter, unpack
+from events.archive_store import ArchiveBroken, ArchiveStore
 from events.clock import Clock
 from events.erasure import redacted
 from events.errors import PhaselineError, UnknownJob

@@ -14,9 +14,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from events import archive, audit
+from events import archive_member, audit
 from events.acts import By
-from events.archive import ArchiveBroken, ArchiveUnavailable, unpack
+from events.archive_member import unpack
+from events.archive_store import ArchiveBroken, ArchiveUnavailable
 from events.errors import JobArchived, PhaselineError
 from events.holds import HoldAct, is_held
 from events.log import Head
@@ -293,8 +294,8 @@ class Endless(io.RawIOBase):
 def test_a_member_that_never_ends_is_read_up_to_a_bound(
     monkeypatch: pytest.MonkeyPatch, line: bytes, first: bytes
 ) -> None:
-    monkeypatch.setattr(archive, "LINE_BYTES_MAX", 8 << 20)
-    monkeypatch.setattr(archive, "JOB_BYTES_MAX", 16 << 20)
+    monkeypatch.setattr(archive_member, "LINE_BYTES_MAX", 8 << 20)
+    monkeypatch.setattr(archive_member, "JOB_BYTES_MAX", 16 << 20)
     with pytest.raises(ArchiveBroken):
         unpack(io.BufferedReader(Endless(line, first)), 5)
 
@@ -315,7 +316,7 @@ async def test_a_job_too_large_to_be_read_back_stays_and_holds_up_no_other(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, large, last = [await scene.completed(n, large=LARGE if n == 1 else b"") for n in range(3)]
-    monkeypatch.setattr(archive, "JOB_BYTES_MAX", len(LARGE))
+    monkeypatch.setattr(archive_member, "JOB_BYTES_MAX", len(LARGE))
     before = await scene.streams(first, large, last)
     assert (await scene.sweep()).jobs == 2
     assert (await scene.sweep()).jobs == 0  # alone it is no object

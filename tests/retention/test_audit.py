@@ -11,7 +11,7 @@ import pytest
 
 from events import audit
 from events.acts_check import ActsTold
-from events.archive import ArchiveBroken
+from events.archive_store import ArchiveBroken
 from events.seal_log import Stored
 from phaseline import database
 from phaseline.settings import Settings

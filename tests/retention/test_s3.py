@@ -8,8 +8,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from events import audit
-from events.archive import ArchiveBroken, ArchiveUnavailable
 from events.archive_s3 import S3Store
+from events.archive_store import ArchiveBroken, ArchiveUnavailable
 from phaseline import archives, database
 from phaseline.erase import erase
 from phaseline.settings import Misconfigured, Settings
