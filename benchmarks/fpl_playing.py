@@ -1,8 +1,8 @@
 """How well P(play) could be told: boosted trees that may look where a forecast may not, beside the engine's model.
 
 `python -m benchmarks.fpl_playing --data FOLDER`. The trees have the engine's features, minutes by match among them, and
-learn from every other season, later ones too, and from the other gameweeks of the season itself. What they still miss
-is not in what the API shows before a deadline; no model that only looks back does better. Needs scikit-learn.
+learn from every other season, later ones too, and from the other gameweeks of the season itself. What they still miss is
+hardly in what the API shows before a deadline. Needs scikit-learn.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from engine_worker.engines.fpl.backtest.fitting import Prepared, fit, prepare
+from engine_worker.engines.fpl.backtest.fitting import Prepared, prepare
 from engine_worker.engines.fpl.backtest.history import past_seasons
 from engine_worker.engines.fpl.backtest.measures import brier
-from engine_worker.engines.fpl.fitted import shipped
 from engine_worker.engines.fpl.playing import attendances
+from phaseline.cli_fpl_data import fitted_for
 
 FOLDS = 6
 
@@ -30,9 +30,9 @@ def rows_of(season: Prepared) -> tuple[Any, Any, Any]:
 
 
 def engine_brier(seasons: Sequence[Prepared], place: int) -> float:
-    """The engine's, by parameters of the seasons before; of this package for the first."""
-    fitted = fit(seasons[:place]) if place else shipped()
+    """The engine's, by parameters that do not know the season: as `phaseline fpl backtest` has them."""
     season = seasons[place]
+    fitted = fitted_for(seasons, season.season.name)
     chances = [attendances(collected, fitted) for _, collected in season.grounds]
     regular = [example for example in season.examples if season.regular(example)]
     told = [chances[one.ground][one.player.element, season.grounds[one.ground][0].gameweek].p_play for one in regular]

@@ -5,12 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.ensemble import GradientBoostingClassifier
 
-from engine_worker.engines.fpl.backtest.fitting import fit, prepare
+from benchmarks.fpl_playing import engine_brier
+from engine_worker.engines.fpl.backtest.fitting import exported, fit, prepare
 from engine_worker.engines.fpl.backtest.history import NoHistory, Outcome, PastSeason, past_seasons
 from engine_worker.engines.fpl.backtest.measures import brier, coverage, gain, measured
 from engine_worker.engines.fpl.backtest.walk import judged, pools, walk
-from engine_worker.engines.fpl.fitted import Fitted, shipped, versioned
+from engine_worker.engines.fpl.chances import chances
+from engine_worker.engines.fpl.features import log_odds
+from engine_worker.engines.fpl.fitted import Chance, Fitted, shipped, versioned
+from engine_worker.engines.fpl.playing import attendances
 from engine_worker.engines.fpl.synthetic import State, SyntheticSource
 from tests.cli.program import in_process
 from tests.fpl.past import BEFORE, GAMEWEEKS, NAME
@@ -72,6 +77,30 @@ def test_a_fit_has_nothing_from_the_season_it_forecasts(two_seasons):
     told = in_process("fpl", "backtest", "--data", str(two_seasons), "--season", NAME, "-o", "jsonl").out.splitlines()
     assert {json.loads(line)["parameters"] for line in told} == {alone.version}
     assert fit([before, later]).version != alone.version
+
+
+def test_what_could_be_told_is_held_against_parameters_that_do_not_know_the_season(two_seasons):
+    """Of the first season too, which has none before it: those of the package may have been fitted on it."""
+    first, later = (prepare(one) for one in past_seasons(two_seasons))
+    chance = [attendances(collected, fit([later])) for _, collected in first.grounds]
+    regular = [example for example in first.examples if first.regular(example)]
+    told = [chance[one.ground][one.player.element, first.grounds[one.ground][0].gameweek].p_play for one in regular]
+    expected = brier(np.array(told), np.array([one.outcome.minutes > 0 for one in regular]))
+    assert engine_brier([first, later], 0) == expected
+
+
+def test_trees_say_what_the_library_that_grew_them_says(two_seasons):
+    first = prepare(past_seasons(two_seasons)[0])
+    names = sorted(first.examples[0].features)
+    table = np.array([[example.features[name] for name in names] for example in first.examples])
+    played = [example.outcome.minutes > 0 for example in first.examples]
+    grown = GradientBoostingClassifier(n_estimators=20, max_leaf_nodes=8, max_depth=None, random_state=1)
+    grown.fit(table, played)
+    base = log_odds(float(np.mean(played)))
+    model = Chance(intercept=0.0, weights=dict.fromkeys(names, 0.0), base=base, trees=exported(grown))
+    # The mean with a logistic model that says nothing.
+    odds = [2 * log_odds(chance) for chance in chances(model, [example.features for example in first.examples])]
+    assert odds == pytest.approx(list(grown.decision_function(table)), abs=0.01)
 
 
 def test_a_fit_learns_who_plays_and_who_scores(two_seasons):

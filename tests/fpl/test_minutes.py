@@ -90,3 +90,19 @@ def test_a_half_written_page_of_minutes_is_refused():
     for content in (b'{"elements": [{"id": 3}]}', b"{}", b"<html>", b'{"elements": [{"id": 3, "expl'):
         with pytest.raises(BrokenSource):
             parsed("event/3/live", content, "live")
+
+
+@pytest.mark.parametrize(
+    "explain, problem",
+    [
+        ("null", "explain: not a list"),
+        ('[{"fixture": 1}]', "explain: some lack stats"),
+        ('[{"fixture": 1, "stats": null}]', "stats: not a list"),
+        ('[{"fixture": 1, "stats": [{"identifier": "minutes"}]}]', "stats: some lack value"),
+        ('[{"fixture": 1, "stats": [{"identifier": "minutes", "value": null}]}]', "minutes are no count"),
+    ],
+)
+def test_a_page_of_minutes_without_any_is_refused_so_that_bonus_scores_stand_in(explain, problem):
+    page = f'{{"elements": [{{"id": 3, "explain": []}}, {{"id": 4, "explain": {explain}}}]}}'
+    with pytest.raises(BrokenSource, match=problem):
+        parsed("event/3/live", page.encode(), "live")

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from engine_worker.engines.fpl.collecting import players_of
 from engine_worker.engines.fpl.snapshot import Page, Snapshot
-from engine_worker.engines.fpl.source import BrokenSource, NotThere, Reading, digest
+from engine_worker.engines.fpl.source import BrokenSource, NotThere, Reading, digest, parsed
 from engine_worker.engines.fpl.source_directory import DirectorySource
 from engine_worker.engines.fpl.source_live import LiveSource
 from engine_worker.engines.fpl.sources import UnknownSource, configured, source_named
@@ -121,6 +122,38 @@ def test_a_foreign_file_is_refused_for_what_it_lacks(folder, path, body, problem
     (folder / f"{path}.json").write_text(body)
     with pytest.raises(BrokenSource, match=problem):
         DirectorySource(folder).answer(path)
+
+
+@pytest.mark.parametrize(
+    "field, value, problem",
+    [
+        ("now_cost", 0, "not every now_cost is a whole number of 1 or more"),
+        ("now_cost", "55", "now_cost"),
+        ("now_cost", None, "now_cost"),
+        ("minutes", -1, "not every minutes is a whole number of 0 or more"),
+        ("team", None, "team"),
+        ("transfers_in_event", -60, "not every transfers_in_event is a count"),
+        ("transfers_out_event", "many", "transfers_out_event"),
+        ("starts", 2.5, "starts"),
+        ("id", 1, "elements: 1 is there twice"),
+    ],
+)
+def test_numbers_that_no_player_has_make_a_broken_page(folder, field, value, problem):
+    file = folder / "bootstrap-static.json"
+    page = json.loads(file.read_text())
+    page["elements"][4][field] = value
+    file.write_text(json.dumps(page))
+    with pytest.raises(BrokenSource, match=problem):
+        DirectorySource(folder).answer("bootstrap-static")
+
+
+def test_counts_that_are_null_are_as_if_they_were_missing():
+    page = source_named("synthetic").answer("bootstrap-static").body
+    counts = ("starts", "transfers_in_event", "transfers_out_event")
+    nulls = [{**element, **dict.fromkeys(counts)} for element in page["elements"]]
+    parsed("bootstrap-static", json.dumps({**page, "elements": nulls}).encode(), "page")
+    missing = [{name: value for name, value in element.items() if name not in counts} for element in nulls]
+    assert players_of(nulls, []) == players_of(missing, [])
 
 
 def test_a_missing_file_is_not_there(folder):

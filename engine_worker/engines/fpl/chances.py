@@ -12,6 +12,9 @@ import numpy as np
 
 from engine_worker.engines.fpl.fitted import Chance, Node
 
+# Log-odds this far below 0 are as good as nothing; further ones, of a page with absurd numbers, have no exponential.
+_FAR = 700.0
+
 
 def chances(model: Chance, rows: Sequence[Mapping[str, float]]) -> list[float]:
     """One for each row of features; what a row lacks is 0."""
@@ -25,7 +28,7 @@ def chances(model: Chance, rows: Sequence[Mapping[str, float]]) -> list[float]:
     everybody = np.arange(len(rows))
     for tree in model.trees:
         _vote(tree, table, everybody, voted)
-    return [1 / (1 + exp(-odds)) for odds in ((linear + voted) / 2).tolist()]
+    return [1 / (1 + exp(min(-odds, _FAR))) for odds in ((linear + voted) / 2).tolist()]
 
 
 def _vote(node: Node, table: Sequence[Any], rows: Any, voted: Any) -> None:

@@ -321,7 +321,7 @@ def _player_row(
 ) -> PlayerRow:
     identity, minutes = element["id"], element["minutes"]
     # Seasons before 2022/23 do not count starts; a starter stays on for about 85 minutes.
-    starts = element.get("starts", round(minutes / 85))
+    starts = round(minutes / 85) if element.get("starts") is None else element["starts"]
     average, points = float(element["points_per_game"] or 0), element["total_points"]
     # Points per game counts appearances exactly but says so with one decimal; the matches' own lists leave out a
     # player whose bonus score is zero. Neither may fall below what starts and minutes prove.

@@ -5,7 +5,8 @@ A source answers paths of the official API (`bootstrap-static`, `fixtures`, `ent
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 # Keys without which a page is not what its path promises. Only what is read; unknown keys are welcome.
@@ -32,7 +33,12 @@ _ITEM_KEYS = {
     "transfers": ("element_in", "element_in_cost", "element_out", "element_out_cost", "event", "time"),
     "picks": ("element", "position", "multiplier"),
     "live": ("id", "explain"),
+    "explain": ("fixture", "stats"),
+    "stats": ("identifier", "value"),
 }
+# Of a player: whole numbers and the least each may be, and counts that may be null or missing.
+_WHOLE = {"id": 1, "team": 1, "element_type": 1, "now_cost": 1, "minutes": 0}
+_COUNTS = ("starts", "transfers_in_event", "transfers_out_event")
 
 
 class Answer(NamedTuple):
@@ -145,14 +151,15 @@ def _problem(path: str, body: Any) -> str | None:
     if not isinstance(body, dict):
         return "is no object"
     if kind == "live":
-        return _item_problem(kind, body.get("elements"))
+        return _live_problem(body.get("elements"))
     # A bootstrap without players or gameweeks is the site half-way through an update; other lists may be empty.
     missing = [key for key in _KEYS.get(kind, ()) if key not in body or (kind == "bootstrap-static" and not body[key])]
     if missing:
         return f"lacks {', '.join(missing)}"
     # A player's page has his coming matches as `fixtures`, in another shape and read by nobody.
     listed = [key for key in _ITEM_KEYS if key in body and kind != "element-summary"]
-    return next(filter(None, (_item_problem(key, body[key]) for key in listed)), None)
+    found = next(filter(None, (_item_problem(key, body[key]) for key in listed)), None)
+    return found or (_player_problem(body["elements"]) if kind == "bootstrap-static" else None)
 
 
 def _item_problem(kind: str, items: Any) -> str | None:
@@ -160,3 +167,34 @@ def _item_problem(kind: str, items: Any) -> str | None:
         return f"{kind}: not a list of objects"
     missing = sorted({key for item in items for key in _ITEM_KEYS[kind] if key not in item})
     return f"{kind}: some lack {', '.join(missing)}" if missing else None
+
+
+def _player_problem(players: Sequence[Mapping[str, Any]]) -> str | None:
+    """Numbers that no player has: models and rules would make nonsense of them, or fail."""
+    for name, least in _WHOLE.items():
+        if not all(_whole(player[name], least) for player in players):
+            return f"elements: not every {name} is a whole number of {least} or more"
+    for name in _COUNTS:
+        if not all(player.get(name) is None or _whole(player[name], 0) for player in players):
+            return f"elements: not every {name} is a count"
+    twice = [number for number, times in Counter(player["id"] for player in players).items() if times > 1]
+    return f"elements: {twice[0]} is there twice" if twice else None
+
+
+def _live_problem(players: Any) -> str | None:
+    """Minutes are read from what is counted in each match."""
+    if problem := _item_problem("live", players):
+        return problem
+    for player in players:
+        if problem := _item_problem("explain", player["explain"]):
+            return problem
+        for match in player["explain"]:
+            if problem := _item_problem("stats", match["stats"]):
+                return problem
+            if not all(_whole(stat["value"], 0) for stat in match["stats"] if stat["identifier"] == "minutes"):
+                return "stats: minutes are no count"
+    return None
+
+
+def _whole(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least

@@ -223,17 +223,21 @@ def _chance(examples: Sequence[Example], came: Sequence[bool], weights: Any) -> 
         weights=dict(zip(names, map(float, slopes), strict=True)),
         # What it begins with: the log-odds of everybody.
         base=log_odds(usual),
-        trees=[_tree(trees[0].tree_, 0) for trees in boosted.estimators_],
+        trees=exported(boosted),
     )
 
 
-def _tree(tree: Any, node: int) -> Node:
-    """One of scikit-learn as plain numbers, short ones: the file that ships is read by people too."""
+def exported(boosted: Any) -> list[Node]:
+    """The trees of scikit-learn as plain numbers, short ones: the file that ships is read by people too."""
+    return [_node(trees[0].tree_, 0, boosted.learning_rate) for trees in boosted.estimators_]
+
+
+def _node(tree: Any, node: int, rate: float) -> Node:
     low, high = int(tree.children_left[node]), int(tree.children_right[node])
     if low == high:
-        return float(f"{_BOOSTED['learning_rate'] * tree.value[node][0][0]:.4g}")
+        return float(f"{rate * tree.value[node][0][0]:.4g}")
     least = float(f"{tree.threshold[node]:.6g}")
-    return int(tree.feature[node]), least, _tree(tree, low), _tree(tree, high)
+    return int(tree.feature[node]), least, _node(tree, low, rate), _node(tree, high, rate)
 
 
 def _minutes(examples: Sequence[Example]) -> tuple[dict[int, float], dict[int, float]]:
