@@ -127,13 +127,15 @@ def over_the_horizon(event: dict[str, Any]) -> bool:
     return event["type"] == "partial" and event["name"] == "incumbent" and event["value"]["stage"] == "horizon"
 
 
-def first_plan_s(viewer: Viewer) -> float:
-    """From the start of the attempt to the first plan a viewer could follow."""
+def first_shown_s(viewer: Viewer, stage: str) -> float:
+    """From the start of the attempt to the first plan of this rung that a viewer could follow."""
     started, plan = (
         next(datetime.fromisoformat(event["timestamp"]) for event in viewer.events if kind(event))
         for kind in (
             lambda event: event["type"] == "started",
-            lambda event: event["type"] == "partial" and event["name"] in {"plan", "incumbent"},
+            lambda event: (
+                event["type"] == "partial" and event["name"] == "incumbent" and event["value"]["stage"] == stage
+            ),
         )
     )
     return (plan - started).total_seconds()
@@ -149,7 +151,8 @@ async def test_a_cancel_inside_the_solver_keeps_the_best_plan_so_far(http: Api, 
     acknowledged = time.monotonic() - asked
     await viewer.follow_to_the_end()
     took = time.monotonic() - asked
-    note({"what": "fpl: first plan after the start", "seconds": first_plan_s(viewer)})
+    for stage in ("hold", "this_gameweek"):
+        note({"what": f"fpl: first plan of the rung {stage} after the start", "seconds": first_shown_s(viewer, stage)})
     note({"what": "fpl: cancel inside the solver, acknowledged", "seconds": acknowledged})
     note({"what": f"fpl: cancel inside the solver, grace {grace_s:g} s, ended", "seconds": took})
     assert viewer.events[-1]["type"] == "cancelled"
