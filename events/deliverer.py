@@ -48,8 +48,8 @@ _log = logging.getLogger(__name__)
 class Sends(Protocol):
     """What sends."""
 
-    async def send(self, url: str, headers: Mapping[str, str], body: str) -> Answer:
-        """Posts; never raises for what a receiver does."""
+    async def send(self, lane: str, url: str, headers: Mapping[str, str], body: str) -> Answer:
+        """Posts; never raises for what a receiver does. Lanes share nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ class Deliverer:
         body = body_of(content)
         headers = headers_of(delivery, body, signing, now_ms)
         crash_points.reached("webhook.claimed")
-        return await self._sends.send(delivery.url, headers, body)
+        return await self._sends.send(delivery.lane, delivery.url, headers, body)
 
     async def _settle(self, settled: Settled) -> None:
         """Writes what became of it, with whatever else is answered until its turn comes."""

@@ -1,8 +1,6 @@
 """The end of a job is told to its receiver: signed, at least once under one id, and to nobody it may not be told to."""
 
 import asyncio
-import datetime as dt
-import ipaddress
 import socket
 import ssl
 from pathlib import Path
@@ -10,9 +8,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from events.acts import By
 from events.log import Log
@@ -24,7 +19,7 @@ from phaseline.erase import erase
 from tests.builders import a_cancel, a_failure, a_reopen
 from tests.ports import free_port
 from tests.webhooks.conftest import LOOPBACK, Scene
-from tests.webhooks.receiver import Receiver, badly, never, receiving, well
+from tests.webhooks.receiver import Receiver, badly, certificate, never, receiving, well
 
 
 async def event_at(log: Log, job_id: str, seq: int) -> Any:
@@ -385,29 +380,3 @@ async def test_two_processes_send_each_once(scene: Scene):
 def test_networks_of_a_setting_are_exact():
     with pytest.raises(ValueError, match="host bits"):
         networks(["10.0.0.1/8"])
-
-
-def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's certificate for 127.0.0.1 that signs itself, and the file that trusts it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "receiver")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    secret, public = folder / "key.pem", folder / "certificate.pem"
-    plain = serialization.NoEncryption()
-    secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    public.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(public, secret)
-    return context, public
