@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from events.catalog import Partial, Progress
-from phaseline import Context, InvalidParams, NotRetryable, RetryAfter, engine, testing
+from phaseline import Context, InvalidParams, NotRetryable, RetryAfter, engine, testing, testing_clock, testing_service
 from phaseline.settings import Misconfigured
 from phaseline.testing import run_engine, service
 
@@ -199,8 +199,8 @@ def test_an_engine_that_never_ends_is_a_failure_and_not_a_full_memory(monkeypatc
 
 
 def test_an_engine_that_sleeps_or_waits_without_end_is_a_failure_too(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(testing, "SLEEPS_MAX", 1000)
-    monkeypatch.setattr(testing, "WAIT_S", 2.0)
+    monkeypatch.setattr(testing_clock, "SLEEPS_MAX", 1000)
+    monkeypatch.setattr(testing_clock, "WAIT_S", 2.0)
 
     @engine("looks_again", version=1, phases={"waiting": 100})
     def looks_again(params: Params, context: Context) -> None:
@@ -264,7 +264,7 @@ def test_a_service_that_cannot_start_says_why():
 
 
 def test_a_service_whose_start_took_too_long_does_not_stay_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(testing, "WAIT_S", 0.0)
+    monkeypatch.setattr(testing_service, "WAIT_S", 0.0)
     before = set(threading.enumerate())
     with pytest.raises(TimeoutError), service(folder=tmp_path):
         raise AssertionError("it cannot have started")
