@@ -11,6 +11,7 @@ again. Of those that are kept there are never more than places.
 import asyncio
 import re
 import socket
+import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -151,12 +152,15 @@ async def _closed(kept: _Kept) -> None:
 async def sender(rules: Rules, timeout_s: float, at_once: int, agent: str) -> AsyncIterator[Sender]:
     """A sender for the block; so many names are looked up at once."""
 
-    def made(info: Any) -> socket.socket:
+    def judged(info: Any) -> socket.socket:
         # Here, and not where names are looked up: whatever led here, this is the address.
         family, kind, protocol, _, address = info
         if not rules.allows(str(address[0])):
             raise NotAllowed("not an address a webhook may go to")
-        return socket.socket(family, kind, protocol)
+        made = socket.socket(family, kind, protocol)
+        if sys.platform == "linux":  # what a receiver does not read would stay as long as it likes, closed or not
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000))
+        return made
 
     async def reused(
         _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams
@@ -171,7 +175,7 @@ async def sender(rules: Rules, timeout_s: float, at_once: int, agent: str) -> As
     def session() -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=at_once, keepalive_timeout=IDLE_S, use_dns_cache=False, resolver=names, socket_factory=made
+                limit=at_once, keepalive_timeout=IDLE_S, use_dns_cache=False, resolver=names, socket_factory=judged
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": agent},

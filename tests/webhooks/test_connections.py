@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -219,6 +220,29 @@ async def test_one_that_is_silent_is_given_up_and_not_used_again():
         await receiver.until_open(0)
         assert (await sends.send(*receiver.lane(), {}, "")).good
     assert receiver.used == [0, 0, 1]
+
+
+def sockets_to(port: int) -> int:
+    """How many a process of this machine holds, closed by its own account or not."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and row[9] != "0" for row in rows)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Sending a large body:ResourceWarning"
+)  # more than buffers hold, and than any webhook
+@pytest.mark.skipif(sys.platform != "linux", reason="the bound is Linux's")
+async def test_what_a_receiver_never_reads_holds_no_socket_of_ours():
+    with socket.create_server(("127.0.0.1", free_port())) as listening:
+        port = listening.getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        async with sending(timeout_s=2.0) as sends:
+            assert (await sends.send(f"default {url}", url, {}, "x" * 8_000_000)).failure == "timeout"
+            accepted, _ = listening.accept()
+            with accepted:
+                async with asyncio.timeout(BOUND_S):
+                    while sockets_to(port):  # noqa: ASYNC110 the system ends it, and tells nobody
+                        await asyncio.sleep(0.02)
 
 
 async def test_what_met_a_connection_that_was_just_closed_is_sent_once_more_on_a_new_one():
