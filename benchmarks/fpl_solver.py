@@ -73,14 +73,14 @@ def times(limit_s: float, managers: Sequence[int]) -> None:
         took, clocks, proven = [], [], 0
         for team_id in managers:
             problem = posed(1, team_id, horizon)
-            plain = problem.without_chips()
+            plain, began = problem.without_chips(), time.monotonic()
             base, base_s = timed(plain, hold_plan(plain), limit_s)
             solved, seconds = base, base_s
             if chips:
                 solved, seconds = timed_with_chips(problem, base.plan or hold_plan(problem), limit_s)
                 seconds += base_s
             took.append(seconds)
-            clocks.append(solved.seconds)
+            clocks.append(time.monotonic() - began)
             proven += solved.status == "optimal"
         ranked = sorted(took)
         print(
