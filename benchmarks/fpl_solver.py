@@ -74,11 +74,10 @@ def times(limit_s: float, managers: Sequence[int]) -> None:
         for team_id in managers:
             problem = posed(1, team_id, horizon)
             plain, began = problem.without_chips(), time.monotonic()
-            base, base_s = timed(plain, hold_plan(plain), limit_s)
-            solved, seconds = base, base_s
             if chips:
-                solved, seconds = timed_with_chips(problem, base.plan or hold_plan(problem), limit_s)
-                seconds += base_s
+                solved, seconds = timed_with_chips(problem, hold_plan(problem), limit_s)
+            else:
+                solved, seconds = timed(plain, hold_plan(plain), limit_s)
             took.append(seconds)
             clocks.append(time.monotonic() - began)
             proven += solved.status == "optimal"
@@ -91,7 +90,7 @@ def times(limit_s: float, managers: Sequence[int]) -> None:
 
 
 def chips(limit_s: float, data: Path | None) -> None:
-    """Prints, for each of some squads, what five gameweeks with every chip it has take: without chips, then with them."""
+    """Prints, for each of some squads, what five gameweeks with every chip it has take, from the plan that does nothing."""
     posers: dict[str, Callable[[], Problem]] = {
         f"made-up {seed}, manager {team_id}": partial(posed, seed, team_id, 5) for seed, team_id in CHIPS_OF
     }
@@ -101,19 +100,19 @@ def chips(limit_s: float, data: Path | None) -> None:
     within = 0
     for name, poser in posers.items():
         problem = poser()
-        plain, began = problem.without_chips(), time.monotonic()
-        base, base_s = timed(plain, hold_plan(plain), limit_s)
-        solved, seconds = timed_with_chips(problem, base.plan or hold_plan(problem), limit_s)
+        began = time.monotonic()
+        solved, seconds = timed_with_chips(problem, hold_plan(problem), limit_s)
+        clock = time.monotonic() - began
         assert solved.plan is not None
         assert solved.bound is not None
-        within += solved.status == "optimal" and base_s + seconds <= ASKED_S
+        within += solved.status == "optimal" and clock <= ASKED_S
         played = " ".join(f"{week.chip}@{week.gameweek}" for week in solved.plan.weeks if week.chip)
         print(
-            f"{name} | {len(problem.chips)} | {base_s + seconds:.1f} | {time.monotonic() - began:.1f} "
+            f"{name} | {len(problem.chips)} | {seconds:.1f} | {clock:.1f} "
             f"| {solved.plan.objective:.3f} | {solved.bound:.3f} | {played or '-'} | {solved.status == 'optimal'}",
             flush=True,
         )
-    print(f"{within} of {len(posers)} proven within {ASKED_S} s of one processor")
+    print(f"{within} of {len(posers)} proven within {ASKED_S} s by the clock")
 
 
 def saved(manifest: Path) -> Problem:

@@ -10,19 +10,19 @@ No clock decides anything unless time runs out, so a search repeats as a single 
 
 import heapq
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from math import inf
 from typing import NamedTuple
 
 from engine_worker.engines.fpl.problem import ChipCopy, Plan, Problem
-from engine_worker.engines.fpl.relaxation import Relaxation, Relaxed
+from engine_worker.engines.fpl.relaxation import Asked, Relaxation, Relaxed
 from engine_worker.engines.fpl.solver import Limits, Sight, Solved, go_on, solve
 
 _NOTHING = -inf
-# Nodes a case may use at its first tries: a good plan found in one case ends the long search of another.
-_NODES = (20, 100)
+# Nodes a case may use at its first try: a good plan found in one case ends the long search of another.
+_FEW_NODES = 20
 # The first case is solved for a good plan only, see `_dive`.
 _FIRST_NODES = 1
 # Chips by how much of a plan hangs on them: deciding the first ones first leaves the fewest cases open.
@@ -49,7 +49,7 @@ class _Open(NamedTuple):
     root: _Root
     case: Case
     relaxed: Relaxation
-    tries: int = 0
+    tried: bool = False
 
 
 def solve_with_chips(
@@ -80,7 +80,7 @@ class _ChipSearch:
     def run(self) -> Solved:
         for root in self._roots:
             if not self._status:
-                self._relax(root, {}, None)
+                self._relax(root, [{}], None)
         if not self._status:
             self._current = _NOTHING
             if self._open:
@@ -105,7 +105,7 @@ class _ChipSearch:
         found: _Open | None = node
         while found is not None and not self._status and len(found.case) < len(found.root.free):
             node, chosen = found, self._surest(found)
-            found = self._relax(node.root, {**node.case, chosen[0]: chosen[1]}, node, keep=False)
+            found = next(iter(self._relax(node.root, [{**node.case, chosen[0]: chosen[1]}], node, keep=False)), None)
         if found is not None and not self._status:
             solved = self._solve(found, _FIRST_NODES)
             if solved.status not in ("optimal", "infeasible", "node_limit"):
@@ -130,34 +130,37 @@ class _ChipSearch:
         unsure = [index for index in undecided if _unsure(free[index], node.relaxed.shares)]
         index = min(unsure or undecided, key=lambda index: (_DECIDES.index(free[index].name), index))
         name = free[index].name
+        cases: list[Case] = []
         for week in (*free[index].weeks, None):
             if week is None or (week not in node.case.values() and week not in node.root.problem.played):
                 most = node.relaxed.bound + (0.0 if week is None else node.relaxed.reduced[name, week])
                 if self._promising(most):
-                    self._relax(node.root, {**node.case, index: week}, node)
+                    cases.append({**node.case, index: week})
                 else:
                     self._left_open = max(self._left_open, most)
-            if self._status:
-                return
+        self._relax(node.root, cases, node)
 
-    def _relax(self, root: _Root, case: Case, parent: _Open | None, *, keep: bool = True) -> _Open | None:
-        """The case if it may hold a better plan than the best; with `keep` it is one of the open ones."""
-        self._nodes += 1
-        played = {(root.free[index].name, week) for index, week in case.items() if week is not None}
-        decided = {(copy.name, week) for index in case for copy in [root.free[index]] for week in copy.weeks}
-        fixed = {**dict.fromkeys(decided, 0.0), **dict.fromkeys(played, 1.0)}
-        relaxed = root.relaxed.solve(fixed, self._floor(), parent and parent.relaxed.basis, self._left_s(), self._look)
-        node = None
-        if relaxed.status == "optimal" and self._promising(relaxed.bound):
-            node = _Open(-relaxed.bound, next(self._number), root, case, relaxed)
-            if keep:
-                heapq.heappush(self._open, node)
-        elif relaxed.status in ("optimal", "infeasible"):
-            self._left_open = max(self._left_open, relaxed.bound)
-        else:
-            self._stop(relaxed.status)
-        self._count()
-        return node
+    def _relax(self, root: _Root, cases: Sequence[Case], parent: _Open | None, *, keep: bool = True) -> list[_Open]:
+        """Those of the cases that may hold a better plan than the best; with `keep` they are among the open ones."""
+        asked = [Asked(_fixed(root, case), parent and parent.relaxed.basis) for case in cases]
+        found = []
+        for case, relaxed in zip(
+            cases, root.relaxed.solve(asked, self._floor(), self._left_s(), self._look), strict=True
+        ):
+            if self._status:
+                break  # what is left may be worth what their parent may, which counts as open still
+            self._nodes += 1
+            if relaxed.status == "optimal" and self._promising(relaxed.bound):
+                node = _Open(-relaxed.bound, next(self._number), root, case, relaxed)
+                found.append(node)
+                if keep:
+                    heapq.heappush(self._open, node)
+            elif relaxed.status in ("optimal", "infeasible"):
+                self._left_open = max(self._left_open, relaxed.bound)
+            else:
+                self._stop(relaxed.status)
+            self._count()
+        return found
 
     def _count(self) -> None:
         if self._limits.nodes is not None and self._nodes >= self._limits.nodes:
@@ -165,11 +168,11 @@ class _ChipSearch:
 
     def _decide(self, node: _Open) -> None:
         """The best plan of a case whose chips are all decided, if it is better than the best."""
-        solved = self._solve(node, next(iter(_NODES[node.tries :]), None))
+        solved = self._solve(node, None if node.tried else _FEW_NODES)
         if solved.bound is not None:
             self._current = min(self._current, solved.bound)
-        if solved.status == "node_limit" and node.tries < len(_NODES):
-            again = node._replace(negated_bound=-self._current, number=next(self._number), tries=node.tries + 1)
+        if solved.status == "node_limit" and not node.tried:
+            again = node._replace(negated_bound=-self._current, number=next(self._number), tried=True)
             heapq.heappush(self._open, again)
         else:
             self._left_open = max(self._left_open, self._current)
@@ -228,6 +231,13 @@ class _ChipSearch:
 def _root(problem: Problem) -> _Root:
     left = problem.free_copies()
     return _Root(problem, {i: copy for i, copy in enumerate(problem.chips) if copy in left}, Relaxed(problem))
+
+
+def _fixed(root: _Root, case: Case) -> dict[tuple[str, int], float]:
+    """Which chips are played when in a case, and which not."""
+    played = {(root.free[index].name, week) for index, week in case.items() if week is not None}
+    decided = {(copy.name, week) for index in case for copy in [root.free[index]] for week in copy.weeks}
+    return {**dict.fromkeys(decided, 0.0), **dict.fromkeys(played, 1.0)}
 
 
 def _unsure(copy: ChipCopy, shares: Mapping[tuple[str, int], float]) -> bool:

@@ -51,11 +51,12 @@ def _league(collected: Collected) -> _League:
         for club in (score.home, score.away):
             matches[club] = matches.get(club, 0) + 1
     rivals: dict[tuple[int, int], list[PlayerRow]] = {}
-    for player in collected.players:
-        if player.status not in ("u", "n"):
-            rivals.setdefault((player.club, player.position), []).append(player)
-    bought = sum(player.transfers_in for player in collected.players)
-    owned = sum(player.owned_pct for player in collected.players)
+    # Players who left are there only where the one who asks owns them: what is said of others may not hang on that.
+    there = [player for player in collected.players if player.status not in ("u", "n")]
+    for player in there:
+        rivals.setdefault((player.club, player.position), []).append(player)
+    bought = sum(player.transfers_in for player in there)
+    owned = sum(player.owned_pct for player in there)
     return _League(matches, rivals, bought / owned if owned else 0.0)
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from engine_worker.engines.fpl.problem import Problem
 
 # How often the caller is asked whether to go on.
 _LOOK_S = 0.05
+# Cases relaxed at a time, each on a processor.
+_SOLVERS = 2
 
 
 class Relaxation(NamedTuple):
@@ -31,8 +33,19 @@ class Relaxation(NamedTuple):
     basis: Any = None  # where a case like it may start from
 
 
+class Asked(NamedTuple):
+    """A case to relax: which chips are played (1) or not (0), and the basis of a case like it, None for the first."""
+
+    fixed: Mapping[tuple[str, int], float]
+    basis: Any
+
+
 class Relaxed:
-    """One linear program solved again and again with other chips fixed, each time from a basis of a case like it."""
+    """One linear program solved again and again with other chips fixed, each time from a basis of a case like it.
+
+    Two cases at a time, each in the thread of its own solver. Which solver has which case does not hang on the clock, so
+    the same questions in the same order have the same answers.
+    """
 
     def __init__(self, problem: Problem) -> None:
         model = Model(problem, range(len(problem.gameweeks)))
@@ -41,52 +54,59 @@ class Relaxed:
         program = program_of(model)
         # HiGHS heeds a bound on the objective of a linear program only where it minimises.
         program.sense_, program.col_cost_ = highspy.ObjSense.kMinimize, -np.array(model.cost)
-        self._highs = prepared(program, [False] * len(model.integer))
+        self._solvers = [prepared(program, [False] * len(model.integer)) for _ in range(_SOLVERS)]
 
     def solve(
-        self,
-        fixed: Mapping[tuple[str, int], float],
-        floor: float,
-        basis: Any,
-        seconds: float,
-        go_on: Callable[[], bool],
-    ) -> Relaxation:
-        """With these chips played (1) or not (0), given up as soon as it is known to be worth no more than `floor`.
+        self, cases: Sequence[Asked], floor: float, seconds: float, go_on: Callable[[], bool]
+    ) -> list[Relaxation]:
+        """Each case, given up as soon as it is known to be worth no more than `floor`.
 
-        `basis` is that of a case like it, None for the first.
-
-        `go_on` is asked as `watch` is in `solver.solve`.
+        `seconds` are for all of them together; `go_on` is asked as `watch` is in `solver.solve`.
         """
+        found: list[Relaxation | None] = [None] * len(cases)
+        parts = [range(number, len(cases), _SOLVERS) for number in range(min(_SOLVERS, len(cases)))]
+        threads = [
+            threading.Thread(
+                target=self._work, args=(solver, part, cases, floor, found), name="relaxation", daemon=True
+            )
+            for solver, part in zip(self._solvers, parts, strict=False)
+        ]
+        for thread in threads:
+            thread.start()
+        began = time.monotonic()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(_LOOK_S)
+                status = "" if go_on() else "interrupted"
+                if not status and time.monotonic() - began > seconds:
+                    status = "time_limit"
+                if status and thread.is_alive():
+                    # The threads are left to themselves: this object is not used again.
+                    return [one or Relaxation(status, inf, {}, {}) for one in found]
+        return [one or Relaxation("failed", inf, {}, {}) for one in found]
+
+    def _work(
+        self, solver: Any, part: range, cases: Sequence[Asked], floor: float, found: list[Relaxation | None]
+    ) -> None:
+        for place in part:
+            found[place] = self._solved(solver, cases[place], floor)
+
+    def _solved(self, solver: Any, asked: Asked, floor: float) -> Relaxation:
         for key, column in self._chips.items():
             low = self._lowest[column]
-            self._highs.changeColBounds(column, fixed.get(key, low), fixed.get(key, 1.0))
-        self._highs.setOptionValue("objective_bound", -floor)
-        if basis is not None:
-            self._highs.setBasis(basis)
-        done, began, status = threading.Event(), time.monotonic(), ""
-        threading.Thread(target=self._work, args=(done,), name="relaxation", daemon=True).start()
-        while not done.wait(_LOOK_S):
-            if not go_on():
-                status = "interrupted"
-            elif time.monotonic() - began > seconds:
-                status = "time_limit"
-            if status:
-                # The thread is left to itself: this object is not used again.
-                return Relaxation(status, inf, {}, {})
-        status = status_of(self._highs)
+            solver.changeColBounds(column, asked.fixed.get(key, low), asked.fixed.get(key, 1.0))
+        solver.setOptionValue("objective_bound", -floor)
+        if asked.basis is not None:
+            solver.setBasis(asked.basis)
+        solver.run()
+        status = status_of(solver)
         if status != "optimal":
             return Relaxation(status, floor if status == "infeasible" else inf, {}, {})
-        solution = self._highs.getSolution()
+        solution = solver.getSolution()
         return Relaxation(
             "optimal",
-            -float(self._highs.getInfo().objective_function_value),
+            -float(solver.getInfo().objective_function_value),
             {key: float(solution.col_value[column]) for key, column in self._chips.items()},
             {key: min(-float(solution.col_dual[column]), 0.0) for key, column in self._chips.items()},
-            self._highs.getBasis(),
+            solver.getBasis(),
         )
-
-    def _work(self, done: threading.Event) -> None:
-        try:
-            self._highs.run()
-        finally:
-            done.set()

@@ -1,6 +1,6 @@
 """What the API says of players beside what they did: its indices, the crowd of managers, and everybody's rank in each. PURE.
 
-Sizes are those of 2023/24: threat and creativity to an expected goal and assist, transfers of a gameweek two days before
+Sizes are those of 2023/24: threat to a goal and creativity to an assist of each position, transfers of a gameweek two days before
 its deadline, and how much more often managers take a player in form and drop one who is out.
 """
 
@@ -9,8 +9,13 @@ from math import exp
 from random import Random
 from typing import Any
 
-# Index points to an expected goal, to an expected assist, and to a point of the bonus score.
-_THREAT, _CREATIVITY, _INFLUENCE = 95, 160, 1.3
+from engine_worker.engines.fpl.seasons import DEFENDER, FORWARD, GOALKEEPER, MIDFIELDER
+
+# Index points to an expected goal and to an expected assist, which come easier here than goals and assists do.
+_THREAT = {GOALKEEPER: 80, DEFENDER: 101, MIDFIELDER: 78, FORWARD: 57}
+_CREATIVITY = {GOALKEEPER: 60, DEFENDER: 114, MIDFIELDER: 94, FORWARD: 62}
+# … and to a point of the bonus score.
+_INFLUENCE = 1.3
 # Transfers of all managers together in a gameweek.
 _TRANSFERS = 4_800_000
 # Beside a fit player as many owners have, how often one of each status is taken and dropped.
@@ -34,11 +39,11 @@ def luck(chance: Random, elements: Iterable[int]) -> dict[int, tuple[float, ...]
 _SPREADS = (0.15, 0.15, 0.1, 0.6, 0.4)
 
 
-def indices(expected: Mapping[str, str], bps: int, his: Sequence[float]) -> dict[str, str]:
+def indices(position: int, expected: Mapping[str, str], bps: int, his: Sequence[float]) -> dict[str, str]:
     """The four indices, as text like the API's, of one with these expected goals and assists and this bonus score."""
     found = {
-        "threat": _THREAT * float(expected["expected_goals"]) * his[0],
-        "creativity": _CREATIVITY * float(expected["expected_assists"]) * his[1],
+        "threat": _THREAT[position] * float(expected["expected_goals"]) * his[0],
+        "creativity": _CREATIVITY[position] * float(expected["expected_assists"]) * his[1],
         "influence": max(_INFLUENCE * bps * his[2], 0.0),
     }
     return {name: f"{value:.1f}" for name, value in found.items()} | {"ict_index": f"{sum(found.values()) / 10:.1f}"}

@@ -174,7 +174,7 @@ class Shapes:
             "price_change_percent": "0.0", "price_change_calibrating": False, "price_change_locked_until": None,
             "price_change_projections": [{"offset": day, "projected_percent": "0.0", "likelihood": 0} for day in range(3)],
             **totals, **expected, **_per_90(totals, expected),
-            **crowd.indices(expected, totals["bps"], self._crowd[player.id]),
+            **crowd.indices(player.position, expected, totals["bps"], self._crowd[player.id]),
         }  # fmt: skip
 
     def _expected(self, player: Player, totals: dict[str, int]) -> dict[str, str]:
