@@ -98,6 +98,16 @@ def test_transfers_are_told_by_those_of_the_whole_league():
     assert market(1000, 5) > market(1000, 1) + 1
 
 
+def test_one_who_left_says_nothing_of_the_others():
+    """Only who owns him is shown him: forecasts may not hang on who asks."""
+    ground = collected(1)
+    gone = ground.players[0]._replace(element=9999, status="u", owned_pct=60.0, transfers_in=0, transfers_out=500_000)
+    with_him = ground.model_copy(update={"players": [*ground.players, gone]})
+    told = attendances(with_him, shipped())
+    for key, attendance in attendances(ground, shipped()).items():
+        assert told[key] == attendance
+
+
 def test_groups_are_by_minutes_that_bonus_scores_stand_for():
     assert group_of((None, None, None)) is None
     assert group_of(()) is None
