@@ -23,8 +23,8 @@ from phaseline.screens import Screen, screen_for
 from phaseline.settings import Settings
 from phaseline.watch import EXIT_BY_STATUS, Watching
 
-# The solver proves its plan within two seconds; on a slow machine the best found in four will do.
-PARAMS = {"team_id": 1, "time_limit_s": 4}
+# The solver proves its plan within some five seconds; on a slow machine the best found in eight will do.
+PARAMS = {"team_id": 1, "time_limit_s": 8}
 HALF_WAY = 50.0  # percent
 LOG_FILE = "demo.log"
 LIMIT_S = 120.0  # a machine that needs longer has a problem worth an error message
